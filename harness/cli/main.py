@@ -1,0 +1,63 @@
+"""The roof: every command group on one typer app, and one place where errors become words and exit codes.
+
+0 done    1 failed    2 the user can mend it (message and hint)    130 interrupted, resumable
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from harness.cli import evaluate, leaderboard, model, quickstart, tasks, train
+from harness.errors import UserError
+
+app = typer.Typer(
+    help="Benchmark medical vision-language models, train them, and compare them on a local leaderboard.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("quickstart", rich_help_panel="Start here")(quickstart.quickstart)
+app.command("run", rich_help_panel="Evaluate")(evaluate.run)
+app.command("leaderboard", rich_help_panel="Evaluate")(leaderboard.leaderboard)
+app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
+app.add_typer(tasks.app, name="tasks", rich_help_panel="Evaluate")
+app.add_typer(tasks.judges, name="judges", rich_help_panel="Evaluate")
+app.add_typer(train.app, name="train", rich_help_panel="Train")
+app.add_typer(model.app, name="model", rich_help_panel="Train")
+
+
+def _version(show: bool) -> None:
+    if show:
+        from harness import __version__
+
+        typer.echo(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", help="Show the version and exit.", callback=_version, is_eager=True),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the app; a UserError prints its message and hint, never a traceback."""
+    try:
+        app()
+    except UserError as e:
+        from harness.cli import ui
+
+        ui.error(str(e), e.hint)
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        from harness.cli import ui
+
+        ui.error("interrupted; what was finished is kept", "run the same command again to go on")
+        sys.exit(130)
+    except BrokenPipeError:  # `harness ... | head`
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,79 @@
+"""What every command shows in the same way: errors, notes, progress, one JSON document."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+#: Results go to stdout; everything else (progress, notes, errors) to stderr.
+out = Console()
+err = Console(stderr=True)
+
+
+def set_quiet(quiet: bool) -> None:
+    err.quiet = quiet
+
+
+def error(message: str, hint: str | None = None) -> None:
+    """Shown even with --quiet."""
+    console = Console(stderr=True)
+    console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    if hint:
+        console.print(f"  [dim]{escape(hint)}[/]", soft_wrap=True, highlight=False)
+
+
+def note(message: str) -> None:
+    err.print(f"[yellow]note:[/] {escape(message)}", soft_wrap=True, highlight=False)
+
+
+def say(message: str) -> None:
+    err.print(message, soft_wrap=True, highlight=False)
+
+
+def print_json(document: Any) -> None:
+    """One document on stdout, nothing else there."""
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+@contextmanager
+def progress(transient: bool = False) -> Iterator[Progress]:
+    """A bar on stderr; silent where stderr is not a terminal (CI, pipes), where a bar would be noise."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=transient,
+        disable=err.quiet or not err.is_terminal,
+    ) as bar:
+        yield bar
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and advice off the screen; their errors still come as exceptions."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

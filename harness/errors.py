@@ -1,0 +1,29 @@
+"""Errors that are the user's to mend: one clear message with the way out, no traceback."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. `hint` says how. Exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class DataError(UserError):
+    """A dataset that cannot be read: the message names the file and the row or key."""
+
+
+class SpecError(UserError):
+    """A YAML that does not validate: the message names file:line and the key."""
+
+
+class ModelError(UserError):
+    """A model that cannot be loaded."""
+
+
+class RunError(UserError):
+    """A run folder that cannot be used."""

@@ -1,0 +1,192 @@
+"""From a name to weights: `tiny`, a local folder, a PEFT adapter folder or a hub id.
+
+Safetensors only. No code from a checkpoint runs. An adapter is merged into its base after loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ModelError
+from harness.models import TINY
+from harness.records import ModelCard
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model's parts are. `adapter` is set for a PEFT folder; `base` is then the weights under it."""
+
+    name: str
+    base: str
+    adapter: Path | None
+    trainer: str | None
+
+    @property
+    def processor(self) -> str:
+        """The folder or hub id that holds the processor: the adapter's own where it was saved with one."""
+        if (
+            self.adapter
+            and (self.adapter / "preprocessor_config.json").exists() | (self.adapter / "processor_config.json").exists()
+        ):
+            return str(self.adapter)
+        return self.base
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+        raise ModelError(f"{path}: cannot be read ({e})") from None
+    if not isinstance(data, dict):
+        raise ModelError(f"{path}: expected a JSON object")
+    return data
+
+
+def _folder_of_weights(path: Path) -> None:
+    """Raises ModelError unless `path` holds a config and safetensors."""
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path}: no config.json and no adapter_config.json",
+            hint="give a folder saved by save_pretrained, a hub id, or 'tiny'",
+        )
+    _json(path / "config.json")
+    if not list(path.glob("*.safetensors")):
+        pickled = [p.name for p in [*path.glob("*.bin"), *path.glob("*.pt")]]
+        if pickled:
+            raise ModelError(
+                f"{path}: {pickled[0]} is pickled, which can run code",
+                hint="convert it: save_pretrained(..., safe_serialization=True)",
+            )
+        raise ModelError(f"{path}: no *.safetensors")
+
+
+def resolve(model: str) -> Checkpoint:
+    """Find the parts of `model` on disk (a hub id is taken as it is). Raises ModelError when a folder is incomplete."""
+    if model == "tiny":
+        return Checkpoint("tiny", str(TINY), None, None)
+    path = Path(model)
+    if not path.exists():
+        if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+            raise ModelError(f"{model}: no such folder", hint="give a checkpoint's folder, a hub id (owner/name), or 'tiny'")
+        return Checkpoint(model, model, None, None)
+    if not path.is_dir():
+        raise ModelError(f"{model}: is a file", hint="give the folder that holds config.json")
+    trained = _json(path / "trained.json") if (path / "trained.json").exists() else {}
+    name = trained.get("name") or path.resolve().name
+    if (path / "adapter_config.json").is_file():
+        base = _json(path / "adapter_config.json").get("base_model_name_or_path")
+        if not base:
+            raise ModelError(f"{path / 'adapter_config.json'}: no base_model_name_or_path")
+        if not (path / "adapter_model.safetensors").is_file():
+            raise ModelError(
+                f"{path}: no adapter_model.safetensors", hint="the checkpoint was not saved whole; take an earlier one"
+            )
+        try:
+            below = resolve(base)
+        except ModelError as e:
+            raise ModelError(
+                f"{path}: its base '{base}' is missing: {e}", hint="put the base where adapter_config.json says"
+            ) from None
+        return Checkpoint(name, below.base, path, trained.get("trainer"))
+    _folder_of_weights(path)
+    return Checkpoint(name, str(path), None, trained.get("trainer"))
+
+
+def sha256_of(folder: Path) -> str:
+    """Hash over the safetensors of a folder, by name."""
+    h = hashlib.sha256()
+    for f in sorted(folder.glob("*.safetensors")):
+        h.update(f.name.encode())
+        with open(f, "rb") as stream:
+            while chunk := stream.read(1 << 22):
+                h.update(chunk)
+    return h.hexdigest()
+
+
+def weights_sha256(ckpt: Checkpoint) -> str | None:
+    """Hash over base and adapter; for a hub id, over the snapshot in the local cache (None before it is there)."""
+    base = Path(ckpt.base)
+    if not base.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(ckpt.base, "config.json")
+        if not isinstance(cached, str):
+            return None
+        base = Path(cached).parent
+    parts = [sha256_of(base)] + ([sha256_of(ckpt.adapter)] if ckpt.adapter else [])
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def pick_device(device: str) -> str:
+    import torch
+
+    if device != "auto":
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ModelError("--device cuda: no CUDA device here", hint="use --device cpu")
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    """bf16 on a GPU, fp32 on a CPU, unless named."""
+    import torch
+
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype == "auto":
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    if dtype not in names:
+        raise ModelError(f"--dtype {dtype}: unknown", hint=f"one of auto, {', '.join(names)}")
+    return names[dtype]
+
+
+def load_processor(ckpt: Checkpoint) -> Any:
+    """The processor, padding on the left (right padding misplaces image markers in a batch)."""
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(ckpt.processor)
+    except (OSError, ValueError) as e:
+        raise ModelError(f"{ckpt.name}: no usable processor: {str(e).splitlines()[0]}") from None
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bool = True) -> Any:
+    """The model in eval mode on `device`; an adapter is merged unless `merge` is False. Raises ModelError."""
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(ckpt.base, dtype=dtype, use_safetensors=True)
+        if ckpt.adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(ckpt.adapter))
+            if merge:
+                model = model.merge_and_unload()
+    except (OSError, ValueError, RuntimeError, KeyError) as e:
+        raise ModelError(
+            f"{ckpt.name}: cannot be loaded: {str(e).splitlines()[0]}", hint="is the checkpoint whole, and an image-text model?"
+        ) from None
+    return model.to(device).eval()
+
+
+def model_card(ckpt: Checkpoint, model: Any) -> ModelCard:
+    return ModelCard(
+        name=ckpt.name,
+        path=str(ckpt.adapter or ckpt.base) if ckpt.name != "tiny" else "tiny",
+        architecture=type(model).__name__,
+        parameters=sum(p.numel() for p in model.parameters()),
+        weights_sha256=weights_sha256(ckpt),
+        base=("tiny" if ckpt.base == str(TINY) else ckpt.base) if ckpt.adapter else None,
+        trainer=ckpt.trainer,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        attention=model.config._attn_implementation,
+    )

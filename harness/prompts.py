@@ -1,0 +1,85 @@
+"""The named prompts: the paper's two for inference and three for training, word for word, and `question`.
+
+A prompt is a template with one `{question}`. The image always comes before the text. Task specs may add more.
+
+The paper quotes only the opening of its two inference prompts (section 3.3); the question follows them in the
+`User: ... Assistant:` frame of its appendix A.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A template, split at its question so that what comes before can be shared by all questions."""
+
+    name: str
+    template: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.template.count("{question}") != 1:
+            raise ValueError(f"prompt '{self.name}': the template needs exactly one {{question}}")
+
+    @property
+    def before(self) -> str:
+        return self.template.split("{question}")[0]
+
+    @property
+    def after(self) -> str:
+        return self.template.split("{question}")[1]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.template.encode()).hexdigest()
+
+    def render(self, question: str) -> str:
+        return self.before + question + self.after
+
+
+_PAPER = [
+    Prompt(
+        "reasoning",
+        "A conversation between a User and a Medical Assistant. The User asks a question about the image, and the "
+        "Assistant solves it. The Assistant first thinks through the reasoning process step-by-step, then provides "
+        "the answer to the User. User: {question} Assistant:",
+        "RARL, section 3.3, reasoning prompting",
+    ),
+    Prompt(
+        "non_reasoning",
+        "A conversation between a User and a Medical Assistant. The Assistant provides the answer to the User. "
+        "User: {question} Assistant:",
+        "RARL, section 3.3, non-reasoning prompting",
+    ),
+    Prompt(
+        "explanation",
+        "You are a Medical Assistant. Carefully analyze the medical image and the User's question. Think through the "
+        "problem step by step using clinical reasoning and relevant visual cues. Present your thinking process clearly "
+        "within <think> </think> tags, and then provide a well-justified answer within <answer> </answer> tags. "
+        "User: {question} Assistant: Let me solve this step by step.",
+        "RARL, appendix A, Explanation-Required Answer Prompt",
+    ),
+    Prompt(
+        "short_form",
+        "You are a Medical Assistant. Read the User's question and the associated medical image. Provide your thinking "
+        "within <think> </think> tags and a concise factual answer within <answer> </answer> tags. "
+        "User: {question} Assistant:",
+        "RARL, appendix A, Short-Form Answer Prompt",
+    ),
+    Prompt(
+        "open_ended",
+        "You are a Medical Assistant. The User askes a question based on the provided medical image. Consider all "
+        "visual and contextual details. Share your reasoning freely within <think> </think> tags, and conclude with "
+        "your best judgment within <answer> </answer> tags. User: {question} Assistant:",
+        "RARL, appendix A, Open-Ended Answer Prompt (its spelling kept)",
+    ),
+    Prompt("question", "{question}", "the bare question"),
+]
+
+PROMPTS: dict[str, Prompt] = {p.name: p for p in _PAPER}
+
+#: The training prompts that RARL's prompting diversity draws from (appendix A).
+TRAINING_STYLES = ("explanation", "short_form", "open_ended")

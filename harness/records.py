@@ -1,0 +1,214 @@
+"""The few frozen records that everything passes on.
+
+A sample is asked, a prediction answers it, a verdict says whether the answer holds, and a run card
+explains how all three came to be. Nothing here imports more than pydantic and the standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: Refuse images with more pixels than this: a decompression bomb, not a radiograph.
+MAX_PIXELS = 100_000_000
+
+
+class BadImageError(ValueError):
+    """An image that cannot be read; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image by name, read from `path` or from the `data` that a parquet file held.
+
+    `name` is what records show (the path inside its archive).
+    """
+
+    name: str
+    path: Path | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def content(self) -> bytes:
+        """The encoded file, read anew each time. Raises BadImageError when it is missing."""
+        if self.data is not None:
+            return self.data
+        if self.path is None:
+            raise BadImageError(f"{self.name}: no path and no bytes")
+        try:
+            return self.path.read_bytes()
+        except OSError as e:
+            raise BadImageError(f"{self.path}: {e.strerror or e}") from None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the encoded file: the cluster of every question about it."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def open(self) -> Image.Image:
+        """The decoded image as RGB; grey, CMYK, palette and transparent ones are converted.
+
+        Raises BadImageError for anything that is not a whole image of sane size.
+        """
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(self.content)) as im:
+                if im.width * im.height > MAX_PIXELS:
+                    raise BadImageError(f"{self.name}: {im.width}x{im.height} pixels, above the limit of {MAX_PIXELS}")
+                return im.convert("RGB")
+        except BadImageError:
+            raise
+        except Exception as e:  # PIL raises a dozen kinds for a broken file
+            raise BadImageError(f"{self.name}: cannot be decoded ({type(e).__name__}: {e})") from None
+
+
+class Record(BaseModel):
+    """Frozen, and strict about its keys: a misspelt field is an error, never a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Reference(Record):
+    """What is held to be right: one or more acceptable answers, choices if any, reasoning if any."""
+
+    answers: tuple[str, ...]
+    choices: tuple[str, ...] | None = None
+    reasoning: str | None = None
+
+    @property
+    def kind(self) -> Literal["choice", "yesno", "open"]:
+        """How the answer is to be read: a letter among choices, yes or no, or free text."""
+        if self.choices:
+            return "choice"
+        if self.answers and all(a.strip().lower().rstrip(".") in ("yes", "no") for a in self.answers):
+            return "yesno"
+        return "open"
+
+
+class Sample(Record):
+    """One question about one or more images. `cluster` groups the questions that share an image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    id: str
+    images: tuple[ImageRef, ...]
+    question: str
+    reference: Reference
+    slices: dict[str, str] = {}
+
+    @cached_property
+    def cluster(self) -> str:
+        """Hash over the images, 16 hex digits; the sample's own id where it has none."""
+        if not self.images:
+            return self.id
+        if len(self.images) == 1:
+            return self.images[0].sha256[:16]
+        return hashlib.sha256("".join(i.sha256 for i in self.images).encode()).hexdigest()[:16]
+
+    def row(self) -> dict[str, Any]:
+        """What a run folder keeps of the sample: everything but the pixels."""
+        return {
+            "id": self.id,
+            "images": [i.name for i in self.images],
+            "question": self.question,
+            "reference": self.reference.model_dump(mode="json"),
+            "slices": self.slices,
+            "cluster": self.cluster,
+        }
+
+
+Finish = Literal["stop", "length", "error"]
+
+
+class Prediction(Record):
+    """A model's text for one sample, and what the answer reader took from it."""
+
+    sample_id: str
+    text: str
+    reasoning: str | None
+    answer: str | None
+    finish: Finish
+    prompt_tokens: int
+    completion_tokens: int
+    error: str | None = None
+
+
+class Verdict(Record):
+    """A judge's word on one prediction: 1, 0, or missing with the reason. Missing is never 0."""
+
+    sample_id: str
+    judge: str
+    final: Literal[0, 1] | None
+    reasoning: Literal[0, 1] | None = None
+    missing: str | None = None
+    rationale: str | None = None
+    raw: str | None = None
+    usage: dict[str, float] | None = None
+
+
+class DataCard(Record):
+    """Which rows were asked: where they came from, at what resolution, and a hash over all of them."""
+
+    task: str
+    split: str
+    source: Literal["bundled", "local", "hub", "file"]
+    resolution: str
+    rows: int
+    images: int
+    dropped: dict[str, str] = {}
+    fingerprint: str
+    spec_sha256: str
+
+
+class ModelCard(Record):
+    """Which weights answered. `base` and `trainer` are set for an adapter the harness trained."""
+
+    name: str
+    path: str | None
+    architecture: str | None = None
+    parameters: int | None = None
+    weights_sha256: str | None = None
+    base: str | None = None
+    trainer: str | None = None
+    dtype: str | None = None
+    device: str | None = None
+    attention: str | None = None
+    backend: str = "transformers"
+
+
+class GenerationArgs(Record):
+    """Everything that can change a model's text."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class RunCard(Record):
+    """What explains every number of a run. Written before the first prediction, closed at the end."""
+
+    harness_version: str
+    created: str
+    command: list[str]
+    data: DataCard
+    model: ModelCard
+    prompt: str
+    prompt_sha256: str
+    generation: GenerationArgs
+    limit: int | None
+    git_sha: str | None
+    packages: dict[str, str]
+    hardware: str
+    finished: str | None = None
+    seconds: dict[str, float] = {}

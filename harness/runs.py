@@ -1,0 +1,190 @@
+"""The run folder: one model, one task, one prompt. Append-only JSONL, one writer, resumable at every step.
+
+    RUNS/MODEL/TASK-KEY/
+        card.json                what explains every number (RunCard)
+        samples.jsonl            what was asked: everything but the pixels
+        predictions.jsonl        one line a sample, appended and fsynced a batch at a time
+        verdicts/JUDGE@V.jsonl   one line a sample and judge
+        scores.json              point estimates, rebuilt from the above at the end
+
+KEY hashes everything that could change a text (rows, weights, prompt, generation arguments), so the same
+command finds its own unfinished run and another one never touches it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import RunError
+from harness.records import Prediction, RunCard, Sample, Verdict
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace `path` with `text` so that a reader, or a crash, sees the old file or the new one, never a part.
+
+    Written to a temporary name in the same folder, fsynced, renamed; the folder is fsynced too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(tmp, "w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(tmp, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The file's rows. A torn last line (a crash while writing) is left out; a damaged one elsewhere raises RunError."""
+    if not path.exists():
+        return
+    with open(path, "rb") as f:
+        for n, line in enumerate(f, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                raise RunError(f"{path}:{n}: damaged line", hint="move the run folder away, or run with --fresh") from None
+
+
+def append_jsonl(path: Path, rows: Iterable[BaseModel]) -> None:
+    """Append rows and fsync. A torn tail from an earlier crash is cut off first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as f:
+        end = f.seek(0, os.SEEK_END)
+        if end:
+            f.seek(end - 1)
+            if f.read(1) != b"\n":
+                f.seek(0)
+                f.truncate(f.read().rfind(b"\n") + 1)
+                f.seek(0, os.SEEK_END)
+        f.write("".join(r.model_dump_json() + "\n" for r in rows).encode())
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def slug(name: str) -> str:
+    """A folder name for a model's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.rstrip("/")).strip("-.") or "model"
+
+
+class RunFolder:
+    """One run on disk. Use as a context manager to write: it holds the folder's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def place(cls, runs: Path, card: RunCard) -> RunFolder:
+        """The folder that this card's run has under `runs`, made or not."""
+        model = card.model
+        what = [
+            card.data.fingerprint,
+            model.weights_sha256 or model.name,
+            model.dtype,
+            card.prompt_sha256,
+            card.generation.model_dump(),
+        ]
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+        return cls(runs / slug(model.name) / f"{card.data.task}-{key}")
+
+    def __enter__(self) -> RunFolder:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"{self.path}: another process is writing this run", hint="wait for it, or give another --runs folder"
+            ) from None
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._lock:
+            self._lock.release()
+
+    def begin(self, card: RunCard, samples: Iterable[Sample], *, fresh: bool) -> None:
+        """Write card and samples, or, where an earlier try left them, keep what it did. `fresh` starts over."""
+        if fresh:
+            for p in self.path.iterdir():
+                if p.name != ".lock":
+                    shutil.rmtree(p) if p.is_dir() else p.unlink()
+        if not self.card_path.exists():
+            write_atomic(self.path / "samples.jsonl", "".join(json.dumps(s.row(), ensure_ascii=False) + "\n" for s in samples))
+            self.write_card(card)
+
+    @property
+    def card_path(self) -> Path:
+        return self.path / "card.json"
+
+    def card(self) -> RunCard:
+        """Raises RunError when the card is missing or damaged."""
+        try:
+            return RunCard.model_validate_json(self.card_path.read_text(encoding="utf-8"))
+        except (OSError, ValidationError, ValueError) as e:
+            raise RunError(f"{self.card_path}: {str(e).splitlines()[0]}") from None
+
+    def write_card(self, card: RunCard) -> None:
+        write_atomic(self.card_path, card.model_dump_json(indent=2) + "\n")
+
+    def samples(self) -> list[dict[str, Any]]:
+        return list(read_jsonl(self.path / "samples.jsonl"))
+
+    def predictions(self) -> dict[str, Prediction]:
+        return self._records(self.path / "predictions.jsonl", Prediction)
+
+    def add_predictions(self, rows: Iterable[Prediction]) -> None:
+        append_jsonl(self.path / "predictions.jsonl", rows)
+
+    def verdict_path(self, judge: str, version: str) -> Path:
+        return self.path / "verdicts" / f"{slug(judge)}@{version}.jsonl"
+
+    def verdicts(self, judge: str, version: str) -> dict[str, Verdict]:
+        return self._records(self.verdict_path(judge, version), Verdict)
+
+    def add_verdicts(self, judge: str, version: str, rows: Iterable[Verdict]) -> None:
+        append_jsonl(self.verdict_path(judge, version), rows)
+
+    def judges(self) -> list[tuple[str, str]]:
+        """(name, version) of every judge with verdicts here."""
+        out = []
+        for p in sorted((self.path / "verdicts").glob("*.jsonl")):
+            first = next(read_jsonl(p), None)
+            if first:
+                out.append((first["judge"], p.stem.rpartition("@")[2]))
+        return out
+
+    def write_scores(self, scores: dict[str, Any]) -> None:
+        write_atomic(self.path / "scores.json", json.dumps(scores, indent=2, ensure_ascii=False) + "\n")
+
+    @staticmethod
+    def _records(path: Path, kind: type[R]) -> dict[str, R]:
+        try:
+            return {r["sample_id"]: kind.model_validate(r) for r in read_jsonl(path)}
+        except (ValidationError, KeyError) as e:
+            raise RunError(
+                f"{path}: a line is not a {kind.__name__}: {str(e).splitlines()[0]}", hint="run with --fresh"
+            ) from None
+
+
+def find(runs: Path) -> list[RunFolder]:
+    """Every run folder under `runs`, by its card."""
+    return [RunFolder(p.parent) for p in sorted(runs.glob("*/*/card.json"))]

@@ -1,0 +1,216 @@
+"""Error bars for verdicts. Questions about one image are not independent, so everything here is clustered by image.
+
+Where the data carry it, a share gets the cluster-robust t interval (statsmodels' `OLS(y, 1).fit(cov_type="cluster",
+use_t=True)`, whose one-column formula is written out here: it runs for hundreds of cells). That interval breaks down
+where almost every row is right, or where there are a handful of images; there the score interval of Wilson (1927)
+takes over, on an effective number of rows. `Interval.method` always says which one it was.
+
+    interval = mean_interval([1, 0, 1, 1], ["a", "a", "b", "c"])
+    interval.value, interval.low, interval.high
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Below this many clusters the variance between them cannot be estimated.
+MIN_CLUSTERS = 5
+#: The t interval needs this many clusters that hold a right answer, and as many that hold a wrong one. With 96 images
+#: x 11 questions and ICC 0.15 it covers 94 % at a share of 0.6, but 91 % at 0.98 and 79 % at 0.995 (nominal 95 %).
+MIN_MIXED = 10
+
+CLUSTER_T = "cluster t"
+WILSON = "Wilson"
+WILSON_ROWS = "Wilson on effective rows"
+WILSON_CLUSTERS = "Wilson on effective clusters"
+BONETT_PRICE = "Bonett-Price"
+BONETT_PRICE_ROWS = "Bonett-Price on effective rows"
+BONETT_PRICE_CLUSTERS = "Bonett-Price on effective clusters"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence limits, all shares (0 to 1) or differences of shares (-1 to 1).
+
+    `n` rows in `clusters` groups; `method` names the formula that gave the limits.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+    method: str
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A paired difference a - b. `p` is two-sided, for no difference; `p_method` names its test."""
+
+    p: float
+    p_method: str
+
+
+def mean_interval(values: Sequence[float], clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
+    """The share of rows that are right, with its confidence interval at `level`.
+
+    `values` lie in [0, 1], one a row; `clusters` says which rows belong together. Raises ValueError when there are no
+    rows, the lengths differ, or a value is not in [0, 1].
+    """
+    y = _checked(values, clusters)
+    return totals_interval(*_totals(y, clusters), level=level)
+
+
+def totals_interval(sums: Sequence[float] | Floats, sizes: Sequence[int] | Floats, level: float = 0.95) -> Interval:
+    """`mean_interval` from each cluster's sum of values and number of rows: all that the formulas need."""
+    s, m = np.asarray(sums, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
+    if not len(s) or m.min() < 1:
+        raise ValueError("an interval needs at least one row in every cluster")
+    if s.min() < 0 or (s > m).any():
+        raise ValueError("values must lie in [0, 1]")
+    n, count = m.sum(), len(m)
+    value = float(s.sum() / n)
+    variance = _variance(s, m)
+    if m.max() == 1 and np.isin(s, (0, 1)).all():
+        limits, method = _wilson(value, n, _z(level)), WILSON
+    elif count < MIN_CLUSTERS or variance == 0:
+        limits, method = _wilson(value, _kish(m), _z(level)), WILSON_CLUSTERS
+    elif _departing(s, m, (0, 1)) < MIN_MIXED:
+        rows = min(max(value * (1 - value) / variance, _kish(m)), n)
+        limits, method = _wilson(value, rows, _t(level, count)), WILSON_ROWS
+    else:
+        half = _t(level, count) * math.sqrt(variance)
+        limits, method = (value - half, value + half), CLUSTER_T
+    low, high = _around(value, limits, 0.0, 1.0)
+    return Interval(value, low, high, int(n), count, method)
+
+
+def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Hashable], level: float = 0.95) -> Difference:
+    """How much more often `a` is right than `b` on the same rows, clustered, with its interval and p value.
+
+    `a` and `b` are 0 or 1, row by row. Mostly the cluster t interval and t test of the row-wise differences. Where each
+    row is its own cluster, or fewer than MIN_MIXED clusters differ: the interval of Bonett & Price (2012), which adds one
+    row to each kind of disagreement, and the exact test that flips the sign of whole clusters (McNemar's exact test where
+    each row is its own cluster). Raises ValueError as `mean_interval` does.
+    """
+    x, y = _checked(a, clusters), _checked(b, clusters)
+    if not np.isin(np.concatenate([x, y]), (0, 1)).all():
+        raise ValueError("paired verdicts must be 0 or 1")
+    d, m = _totals(x - y, clusters)
+    n, count, value = m.sum(), len(m), float(np.mean(x - y))
+    variance = _variance(d, m)
+    differ = float(np.mean(x != y))
+    single = m.max() == 1
+    if not single and count >= MIN_CLUSTERS and variance > 0 and _departing(d, m, (-1, 0, 1)) >= MIN_MIXED:
+        error, t = math.sqrt(variance), _t(level, count)
+        low, high = _around(value, (value - t * error, value + t * error), -1.0, 1.0)
+        return Difference(value, low, high, int(n), count, CLUSTER_T, _t_test(value / error, count), "cluster t test")
+    if single:
+        rows, factor, method = n, _z(level), BONETT_PRICE
+    elif count < MIN_CLUSTERS or variance == 0:
+        rows, factor, method = _kish(m), _z(level), BONETT_PRICE_CLUSTERS
+    else:
+        rows, factor, method = min(max((differ - value**2) / variance, _kish(m)), n), _t(level, count), BONETT_PRICE_ROWS
+    low, high = _around(value, _bonett_price(value, differ, rows, factor), -1.0, 1.0)
+    test = "exact McNemar" if single else "exact cluster sign flip"
+    return Difference(value, low, high, int(n), count, method, _sign_flip(d), test)
+
+
+def _checked(values: Sequence[float], clusters: Sequence[Hashable]) -> Floats:
+    y = np.asarray(values, dtype=np.float64)
+    if not len(y):
+        raise ValueError("an interval needs at least one row")
+    if len(y) != len(clusters):
+        raise ValueError(f"{len(y)} values but {len(clusters)} cluster labels")
+    if not ((y >= 0) & (y <= 1)).all():
+        raise ValueError("values must lie in [0, 1]")
+    return y
+
+
+def _totals(y: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+    """Each cluster's sum of values and its number of rows."""
+    number: dict[Hashable, int] = {}
+    index = np.fromiter((number.setdefault(c, len(number)) for c in clusters), dtype=np.intp, count=len(y))
+    return np.bincount(index, weights=y).astype(np.float64), np.bincount(index).astype(np.float64)
+
+
+def _variance(sums: Floats, sizes: Floats) -> float:
+    """The cluster-robust variance of the mean: the OLS sandwich with one column and G/(G-1) for small samples.
+
+    0 where it cannot be estimated: a single cluster, or clusters that all have the same mean.
+    """
+    count, n = len(sums), sizes.sum()
+    if count < 2:
+        return 0.0
+    residuals = sums - sizes * (sums.sum() / n)
+    variance = float(count / (count - 1) * (residuals @ residuals) / n**2)
+    return variance if variance > 1e-18 else 0.0  # what rounding leaves of zero
+
+
+def _departing(sums: Floats, sizes: Floats, constants: Sequence[int]) -> int:
+    """How many clusters hold a row that differs from the constant which the rows come closest to."""
+    return min(int(np.count_nonzero(sums != c * sizes)) for c in constants)
+
+
+def _kish(sizes: Floats) -> float:
+    """The effective number of clusters (Kish 1965): their number when all are of a size, fewer when a few hold most rows."""
+    return float(sizes.sum() ** 2 / (sizes @ sizes))
+
+
+def _z(level: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(0.5 + level / 2))
+
+
+def _t(level: float, clusters: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(clusters - 1, 0.5 + level / 2))
+
+
+def _t_test(t: float, clusters: int) -> float:
+    from scipy.special import stdtr
+
+    return float(min(1.0, 2 * stdtr(clusters - 1, -abs(t))))
+
+
+def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's score interval of a share `p` of `n` rows; with a t quantile for `z` that of Dean & Pagano (2015) for clusters."""
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return centre - half, centre + half
+
+
+def _bonett_price(difference: float, differ: float, n: float, z: float) -> tuple[float, float]:
+    """The adjusted Wald interval of Bonett & Price (2012): one row added to each of the two kinds of disagreement."""
+    only_a, only_b = ((differ + sign * difference) / 2 * n + 1 for sign in (1, -1))
+    a, b = only_a / (n + 2), only_b / (n + 2)
+    half = z * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
+    return a - b - half, a - b + half
+
+
+def _around(value: float, limits: tuple[float, float], least: float, most: float) -> tuple[float, float]:
+    """The limits, kept within what is possible and around the estimate itself."""
+    return max(least, min(limits[0], value)), min(most, max(limits[1], value))
+
+
+def _sign_flip(sums: Floats) -> float:
+    """The exact two-sided p value of a total when each cluster's sum was as likely to have the other sign.
+
+    Counts all 2^G flips at once: the distribution of the total is a convolution. With single rows this is McNemar's exact test.
+    """
+    steps = [int(abs(s)) for s in sums if s]
+    chance: NDArray[Any] = np.ones(1)
+    for k in steps:  # chance[i]: total = 2 i - (what was added so far)
+        chance = 0.5 * (np.pad(chance, (0, k)) + np.pad(chance, (k, 0)))
+    total = np.abs(2 * np.arange(len(chance)) - sum(steps))
+    return float(min(1.0, chance[total >= abs(sums.sum())].sum()))

@@ -1,0 +1,233 @@
+"""Error bars: equal to statsmodels where that is the standard, and covering the truth as often as they say."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leaderboard import stats
+from leaderboard.stats import mean_interval, paired_difference, totals_interval
+
+
+def questions(
+    images: int = 40, each: int = 7, share: float = 0.6, icc: float = 0.15, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """0/1 verdicts for `each` questions about each image, correlated within an image by `icc` (beta-binomial)."""
+    rng = np.random.default_rng(seed)
+    k = (1 - icc) / icc
+    p = rng.beta(share * k, (1 - share) * k, images)
+    sizes = rng.integers(1, 2 * each, images)
+    clusters = np.repeat(np.arange(images), sizes)
+    return (rng.random(len(clusters)) < p[clusters]).astype(float), clusters
+
+
+def statsmodels_interval(y: np.ndarray, clusters: np.ndarray, level: float) -> tuple[float, float, float, float]:
+    from statsmodels.api import OLS
+
+    fit = OLS(y, np.ones(len(y))).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    low, high = fit.conf_int(1 - level)[0]
+    return float(fit.params[0]), float(low), float(high), float(fit.pvalues[0])
+
+
+@pytest.mark.parametrize(("seed", "level"), [(0, 0.95), (1, 0.95), (2, 0.9), (3, 0.99)])
+def test_the_interval_of_a_share_is_statsmodels_cluster_t(seed: int, level: float) -> None:
+    y, clusters = questions(seed=seed)
+    ours = mean_interval(list(y), list(clusters), level)
+    value, low, high, _ = statsmodels_interval(y, clusters, level)
+    assert ours.method == "cluster t"
+    assert (ours.value, ours.low, ours.high) == pytest.approx((value, low, high), abs=1e-12)
+    assert (ours.n, ours.clusters) == (len(y), 40)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_paired_difference_is_statsmodels_cluster_t_of_the_differences(seed: int) -> None:
+    a, clusters = questions(seed=seed)
+    b = np.where(np.random.default_rng(seed + 100).random(len(a)) < 0.25, 1 - a, a)
+    ours = paired_difference(list(a), list(b), list(clusters))
+    value, low, high, p = statsmodels_interval(a - b, clusters, 0.95)
+    assert (ours.method, ours.p_method) == ("cluster t", "cluster t test")
+    assert (ours.value, ours.low, ours.high, ours.p) == pytest.approx((value, low, high, p), abs=1e-12)
+
+
+def test_the_order_and_the_names_of_clusters_do_not_matter() -> None:
+    y, clusters = questions()
+    shuffled = np.random.default_rng(9).permutation(len(y))
+    again = mean_interval(y[shuffled].tolist(), [f"image {c}" for c in clusters[shuffled]])
+    first = mean_interval(y.tolist(), clusters.tolist())
+    assert (again.low, again.high) == pytest.approx((first.low, first.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (104, 148), (148, 148), (1, 1), (7, 8)])
+def test_one_row_per_image_gives_wilson(right: int, n: int) -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    ours = mean_interval([1] * right + [0] * (n - right), range(n))
+    assert ours.method == "Wilson"
+    assert (ours.low, ours.high) == pytest.approx(proportion_confint(right, n, method="wilson"), abs=1e-12)
+
+
+def test_all_right_gets_a_width_from_the_number_of_images_not_of_rows() -> None:
+    ours = mean_interval([1] * 60, [i // 3 for i in range(60)])
+    assert ours.method == "Wilson on effective clusters"
+    assert (ours.value, ours.high) == (1.0, 1.0)
+    assert ours.low == pytest.approx(20 / (20 + 1.959963984540054**2), abs=1e-12)
+
+
+def test_clusters_that_all_have_the_same_share_do_not_give_a_zero_width() -> None:
+    ours = mean_interval([1, 0] * 30, [i // 2 for i in range(60)])
+    assert ours.method == "Wilson on effective clusters"
+    assert ours.high - ours.low > 0.3
+
+
+def test_few_clusters_and_a_few_big_ones_count_as_few() -> None:
+    even = mean_interval([1, 0, 1, 1, 1, 0], [0, 0, 1, 1, 2, 2])
+    uneven = mean_interval([1, 0, 1, 1, 1, 0], [0, 0, 0, 0, 1, 2])  # 36/18 = 2 effective clusters
+    assert even.method == uneven.method == "Wilson on effective clusters"
+    assert uneven.high - uneven.low > even.high - even.low
+
+
+def test_nearly_all_right_uses_the_score_interval_with_the_design_effect() -> None:
+    y = np.ones(96 * 11)
+    y[:22] = 0  # two images wrong throughout
+    clusters = np.arange(96).repeat(11)
+    ours = mean_interval(y.tolist(), clusters.tolist())
+    _, low, high, _ = statsmodels_interval(y, clusters, 0.95)
+    assert ours.method == "Wilson on effective rows"
+    assert ours.high < 1 < high, "the t interval leaves [0, 1]"
+    assert ours.low < low
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters"),
+    [([], []), ([1, 0], [1]), ([float("nan")], [0]), ([2], [0]), ([-0.1], [0])],
+    ids=["no rows", "lengths differ", "nan", "above 1", "below 0"],
+)
+def test_impossible_data_are_refused(values: list[float], clusters: list[int]) -> None:
+    with pytest.raises(ValueError):
+        mean_interval(values, clusters)
+
+
+rows = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 12)), min_size=1, max_size=80)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows)
+def test_every_interval_is_finite_possible_and_not_of_zero_width(data: list[tuple[int, int, int]]) -> None:
+    a, b, clusters = zip(*data, strict=True)
+    mean, diff = mean_interval(a, clusters), paired_difference(a, b, clusters)
+    assert 0 <= mean.low <= mean.value <= mean.high <= 1
+    assert -1 <= diff.low <= diff.value <= diff.high <= 1
+    assert 0 <= diff.p <= 1
+    assert min(mean.high - mean.low, diff.high - diff.low) > 0.001
+    turned = paired_difference(b, a, clusters)
+    assert (turned.value, turned.low, turned.high, turned.p) == pytest.approx(
+        (-diff.value, -diff.high, -diff.low, diff.p), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(4, 0), (11, 3), (30, 10), (5, 5), (0, 0)])
+def test_without_clusters_the_p_value_is_mcnemars_exact_one(only_a: int, only_b: int) -> None:
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    a = [1] * only_a + [0] * only_b + [1] * 100
+    b = [0] * only_a + [1] * only_b + [1] * 100
+    ours = paired_difference(a, b, range(len(a)))
+    assert (ours.method, ours.p_method) == ("Bonett-Price", "exact McNemar")
+    assert ours.p == pytest.approx(
+        mcnemar([[100, only_a], [only_b, 0]], exact=True).pvalue if only_a + only_b else 1.0, abs=1e-12
+    )
+
+
+def test_the_papers_headline_difference_is_not_significant() -> None:
+    """104 against 100 of 148 right: at best four discordant rows, so p = 0.125 (one question an image assumed)."""
+    ours = paired_difference([1] * 104 + [0] * 44, [1] * 100 + [0] * 48, range(148))
+    assert ours.p == pytest.approx(0.125, abs=1e-12)
+    assert ours.low < 0 < ours.value == pytest.approx(4 / 148)
+
+
+def test_bonett_and_prices_worked_formula() -> None:
+    """(12+1)/(100+2) against (2+1)/(100+2): 0.0980 +- 1.96 sqrt((16/102 - 0.0980^2) / 102)."""
+    a, b = [1] * 12 + [0] * 2 + [1] * 86, [0] * 12 + [1] * 2 + [1] * 86
+    ours = paired_difference(a, b, range(100))
+    centre = 10 / 102
+    half = 1.959963984540054 * math.sqrt((16 / 102 - centre**2) / 102)
+    assert (ours.value, ours.low, ours.high) == pytest.approx((0.1, centre - half, centre + half), abs=1e-12)
+
+
+def test_the_sign_flip_counts_every_flip() -> None:
+    sums = np.array([3.0, -1.0, 2.0, 0.0, 5.0])
+    totals = [abs(sum(f * s for f, s in zip(flips, sums, strict=True))) for flips in itertools.product((-1, 1), repeat=5)]
+    assert stats._sign_flip(sums) == pytest.approx(np.mean([t >= 9 for t in totals]), abs=1e-12)
+
+
+def test_few_flipped_images_get_an_exact_p_value_and_a_wide_enough_interval() -> None:
+    a = [1] * 60
+    b = [0, 0, 1, 0, 1, 1] + [1] * 54  # wrong in the first two images only
+    ours = paired_difference(a, b, [i // 3 for i in range(60)])
+    assert (ours.method, ours.p_method) == ("Bonett-Price on effective rows", "exact cluster sign flip")
+    assert ours.p == 0.5
+    assert ours.low < 0 < ours.value < ours.high
+
+
+def test_runs_that_agree_everywhere_differ_by_nothing_give_or_take() -> None:
+    ours = paired_difference([1, 0] * 30, [1, 0] * 30, [i // 3 for i in range(60)])
+    assert (ours.value, ours.p) == (0.0, 1.0)
+    assert ours.low == -ours.high < 0
+
+
+def coverage(images: int, each: int, share: float, icc: float, draws: int) -> tuple[float, float]:
+    """How often the clustered interval, and Wilson's over single rows, hold the true share."""
+    rng = np.random.default_rng(20240)
+    k = (1 - icc) / icc
+    sums = rng.binomial(each, rng.beta(share * k, (1 - share) * k, (draws, images)))
+    sizes = [each] * images
+    ours = [totals_interval(s, sizes) for s in sums]
+    naive = [stats._wilson(i.value, i.n, 1.96) for i in ours]
+    return float(np.mean([i.low <= share <= i.high for i in ours])), float(np.mean([low <= share <= high for low, high in naive]))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_95_percent_intervals_cover_95_percent_of_the_time(share: float) -> None:
+    """96 images x 11 questions, ICC 0.15, as in SLAKE's test split."""
+    ours, naive = coverage(96, 11, share, icc=0.15, draws=6000)
+    assert 0.93 <= ours <= 0.97
+    assert naive < 0.82, "intervals that ignore the images cover far too little"
+
+
+@pytest.mark.parametrize(
+    ("images", "each", "share"), [(96, 11, 0.98), (96, 11, 0.995), (20, 5, 0.95), (10, 11, 0.9), (5, 11, 0.6)]
+)
+def test_small_and_extreme_samples_are_covered_too(images: int, each: int, share: float) -> None:
+    """Where the t interval covers 79 to 91 %. Too wide is allowed here, too narrow is not."""
+    ours, _ = coverage(images, each, share, icc=0.15, draws=3000)
+    assert 0.925 <= ours <= 0.99
+
+
+def test_paired_differences_are_covered_too() -> None:
+    """Two runs whose verdicts flip per image: the true difference is the difference of the flip rates."""
+    rng = np.random.default_rng(5)
+    draws, images, each, better, worse = 2000, 96, 11, 0.12, 0.08
+    clusters = np.arange(images).repeat(each)
+    held = 0
+    for _ in range(draws):
+        flip = rng.dirichlet([better * 5.67, worse * 5.67, (1 - better - worse) * 5.67], images)[clusters]
+        u = rng.random(len(clusters))
+        a, b = u < flip[:, 0], (u >= flip[:, 0]) & (u < flip[:, 0] + flip[:, 1])
+        ours = paired_difference(a.astype(int).tolist(), b.astype(int).tolist(), clusters.tolist())
+        held += ours.low <= better - worse <= ours.high
+    assert 0.93 <= held / draws <= 0.97
+
+
+def test_hundreds_of_cells_take_no_time() -> None:
+    y, clusters = questions(images=96, each=11)
+    values, labels = y.tolist(), clusters.tolist()
+    start = time.perf_counter()
+    for _ in range(300):
+        mean_interval(values, labels)
+    assert time.perf_counter() - start < 3.0

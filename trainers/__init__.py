@@ -1,0 +1,1 @@
+"""Interchangeable trainers: supervised fine-tuning, GRPO and RARL. Their checkpoints load with `harness run --model`."""

@@ -1,0 +1,167 @@
+"""A GRPO trainer that computes what a group shares once: its image and its prompt.
+
+A group's G completions have one image and one prompt between them. TRL encodes and reads both G times in generation, in
+the reference pass and in the policy pass. Here rollouts go through the harness's own engine (prompt prefilled once,
+keys and values expanded to G, finished rows leave the batch), and both log-probability passes read each prompt once,
+with gradient, before the completions follow on top. Log-probabilities and gradients equal TRL's within fp32 rounding
+(tests/test_grouped.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+
+from harness.models import engine
+from harness.models.transformers_model import SHARED_PREFIX
+from harness.records import GenerationArgs
+
+
+def split_pixels(pixel_values: torch.Tensor, grid_thw: torch.Tensor, num_images: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each row's own (patches, grid) out of a batch's concatenated ones."""
+    patches = pixel_values.split(grid_thw.prod(1).tolist())
+    out, at = [], 0
+    for n in num_images:
+        out.append((torch.cat(patches[at : at + n]), grid_thw[at : at + n]))
+        at += n
+    return out
+
+
+def group_rows(prompts: list[tuple[int, ...]], pixels: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[list[int], list[int]]:
+    """(owner, first): which group each row belongs to, and each group's first row. Rows of a group may be apart."""
+    first: list[int] = []
+    candidates: dict[tuple[int, ...], list[int]] = {}
+    owner = []
+    for i, prompt in enumerate(prompts):
+        for g in candidates.setdefault(prompt, []):
+            if pixels[i][0].shape == pixels[first[g]][0].shape and torch.equal(pixels[i][0], pixels[first[g]][0]):
+                break
+        else:
+            g = len(first)
+            first.append(i)
+            candidates[prompt].append(g)
+        owner.append(g)
+    return owner, first
+
+
+class GroupedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPOTrainer with `_generate_single_turn` and `_get_per_token_logps_and_entropies` computed by group.
+
+    `why_plain` is None where that is possible, else the reason why TRL's own passes are used.
+    """
+
+    @property
+    def inner(self) -> Any:
+        """The Qwen2-VL under accelerate's and PEFT's wrappings."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    @property
+    def why_plain(self) -> str | None:
+        if type(self.inner).__name__ not in SHARED_PREFIX:
+            return f"{type(self.inner).__name__} is not a Qwen2-VL"
+        if self.accelerator.num_processes > 1:
+            return "several processes (gradients are reduced by the wrapped model's own forward)"
+        if self.args.gradient_checkpointing:
+            return "gradient checkpointing keeps no key-value cache"
+        return None
+
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any) -> Any:
+        if self.why_plain or not images:
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
+        model, tokenizer = self.inner, self._tokenizer
+        pixels = split_pixels(
+            torch.as_tensor(multimodal_fields["pixel_values"]),
+            torch.as_tensor(multimodal_fields["image_grid_thw"]),
+            [len(i) for i in images],
+        )
+        owner, first = group_rows([tuple(p) for p in prompt_ids], pixels)
+        # the prefix is the whole prompt but its last token, from which every completion starts
+        prefixes = [engine.Prefix(list(prompt_ids[i][:-1]), *pixels[i]) for i in first]
+        step, rank = self.state.global_step, self.accelerator.process_index
+        rows = [engine.Row(g, [prompt_ids[i][-1]], f"{step}:{rank}:{i}") for i, g in enumerate(owner)]
+        args = GenerationArgs(
+            max_new_tokens=self.max_completion_length, temperature=self.temperature, top_p=self.args.top_p, seed=self.args.seed
+        )
+        training = model.training
+        model.eval()
+        done = engine.generate(
+            model,
+            prefixes,
+            rows,
+            args,
+            image_token=model.config.image_token_id,
+            pad=tokenizer.pad_token_id,
+            end=set(self.eos_token_ids),
+            never=(model.config.image_token_id, model.config.video_token_id),
+        )
+        model.train(training)
+        return [c.tokens + ([] if c.end is None else [c.end]) for c in done], None
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **kwargs: Any
+    ) -> Any:
+        if self.why_plain or kwargs.get("pixel_values") is None:
+            return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, **kwargs)
+        prompt = input_ids[:, :-logits_to_keep]
+        completion, tail = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:]
+        pixels = split_pixels(kwargs["pixel_values"], kwargs["image_grid_thw"], kwargs["num_images"])
+        owner, first = group_rows([tuple(p) for p in prompt.tolist()], pixels)
+        inner = self.inner
+        with self.accelerator.autocast():
+            logits = completion_logits(
+                inner,
+                prompt[first],
+                attention_mask[first, :-logits_to_keep],
+                [pixels[i] for i in first],
+                torch.tensor(owner, device=input_ids.device),
+                completion,
+                tail,
+            )
+        logits = logits.float() / self.temperature
+        logps = torch.log_softmax(logits, -1)
+        entropies = -(logps.exp() * logps).sum(-1).detach() if kwargs.get("compute_entropy") else None
+        return logps.gather(-1, completion[..., None])[..., 0] * tail, entropies, None
+
+
+def completion_logits(
+    model: Any,
+    prompt: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    pixels: list[tuple[torch.Tensor, torch.Tensor]],
+    owner: torch.Tensor,
+    completion: torch.Tensor,
+    completion_mask: torch.Tensor,
+) -> torch.Tensor:
+    """Logits (rows, completion length, vocabulary) that predict each completion token, each prompt read once.
+
+    prompt (groups, P), left-padded; completion (rows, C), right-padded; owner (rows,) says which group a row is in.
+    Gradients flow through the shared prompts.
+    """
+    grid = torch.cat([g for _, g in pixels])
+    kinds = (prompt == model.config.image_token_id).int()
+    positions, _ = model.model.get_rope_index(prompt, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=prompt_mask)
+    out = model(
+        input_ids=prompt,
+        attention_mask=prompt_mask,
+        position_ids=positions,
+        mm_token_type_ids=kinds,
+        image_grid_thw=grid,
+        pixel_values=torch.cat([p for p, _ in pixels]),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    following = positions.masked_fill(prompt_mask[None] == 0, 0).amax((0, 2)) + 1
+    cache = out.past_key_values
+    cache.batch_select_indices(owner)
+    steps = torch.arange(completion.shape[1], device=completion.device)
+    on_top = model(
+        input_ids=completion,
+        attention_mask=torch.cat([prompt_mask[owner], completion_mask], 1),
+        position_ids=(steps + following[owner][:, None]).expand(3, -1, -1),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return torch.cat([out.logits[owner], on_top.logits[:, :-1]], 1)

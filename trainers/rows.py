@@ -1,0 +1,52 @@
+"""Samples -> the rows that trainers read: a prompt drawn by seed, the image, the reference."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import DataError
+from harness.prompts import PROMPTS
+from harness.records import Reference, Sample
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def draw_prompts(samples: Sequence[Sample], shares: Mapping[str, float], seed: int) -> list[str]:
+    """The rendered prompt of each sample; its style is drawn by `shares` (the paper's prompting diversity)."""
+    rng = random.Random(seed)
+    names, weights = list(shares), list(shares.values())
+    return [PROMPTS[rng.choices(names, weights)[0]].render(s.question) for s in samples]
+
+
+def target(reference: Reference) -> str:
+    """What SFT teaches: reasoning and answer in the paper's tags, or the answer alone where there is no reasoning."""
+    answer = reference.answers[0]
+    if reference.reasoning is None:
+        return answer
+    return f"<think>{reference.reasoning}</think><answer>{answer}</answer>"
+
+
+def dataset(samples: Sequence[Sample], shares: Mapping[str, float], seed: int, *, completions: bool) -> Dataset:
+    """A datasets.Dataset in TRL's conversational form with one column `images`.
+
+    With `completions` it has TRL's `completion` (for SFT), else `reference` as JSON (for the rewards).
+    Raises DataError for a row without an image: these trainers are for vision-language rows.
+    """
+    from datasets import Dataset, Image, List
+
+    rows: list[dict[str, Any]] = []
+    for s, prompt in zip(samples, draw_prompts(samples, shares, seed), strict=True):
+        if not s.images:
+            raise DataError(f"row {s.id}: no image, and the trainers need one")
+        row: dict[str, Any] = {"images": [{"bytes": i.content, "path": None} for i in s.images], "prompt": [{"role": "user", "content": prompt}]}
+        if completions:
+            row["completion"] = [{"role": "assistant", "content": target(s.reference)}]
+        else:
+            row["reference"] = s.reference.model_dump_json()
+            row["sample_id"] = s.id
+        rows.append(row)
+    data = Dataset.from_list(rows)
+    return data.cast_column("images", List(Image(mode="RGB")))
