@@ -12,9 +12,9 @@ GROUPS = ("tasks", "layouts", "judges", "trainers")
 
 def did_you_mean(name: str, valid: list[str]) -> str:
     """A hint with the nearest valid name, or all of them when none is near."""
-    from rapidfuzz import process
+    from rapidfuzz import fuzz, process
 
-    match = process.extractOne(name, valid, score_cutoff=60)
+    match = process.extractOne(name, valid, scorer=fuzz.ratio, score_cutoff=60)
     return f"did you mean '{match[0]}'?" if match else f"known: {', '.join(sorted(valid)) or 'none'}"
 
 

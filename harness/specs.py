@@ -118,7 +118,7 @@ def _plain(node: CommentedBase | Any, path: Path, loc: tuple[str | int, ...] = (
     root = node if root is None else root
     tag = getattr(node, "tag", None)
     value = getattr(tag, "value", tag)
-    if value and not str(value).startswith("tag:yaml.org,2002:"):
+    if value:
         raise SpecError(
             f"{path}:{_line(root, loc)}: key '{'.'.join(map(str, loc))}': YAML tag {value} is not allowed",
             hint="specs are plain data",
@@ -161,7 +161,8 @@ def parse(text: str, path: Path) -> TaskSpec:
     try:
         return TaskSpec.model_validate(_plain(tree, path))
     except ValidationError as e:
-        err = e.errors()[0]
+        # a misspelt key is reported before the missing one that it leaves behind
+        err = min(e.errors(), key=lambda x: x["type"] != "extra_forbidden")
         loc = tuple(err["loc"])
         key = ".".join(str(x) for x in loc) or "task"
         hint = None

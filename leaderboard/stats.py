@@ -124,6 +124,16 @@ def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Has
     return Difference(value, low, high, int(n), count, method, _sign_flip(d), test)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values corrected for being several (Holm 1979), in their order: each at most 1, the family-wise error kept."""
+    adjusted = [0.0] * len(p_values)
+    least = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = least
+    return adjusted
+
+
 def _checked(values: Sequence[float], clusters: Sequence[Hashable]) -> Floats:
     y = np.asarray(values, dtype=np.float64)
     if not len(y):

@@ -72,7 +72,12 @@ def load(folders: Sequence[Path]) -> tuple[list[tuple[Path, RunCard]], list[Dama
         try:
             sound.append((path, RunFolder(path).card()))
         except RunError as e:
-            damaged.append(Damaged(path=str(path), reason=str(e)))
+            why = (
+                str(e).removeprefix(f"{path}/")
+                if (path / "card.json").exists()
+                else "no card.json: the run never began, or lost it"
+            )
+            damaged.append(Damaged(path=str(path), reason=why))
     return sound, damaged
 
 
@@ -120,14 +125,11 @@ _KINDS = {
 
 _LINES = """
 CREATE OR REPLACE TEMP TABLE {kind} AS
-SELECT * EXCLUDE (torn) FROM (
-    SELECT owner, torn, n, n - min(n) OVER file + 1 AS line, last_value(n) OVER file AS last, {columns}
-    FROM (SELECT filename, json, row_number() OVER () AS n
-          FROM read_json_objects($patterns, format = 'newline_delimited', ignore_errors = true, filename = true))
-    JOIN (SELECT unnest($names) AS filename, unnest($owners) AS owner, unnest($torn) AS torn) USING (filename)
-    WINDOW file AS (PARTITION BY owner ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
-)
-WHERE NOT (torn AND n = last)
+SELECT owner, n, n - min(n) OVER file + 1 AS line, n = max(n) OVER file AS last, {columns}
+FROM (SELECT filename, json, row_number() OVER () AS n
+      FROM read_json_objects($patterns, format = 'newline_delimited', ignore_errors = true, filename = true))
+JOIN (SELECT unnest($names) AS filename, unnest($owners) AS owner) USING (filename)
+WINDOW file AS (PARTITION BY owner)
 """
 
 _COUNTS = """
@@ -163,6 +165,7 @@ def _read(db: Any, kind: str, files: dict[int, Path], slice_by: str | None = Non
 
     _, sound = _KINDS[kind]
     files = {owner: path for owner, path in files.items() if path.exists()}
+    sizes = {owner: _size(path) for owner, path in files.items()}
     wrong: dict[int, str] = {}
     try:
         _fill(db, kind, files, slice_by)
@@ -171,11 +174,15 @@ def _read(db: Any, kind: str, files: dict[int, Path], slice_by: str | None = Non
             try:
                 _fill(db, kind, {owner: path}, slice_by)
             except (duckdb.Error, OSError) as e:
-                wrong[owner] = f"{path}: {str(e).splitlines()[0]}"
+                wrong[owner] = f"{path.name}: {str(e).splitlines()[0]}"
                 del files[owner]
         _fill(db, kind, files, slice_by)
+    grown = [owner for owner, path in files.items() if _size(path) != sizes[owner]]  # being written: its end may be half a line
+    torn = [owner for owner, path in files.items() if owner not in grown and _torn(path)]
+    cut = f"DELETE FROM {kind} WHERE last AND (owner IN $torn OR owner IN $grown AND NOT coalesce({sound}, false))"
+    db.execute(cut, {"torn": torn, "grown": grown})
     unsound = f"SELECT owner, min(line) FROM {kind} WHERE NOT coalesce({sound}, false) GROUP BY owner"
-    wrong |= {owner: f"{files[owner]}:{line}: damaged line" for owner, line in db.execute(unsound).fetchall()}
+    wrong |= {owner: f"{files[owner].name}:{line}: damaged line" for owner, line in db.execute(unsound).fetchall()}
     db.execute(f"CREATE OR REPLACE TEMP TABLE {kind} AS FROM {kind} QUALIFY n = max(n) OVER (PARTITION BY owner, id)")
     return wrong
 
@@ -185,18 +192,21 @@ def _fill(db: Any, kind: str, files: dict[int, Path], slice_by: str | None) -> N
     columns, _ = _KINDS[kind]
     if not files:
         kept = ", ".join(column.rpartition(" ")[2] + " TEXT" for column in columns.split(","))
-        db.execute(f"CREATE OR REPLACE TEMP TABLE {kind} (owner INT, n INT, line INT, {kept})")
+        db.execute(f"CREATE OR REPLACE TEMP TABLE {kind} (owner INT, n INT, line INT, last BOOL, {kept})")
         return
     names = [str(p) for p in files.values()]
     values: dict[str, Any] = {"patterns": [glob.escape(n) for n in names], "names": names, "owners": list(files)}
-    values["torn"] = [_torn(p) for p in files.values()]
     if kind == "sample":
         values["pointer"] = "/slices/" + (slice_by or "").replace("~", "~0").replace("/", "~1")  # RFC 6901
     db.execute(_LINES.format(kind=kind, columns=columns), values)
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
 def _torn(path: Path) -> bool:
-    """Whether the last line was cut short, by a crash or because it is being written; harness.runs leaves it out too."""
+    """Whether the last line was cut short by a crash; harness.runs leaves it out too."""
     with open(path, "rb") as f:
         end = f.seek(0, os.SEEK_END)
         f.seek(max(0, end - 1))
@@ -207,7 +217,7 @@ def _short(db: Any, files: dict[int, Path], expected: dict[int, int]) -> dict[in
     """Runs whose samples.jsonl does not hold the rows that the card names, as after a broken copy: owner -> both numbers."""
     counts = dict(db.execute("SELECT owner, count(*) FROM sample GROUP BY owner").fetchall())
     return {
-        run: f"{files[run]}: {counts.get(run, 0)} rows, but card.json names {rows}"
+        run: f"{files[run].name}: {counts.get(run, 0)} rows, but card.json names {rows}"
         for run, rows in expected.items()
         if counts.get(run, 0) != rows
     }
@@ -220,4 +230,4 @@ def _strangers(db: Any, kind: str, files: dict[int, Path], run_of: dict[int, int
         FROM {kind} AS k JOIN (SELECT unnest($owners::INT[]) AS owner, unnest($runs::INT[]) AS run) USING (owner)
         WHERE NOT EXISTS (FROM sample AS s WHERE s.owner = run AND s.id = k.id) GROUP BY k.owner"""
     found = db.execute(query, {"owners": list(run_of), "runs": list(run_of.values())}).fetchall()
-    return {owner: f"{files[owner]}: {rows} lines about samples that were never asked" for owner, rows in found}
+    return {owner: f"{files[owner].name}: {rows} lines about samples that were never asked" for owner, rows in found}

@@ -149,14 +149,15 @@ def _cell(c: Counts, slice_by: str | None) -> Cell:
     interval = totals_interval([right for right, _ in judged], [n for _, n in judged]) if judged else None
     n, right = sum(c.n), sum(c.right)
     finished = card.finished is not None and c.predicted == c.samples
+    judge, _, version = c.entry.verdicts.stem.rpartition("@") if c.entry.verdicts else ("", "", "")
     return Cell(
         model=card.model.name,
         trainer=card.model.trainer,
         base=card.model.base,
         task=card.data.task,
         split=card.data.split,
-        judge=c.judge,
-        judge_version=c.entry.verdicts.stem.rpartition("@")[2] if c.entry.verdicts else None,
+        judge=c.judge or judge or None,
+        judge_version=version or None,
         slice=(slice_by, NO_VALUE if c.slice is None else c.slice) if slice_by is not None else None,
         data_fingerprint=card.data.fingerprint,
         source=card.data.source,
@@ -212,17 +213,18 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}"
 
 
-def not_ranked(cell: Cell) -> str:
-    """Why a cell is not ranked, in a few words; empty where it is."""
-    if cell.ranked:
-        return ""
+def note(cell: Cell) -> str:
+    """What a reader must know of a cell: why it is not ranked, and what the missing verdicts could make of it. Often empty."""
     if cell.predicted < cell.samples:
-        return f"incomplete: {cell.predicted} of {cell.samples} answered"
+        return f"not ranked, {cell.predicted} of {cell.samples} answered so far"
     if not cell.finished:
-        return "incomplete: the run was not closed"
+        return "not ranked, the run was not closed"
     if cell.value is None:
         return "not judged"
-    return f"not ranked: {cell.n} of {cell.samples} judged"
+    if not cell.missing:
+        return ""
+    bounds = f"{percent(cell.bound_low)} if the other {cell.missing} were all wrong, {percent(cell.bound_high)} if all right"
+    return f"{'' if cell.ranked else 'not ranked, '}{cell.n} of {cell.samples} judged; {bounds}"
 
 
 def as_json(found: Sequence[Cell], damaged: Sequence[Damaged]) -> dict[str, Any]:
@@ -251,47 +253,54 @@ def _plain(text: str, style: str = "") -> Text:
 
 
 def _table(group: list[Cell]) -> Table:
-    """One table; columns that would say nothing (all complete, nothing cut off, no reasoning judged) are left out."""
+    """One table. Columns that would say nothing (all judged, nothing cut off, no reasoning judged) are left out."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     first, names = group[0], labels(group)
-    judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
+    questions = "" if first.slice else f" · {first.samples} questions"
     table = Table(
-        title=_plain(f"{first.task} · {first.split}" + ("" if first.slice else f" · {first.samples} questions"), "bold"),
+        title=_plain(f"{first.task} · {first.split}{questions}", "bold"),
         title_justify="left",
-        caption=_plain(
-            f"{judge} · prompt {first.prompt} · {first.source} data {first.data_fingerprint[:8]}, {first.resolution}\n", "dim"
-        ),
+        caption=_caption(group, names),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    if first.slice:
-        table.add_column(_plain(first.slice[0]), overflow="fold")
-    table.add_column("model", overflow="fold")
-    table.add_column("trainer", no_wrap=True)
     extra = {
         "judged\n%": [percent(c.coverage) if c.coverage < 1 else "" for c in group],
         "cut\noff %": [percent(c.truncated) if c.truncated else "" for c in group],
         "reason-\ning %": [percent(c.reasoning) if c.reasoning is not None else "" for c in group],
     }
     extra = {title: column for title, column in extra.items() if any(column)}
+    table.add_column("model", overflow="fold")
+    table.add_column("trainer", no_wrap=True)
     for title in ("score\n%", "95 %\ninterval", "n", "images", *extra):
         table.add_column(title, justify="right", no_wrap=True)
     for i, c in enumerate(group):
-        name = _plain(names[c.run])
-        if note := not_ranked(c):
-            name.append_text(Text(f"\n{note}", style="dim italic"))
-        start = [_plain(c.slice[1]), name] if c.slice else [name]
+        if c.slice and (i == 0 or group[i - 1].slice != c.slice):
+            table.add_row(_plain(f"{c.slice[0]}: {c.slice[1]}", "bold"))
         between = "–" if c.value is None else f"{percent(c.low)} – {percent(c.high)}"
-        score = Text(percent(c.value), style="bold" if c.ranked else "")
         last = i + 1 == len(group) or (group[i + 1].slice, group[i + 1].ranked) != (c.slice, c.ranked)
-        numbers = [between, str(c.n), str(c.clusters), *(column[i] for column in extra.values())]
-        table.add_row(*start, _plain(c.trainer or "–"), score, *numbers, end_section=last)
+        table.add_row(
+            _plain(("  " if c.slice else "") + names[c.run], "" if c.ranked else "dim"),
+            _plain(c.trainer or "–"),
+            _plain(percent(c.value), "bold" if c.ranked else "dim"),
+            *(between, str(c.n), str(c.clusters)),
+            *(column[i] for column in extra.values()),
+            end_section=last,
+        )
     return table
+
+
+def _caption(group: list[Cell], names: dict[str, str]) -> Text:
+    """What a reader must know of single rows, and what all of them have in common."""
+    first = group[0]
+    notes = [] if first.slice else [f"{names[c.run]}: {note(c)}" for c in group if note(c)]
+    judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
+    data = f"{first.source} data {first.data_fingerprint[:8]}, {first.resolution}"
+    return _plain("\n".join([*notes, f"{judge} · prompt {first.prompt} · {data}", ""]), "dim")
 
 
 # -- two runs ---------------------------------------------------------------------------------------------------------

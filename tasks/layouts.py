@@ -83,6 +83,8 @@ def vqa_rad(root: Path, split: str) -> Iterator[Sample]:
             "answer_type": _slice(row["answer_type"]).upper(),
             "organ": _slice(row["image_organ"]),
             "content_type": _slice(row["question_type"]),
+            # 21 of the 272 CLOSED test rows are choices such as "left"; papers often split by yes/no instead (251/200)
+            "form": "yes/no" if _slice(answer).lower() in ("yes", "no") else "other",
         }
         answers = (str(answer).strip(),) if str(answer).strip() else ()
         image = ImageRef(name=f"VQA_RAD Image Folder/{name}", path=root / "VQA_RAD Image Folder" / name)

@@ -181,6 +181,23 @@ def test_runs_that_agree_everywhere_differ_by_nothing_give_or_take() -> None:
     assert ours.low == -ours.high < 0
 
 
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # R: p.adjust(p, "holm")
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([0.02], [0.02]),
+        ([0.03, 0.02, 0.02], [0.06, 0.06, 0.06]),
+    ],
+)
+def test_holms_correction(p_values: list[float], adjusted: list[float]) -> None:
+    assert stats.holm(p_values) == pytest.approx(adjusted, abs=1e-12)
+
+
+def test_holm_of_nothing_is_nothing() -> None:
+    assert stats.holm([]) == []
+
+
 def coverage(images: int, each: int, share: float, icc: float, draws: int) -> tuple[float, float]:
     """How often the clustered interval, and Wilson's over single rows, hold the true share."""
     rng = np.random.default_rng(20240)

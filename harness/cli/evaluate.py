@@ -144,5 +144,5 @@ def show(folders: list[Path], judges: list[str], *, as_json: bool) -> None:
     if as_json:
         ui.print_json(table.as_json(cells, damaged))
         return
-    table.render(cells, damaged, ui.out)
+    table.render(cells, ui.out, damaged)
     ui.out.print("\n".join(f"[dim]records: {f}[/]" for f in folders), soft_wrap=True, highlight=False)

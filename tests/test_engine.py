@@ -1,0 +1,86 @@
+"""Batching, sharing and sampling never change a text: token for token in fp32, on real rows."""
+
+import pytest
+
+from harness.models import engine
+from harness.models.transformers_model import TransformersModel, group_by_images, pack
+from harness.prompts import PROMPTS
+from harness.records import GenerationArgs
+from tests.conftest import load
+
+ROWS = 220  # real questions of mixed length on images of mixed size
+
+
+def texts(model, samples, prompt="question", **args):
+    options = GenerationArgs(max_new_tokens=24, **args)
+    done = [p for batch in model.generate(samples, PROMPTS[prompt], options) for p in batch]
+    assert sorted(p.sample_id for p in done) == sorted(s.id for s in samples)  # each exactly once
+    return {p.sample_id: (p.text, p.finish, p.completion_tokens, p.prompt_tokens) for p in done}
+
+
+@pytest.fixture(scope="module")
+def rows(slake):
+    """SLAKE's images are square; VQA-RAD's have every shape."""
+    radiographs = [s.model_copy(update={"id": f"rad-{s.id}"}) for s in load("vqa_rad").samples[:ROWS // 2]]
+    return slake.samples[:: 1061 // (ROWS // 2)][: ROWS // 2] + radiographs
+
+
+@pytest.fixture(scope="module")
+def one_by_one(rows):
+    return texts(TransformersModel("tiny", device="cpu", batch_size=1, share_prefix="off"), rows)
+
+
+def test_rows_are_mixed(rows):
+    assert len({s.images[0].open().size for s in rows}) > 3
+    assert len({len(s.question) for s in rows}) > 10
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "share"), [(32, "off"), (32, "auto"), (7, "auto"), (1, "auto"), (None, "auto")], ids=str
+)
+def test_equal_to_one_by_one(rows, one_by_one, batch_size, share):
+    model = TransformersModel("tiny", device="cpu", batch_size=batch_size, share_prefix=share)
+    assert texts(model, rows) == one_by_one
+
+
+def test_long_prompt_with_shared_opening(tiny, rows):
+    plain = TransformersModel("tiny", device="cpu", batch_size=16, share_prefix="off")
+    assert texts(tiny, rows[:64], "reasoning") == texts(plain, rows[:64], "reasoning")
+
+
+def test_cut_off_is_recorded(tiny, rows):
+    done = [p for b in tiny.generate(rows[:8], PROMPTS["reasoning"], GenerationArgs(max_new_tokens=3)) for p in b]
+    assert {p.finish for p in done} == {"length"}
+    assert {p.completion_tokens for p in done} == {3}
+
+
+def test_sampling_depends_on_seed_and_row_not_on_batch(tiny, rows):
+    few = rows[:40]
+    warm = texts(tiny, few, temperature=1.0, seed=1)
+    assert warm == texts(TransformersModel("tiny", device="cpu", batch_size=3), few, temperature=1.0, seed=1)
+    assert warm != texts(tiny, few, temperature=1.0, seed=2)
+    assert texts(tiny, few, temperature=1.0, top_p=1e-6) == texts(tiny, few)  # the nucleus of one token is greedy
+
+
+def test_sampler_draws_from_the_distribution():
+    """20,000 draws from softmax([0, 1, 2]) within 1.5 points of its probabilities."""
+    import torch
+
+    logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(20_000, -1)
+    sampler = engine.Sampler(GenerationArgs(max_new_tokens=1, temperature=1.0), [str(i) for i in range(20_000)])
+    share = torch.bincount(sampler(logits, range(20_000)), minlength=3) / 20_000
+    assert torch.allclose(share, torch.softmax(logits[0], -1), atol=0.015)
+
+
+def test_packs_hold_every_row_once(slake):
+    packs = pack(group_by_images(slake.samples), 50)
+    assert sorted(s.id for p in packs for s in p.samples) == sorted(s.id for s in slake.samples)
+    assert max(len(p.samples) for p in packs) <= 50
+    assert len(pack(group_by_images(slake.samples), 4)) >= len(slake.samples) / 4
+
+
+def test_common_prefix_leaves_a_token():
+    assert engine.common_prefix([[1, 2, 3], [1, 2, 4]]) == 2
+    assert engine.common_prefix([[1, 2, 3]]) == 2
+    assert engine.common_prefix([[1], [2]]) == 0
+    assert engine.common_prefix([[1, 2], [1, 2, 3]]) == 1
