@@ -34,7 +34,9 @@ class LoadedTask:
     notes: tuple[str, ...] = ()
 
 
-def _archive(spec: TaskSpec, spec_path: Path, source: Source, data_dir: Path | None) -> tuple[str, Path, str, str]:
+def _archive(
+    spec: TaskSpec, spec_path: Path, source: Source, data_dir: Path | None
+) -> tuple[Literal["local", "bundled"], Path, str, str]:
     """(source, root folder, resolution, note) of the data to read."""
     data_dir = data_dir or (Path(os.environ["HARNESS_DATA_DIR"]) if os.environ.get("HARNESS_DATA_DIR") else None)
     local = data_dir / spec.local if data_dir and spec.local else None

@@ -137,8 +137,9 @@ def _generate(
 def _judge(task: LoadedTask, judges: Sequence[Judge], folder: RunFolder, seconds: dict[str, float], report: Report) -> None:
     predictions = folder.predictions()
     for judge in judges:
-        given = folder.verdicts(judge.name, judge.version)
-        pairs = [(s, predictions[s.id]) for s in task.samples if s.id not in given]
+        # a missing verdict is asked for again: whatever kept the judge from answering may have passed
+        given = {i for i, v in folder.verdicts(judge.name, judge.version).items() if v.final is not None}
+        pairs = [(s, predictions[s.id]) for s in task.samples if s.id in predictions and s.id not in given]
         start = time.perf_counter()
         report("judge", len(given), len(task.samples))
         buffer = []

@@ -59,9 +59,11 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
+                row = json.loads(line)
+                assert isinstance(row, dict)
+            except (ValueError, AssertionError):  # ValueError: not JSON, or not UTF-8
                 raise RunError(f"{path}:{n}: damaged line", hint="move the run folder away, or run with --fresh") from None
+            yield row
 
 
 def append_jsonl(path: Path, rows: Iterable[BaseModel]) -> None:
@@ -81,8 +83,8 @@ def append_jsonl(path: Path, rows: Iterable[BaseModel]) -> None:
 
 
 def slug(name: str) -> str:
-    """A folder name for a model's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.rstrip("/")).strip("-.") or "model"
+    """A file name for any name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.rstrip("/")).strip("-.") or "unnamed"
 
 
 class RunFolder:
@@ -139,7 +141,9 @@ class RunFolder:
         """Raises RunError when the card is missing or damaged."""
         try:
             return RunCard.model_validate_json(self.card_path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError, ValueError) as e:
+        except OSError as e:
+            raise RunError(f"{self.card_path}: {e.strerror}") from None
+        except ValueError as e:  # pydantic's and Unicode's errors are ValueErrors
             raise RunError(f"{self.card_path}: {str(e).splitlines()[0]}") from None
 
     def write_card(self, card: RunCard) -> None:
@@ -155,7 +159,7 @@ class RunFolder:
         append_jsonl(self.path / "predictions.jsonl", rows)
 
     def verdict_path(self, judge: str, version: str) -> Path:
-        return self.path / "verdicts" / f"{slug(judge)}@{version}.jsonl"
+        return self.path / "verdicts" / f"{slug(judge)}@{slug(version)}.jsonl"
 
     def verdicts(self, judge: str, version: str) -> dict[str, Verdict]:
         return self._records(self.verdict_path(judge, version), Verdict)
@@ -168,7 +172,7 @@ class RunFolder:
         out = []
         for p in sorted((self.path / "verdicts").glob("*.jsonl")):
             first = next(read_jsonl(p), None)
-            if first:
+            if first and "judge" in first:
                 out.append((first["judge"], p.stem.rpartition("@")[2]))
         return out
 

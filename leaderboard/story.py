@@ -61,7 +61,12 @@ class Story:
         """A table: a row a model, both domains side by side with their change from the base in points."""
         from rich.table import Table
 
-        shown = Table(title="What training changed (points against the base, 95 % interval)", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        shown = Table(
+            title="What training changed (points against the base, 95 % interval)",
+            title_justify="left",
+            box=None,
+            padding=(0, 2, 0, 0),
+        )
         for head in ("model", f"{NEW} %", "change", f"{OLD} %", "change"):
             shown.add_column(head, justify="left" if head == "model" else "right", no_wrap=True, header_style="bold")
         for model in dict.fromkeys(c.model for c in self.changes):
@@ -120,7 +125,8 @@ def _sentences(changes: Sequence[Change], base: str) -> list[str]:
     parts = []
     for m in models:
         new, old = by[m, NEW], by[m, OLD]
-        assert new.difference is not None and old.difference is not None
+        assert new.difference is not None
+        assert old.difference is not None
         parts.append(
             f"{m} {_word(new)} on the new domain ({100 * new.difference.value:+.1f} points) "
             f"and {_word(old)} on the old one ({100 * old.difference.value:+.1f})"
@@ -130,7 +136,8 @@ def _sentences(changes: Sequence[Change], base: str) -> list[str]:
     n, o = by[models[0], NEW].score, by[models[0], OLD].score
     return [
         f"Against the base, {'; '.join(parts)}. {end}",
-        f"New domain: {n.n} questions on {n.clusters} images; old: {o.n} on {o.clusters}. One seed; p values by Holm over {2 * len(models)} comparisons.",
+        f"New domain: {n.n} questions on {n.clusters} images; old: {o.n} on {o.clusters}. "
+        f"One seed; p values by Holm over {2 * len(models)} comparisons.",
     ]
 
 
@@ -170,7 +177,8 @@ def _examples(folders: Sequence[Path], images: Mapping[str, ImageRef], count: in
     out = []
     for s in sorted(one_an_image.values(), key=lambda s: rows.index(s))[:count]:
         answers = [
-            pages.Answer(n, t[s["id"]].text, v[s["id"]].final, v[s["id"]].missing) for n, t, v in zip(names, texts, verdicts, strict=True)
+            pages.Answer(n, t[s["id"]].text, v[s["id"]].final, v[s["id"]].missing)
+            for n, t, v in zip(names, texts, verdicts, strict=True)
         ]
         reference = s["reference"]["reasoning"] or ""
         shown = " / ".join(s["reference"]["answers"]) + (f" ({reference})" if reference else "")

@@ -99,7 +99,9 @@ def test_grounding_names_findings_and_sides():
         "So the answer is yes."
     )
     assert "No lesion is marked." in grounding.reasoning(row, boxes[1:], 100, 100)
-    abdomen = grounding.reasoning({"modality": "CT", "location": "Abdomen", "answer": "No"}, [{"Liver Cancer": [60, 60, 10, 10]}], 100, 100)
+    abdomen = grounding.reasoning(
+        {"modality": "CT", "location": "Abdomen", "answer": "No"}, [{"Liver Cancer": [60, 60, 10, 10]}], 100, 100
+    )
     assert abdomen == "This is a CT of the abdomen. It shows liver cancer in the lower right quadrant. So the answer is no."
 
 

@@ -21,7 +21,7 @@ def texts(model, samples, prompt="question", **args):
 @pytest.fixture(scope="module")
 def rows(slake):
     """SLAKE's images are square; VQA-RAD's have every shape."""
-    radiographs = [s.model_copy(update={"id": f"rad-{s.id}"}) for s in load("vqa_rad").samples[:ROWS // 2]]
+    radiographs = [s.model_copy(update={"id": f"rad-{s.id}"}) for s in load("vqa_rad").samples[: ROWS // 2]]
     return slake.samples[:: 1061 // (ROWS // 2)][: ROWS // 2] + radiographs
 
 
@@ -35,9 +35,7 @@ def test_rows_are_mixed(rows):
     assert len({len(s.question) for s in rows}) > 10
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "share"), [(32, "off"), (32, "auto"), (7, "auto"), (1, "auto"), (None, "auto")], ids=str
-)
+@pytest.mark.parametrize(("batch_size", "share"), [(32, "off"), (32, "auto"), (7, "auto"), (1, "auto"), (None, "auto")], ids=str)
 def test_equal_to_one_by_one(rows, one_by_one, batch_size, share):
     model = TransformersModel("tiny", device="cpu", batch_size=batch_size, share_prefix=share)
     assert texts(model, rows) == one_by_one

@@ -10,10 +10,9 @@ from judges.exact import ExactJudge, is_correct
 
 
 def prediction(sample_id: str, answer: str | None, finish: str = "stop") -> Prediction:
-    return Prediction(
-        sample_id=sample_id, text=answer or "", reasoning=None, answer=answer, finish=finish, prompt_tokens=1, completion_tokens=1,
-        error="out of memory" if finish == "error" else None,
-    )  # fmt: skip
+    error = "out of memory" if finish == "error" else None
+    tokens = {"prompt_tokens": 1, "completion_tokens": 1}
+    return Prediction(sample_id=sample_id, text=answer or "", reasoning=None, answer=answer, finish=finish, error=error, **tokens)
 
 
 @pytest.mark.parametrize(

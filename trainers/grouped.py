@@ -19,9 +19,11 @@ from harness.models.transformers_model import SHARED_PREFIX
 from harness.records import GenerationArgs
 
 
-def split_pixels(pixel_values: torch.Tensor, grid_thw: torch.Tensor, num_images: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def split_pixels(
+    pixel_values: torch.Tensor, grid_thw: torch.Tensor, num_images: list[int]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Each row's own (patches, grid) out of a batch's concatenated ones."""
-    patches = pixel_values.split(grid_thw.prod(1).tolist())
+    patches = torch.split(pixel_values, grid_thw.prod(1).tolist())
     out, at = [], 0
     for n in num_images:
         out.append((torch.cat(patches[at : at + n]), grid_thw[at : at + n]))
@@ -68,7 +70,9 @@ class GroupedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             return "gradient checkpointing keeps no key-value cache"
         return None
 
-    def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any) -> Any:
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any
+    ) -> Any:
         if self.why_plain or not images:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
         model, tokenizer = self.inner, self._tokenizer

@@ -10,4 +10,4 @@ class RARL(GRPO):
 
     name = "rarl"
     summary = "GRPO with the reasoning reward and prompting diversity"
-    default_rewards = {**GRPO.default_rewards, "reasoning": 1.0}  # noqa: RUF012 (read only)
+    default_rewards = {**GRPO.default_rewards, "reasoning": 1.0}

@@ -26,7 +26,8 @@ class Rollout(NamedTuple):
 
 Part = Callable[[Sequence[Rollout]], list[float | None]]
 
-_EXACT = re.compile(r"\s*<think>(?:(?!</?think>|</?answer>).)*</think>\s*<answer>(?:(?!</?think>|</?answer>).)*</answer>\s*", re.S)
+_INNER = r"(?:(?!</?think>|</?answer>).)*"
+_EXACT = re.compile(rf"\s*<think>{_INNER}</think>\s*<answer>{_INNER}</answer>\s*", re.S)
 _TAG = re.compile(r"</?(?:think|answer)>")
 
 

@@ -41,7 +41,10 @@ def dataset(samples: Sequence[Sample], shares: Mapping[str, float], seed: int, *
     for s, prompt in zip(samples, draw_prompts(samples, shares, seed), strict=True):
         if not s.images:
             raise DataError(f"row {s.id}: no image, and the trainers need one")
-        row: dict[str, Any] = {"images": [{"bytes": i.content, "path": None} for i in s.images], "prompt": [{"role": "user", "content": prompt}]}
+        row: dict[str, Any] = {
+            "images": [{"bytes": i.content, "path": None} for i in s.images],
+            "prompt": [{"role": "user", "content": prompt}],
+        }
         if completions:
             row["completion"] = [{"role": "assistant", "content": target(s.reference)}]
         else:

@@ -20,7 +20,9 @@ TASKS = "slake,vqa_rad"
 
 def quickstart(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints, runs and the page.")] = Path("demo"),
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps of each trainer; the recipes' own by default.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Optimizer steps of each trainer; the recipes' own by default.")
+    ] = None,
     limit: opt.Limit = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -50,7 +52,9 @@ def quickstart(
                 ui.say(f"[bold]{i}/5[/] {name.upper()}: {folder} is there already, keeping it")
                 continue
             if folder.exists() and any(folder.iterdir()):
-                raise UserError(f"{folder}: holds an unfinished checkpoint", hint=f"remove it, or give another --out: rm -r {folder}")
+                raise UserError(
+                    f"{folder}: holds an unfinished checkpoint", hint=f"remove it, or give another --out: rm -r {folder}"
+                )
             ui.say(f"[bold]{i}/5[/] {_WORDS[name]}")
             settings = [f"max_steps={steps}"] if steps else []
             trainer, report = make(name, "tiny", "slake_grounded", None, settings, folder, data="bundled", device="cpu")

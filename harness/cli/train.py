@@ -43,7 +43,9 @@ class TrainerGroup(TyperGroup):
             return callback(name=cmd_name, **kwargs)
 
         params = [p for p in shared.params if p.name != "name"]
-        return TyperCommand(cmd_name, callback=bound, params=params, help=f"Train with {cmd_name}.", short_help=f"Train with {cmd_name}.")
+        return TyperCommand(
+            cmd_name, callback=bound, params=params, help=f"Train with {cmd_name}.", short_help=f"Train with {cmd_name}."
+        )
 
 
 app = typer.Typer(help="Train with any installed trainer: harness train NAME.", no_args_is_help=True, cls=TrainerGroup)
@@ -52,7 +54,9 @@ ModelOption = Annotated[str, typer.Option("--model", "-m", help="The base: a fol
 TaskOption = Annotated[str, typer.Option("--task", "-t", help="One task name, or a path to its YAML.")]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="A recipe YAML; the trainer's own by default.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe; may be repeated.")]
-OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="The checkpoint's folder; checkpoints/MODEL-NAME by default.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The checkpoint's folder; checkpoints/MODEL-NAME by default.")
+]
 
 
 @app.command("list")
@@ -94,7 +98,9 @@ def train(
 
     ui.set_quiet(quiet)
     out = out or Path("checkpoints") / f"{Path(model).name}-{name}"
-    trainer, report = make(name, model, task, recipe, settings or [], out, split=split, data=data, data_dir=data_dir, device=device)
+    trainer, report = make(
+        name, model, task, recipe, settings or [], out, split=split, data=data, data_dir=data_dir, device=device
+    )
     plan = trainer.plan()
     if dry_run:
         ui.print_json(plan)
@@ -105,7 +111,9 @@ def train(
     if json:
         ui.print_json(plan | {"checkpoint": str(folder)})
     else:
-        ui.out.print(f"checkpoint: {folder}\nscore it:   harness run --model {folder} --tasks {task}", soft_wrap=True, highlight=False)
+        ui.out.print(
+            f"checkpoint: {folder}\nscore it:   harness run --model {folder} --tasks {task}", soft_wrap=True, highlight=False
+        )
 
 
 class Progress:

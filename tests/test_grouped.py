@@ -1,0 +1,141 @@
+"""What a group shares is computed once, and nothing else changes: the same log-probabilities, gradients and rollouts."""
+
+import pytest
+import torch
+
+from harness.models import engine, loading
+from harness.prompts import PROMPTS
+from harness.records import GenerationArgs
+from trainers.grouped import completion_logits, group_rows, split_pixels
+
+G = 4
+
+
+@pytest.fixture(scope="module")
+def model():
+    return loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu")
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return loading.load_processor(loading.resolve("tiny"))
+
+
+@pytest.fixture(scope="module")
+def batch(slake, processor):
+    """Six real questions on five images, G completions each, rows shuffled."""
+    samples = [*slake.samples[:300:60], slake.samples[1]]
+    texts, images, completions = [], [], []
+    for i, s in enumerate(samples):
+        message = [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPTS["reasoning"].render(s.question)}]}
+        ]
+        for j in range(G):
+            texts.append(processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+            images.append([s.images[0].open()])
+            completions.append(f"<think>this is {'a ct ' * j} of the lung {i}.</think><answer>yes</answer><|im_end|>")
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()
+    texts, images, completions = ([x[i] for i in order] for x in (texts, images, completions))
+    inputs = dict(processor(text=texts, images=images, return_tensors="pt", padding=True))
+    done = processor.tokenizer(completions, padding=True, padding_side="right", return_tensors="pt")
+    return inputs, done["input_ids"], done["attention_mask"]
+
+
+def logps(logits, ids, mask):
+    return torch.log_softmax(logits, -1).gather(-1, ids[..., None])[..., 0] * mask
+
+
+def plain(model, batch):
+    inputs, ids, mask = batch
+    out = model(
+        input_ids=torch.cat([inputs["input_ids"], ids], 1),
+        attention_mask=torch.cat([inputs["attention_mask"], mask], 1),
+        mm_token_type_ids=torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(ids)], 1),
+        pixel_values=inputs["pixel_values"],
+        image_grid_thw=inputs["image_grid_thw"],
+        logits_to_keep=ids.shape[1] + 1,
+        use_cache=False,
+    )
+    return logps(out.logits[:, :-1], ids, mask)
+
+
+def grouped(model, batch):
+    inputs, ids, mask = batch
+    pixels = split_pixels(inputs["pixel_values"], inputs["image_grid_thw"], [1] * len(ids))
+    owner, first = group_rows([tuple(p) for p in inputs["input_ids"].tolist()], pixels)
+    logits = completion_logits(
+        model,
+        inputs["input_ids"][first],
+        inputs["attention_mask"][first],
+        [pixels[i] for i in first],
+        torch.tensor(owner),
+        ids,
+        mask,
+    )
+    return logps(logits, ids, mask), first
+
+
+def gradients(model, values):
+    weight = torch.linspace(-1, 1, values.shape[0])[:, None]
+    model.zero_grad()
+    (values * weight).sum().backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_log_probabilities_and_gradients_equal_the_plain_pass(model, batch):
+    for p in model.model.visual.parameters():
+        p.requires_grad_(False)
+    reference = plain(model, batch)
+    wanted = gradients(model, reference)
+    shared, first = grouped(model, batch)
+    got = gradients(model, shared)
+    assert len(first) == 6  # six prompts out of 24 rows
+    assert (reference - shared).abs().max() < 1e-4
+    assert got.keys() == wanted.keys()
+    for name in wanted:
+        assert (got[name] - wanted[name]).norm() <= 2e-5 * wanted[name].norm(), name
+
+
+def test_same_text_on_another_image_is_another_group(model, batch):
+    inputs, ids, _ = batch
+    pixels = split_pixels(inputs["pixel_values"], inputs["image_grid_thw"], [1] * len(ids))
+    same_text = [(1, 2, 3)] * len(ids)
+    owner, first = group_rows(same_text, pixels)
+    assert len(first) == 5  # the five images
+    assert sorted(set(owner)) == list(range(5))
+
+
+def test_greedy_rollouts_equal_generate(model, batch, processor):
+    inputs, _, _ = batch
+    out = model.generate(**inputs, max_new_tokens=24, do_sample=False)[:, inputs["input_ids"].shape[1] :].tolist()
+    pixels = split_pixels(inputs["pixel_values"], inputs["image_grid_thw"], [1] * len(out))
+    prompts = [
+        [t for t, m in zip(i, a, strict=True) if m]
+        for i, a in zip(inputs["input_ids"].tolist(), inputs["attention_mask"].tolist(), strict=True)
+    ]
+    owner, first = group_rows([tuple(p) for p in prompts], pixels)
+    tokenizer = processor.tokenizer
+    done = engine.generate(
+        model,
+        [engine.Prefix(prompts[i][:-1], *pixels[i]) for i in first],
+        [engine.Row(g, [prompts[i][-1]], str(i)) for i, g in enumerate(owner)],
+        GenerationArgs(max_new_tokens=24),
+        image_token=model.config.image_token_id,
+        pad=tokenizer.pad_token_id,
+        end={tokenizer.eos_token_id},
+    )
+    for row, c in zip(out, done, strict=True):
+        wanted = row[: row.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in row else row
+        assert c.tokens == wanted
+
+
+def test_image_markers_are_never_sampled(model, batch, processor):
+    inputs, _, _ = batch
+    pixels = split_pixels(inputs["pixel_values"], inputs["image_grid_thw"], [1] * len(inputs["input_ids"]))
+    prompt = inputs["input_ids"][0][inputs["attention_mask"][0] == 1].tolist()
+    everything_but_one = [i for i in range(model.config.text_config.vocab_size) if i != 300]
+    (c,) = engine.generate(
+        model, [engine.Prefix(prompt[:-1], *pixels[0])], [engine.Row(0, prompt[-1:], "0")], GenerationArgs(max_new_tokens=3),
+        image_token=model.config.image_token_id, pad=0, end={processor.tokenizer.eos_token_id}, never=everything_but_one,
+    )  # fmt: skip
+    assert c.tokens == [300, 300, 300]
