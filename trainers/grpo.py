@@ -43,6 +43,7 @@ class GRPO(Trainer):
         return super().plan() | {"rewards": self.weights()}
 
     def _train(self, model: Any) -> tuple[Any, list[dict[str, float]]]:
+        from transformers import PrinterCallback
         from trl import GRPOConfig
 
         from trainers.grouped import GroupedGRPOTrainer
@@ -73,6 +74,7 @@ class GRPO(Trainer):
             peft_config=self.peft_config(),
             callbacks=[self.callback()],
         )
+        trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
         trainer.train()
         return trainer.model, trainer.state.log_history
 

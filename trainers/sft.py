@@ -15,6 +15,7 @@ class SFT(Trainer):
     summary = "supervised fine-tuning on reference reasoning and answers"
 
     def _train(self, model: Any) -> tuple[Any, list[dict[str, float]]]:
+        from transformers import PrinterCallback
         from trl import SFTConfig, SFTTrainer
 
         args = SFTConfig(**self.arguments(), completion_only_loss=True, max_length=None)
@@ -26,5 +27,6 @@ class SFT(Trainer):
             peft_config=self.peft_config(),
             callbacks=[self.callback()],
         )
+        trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
         trainer.train()
         return trainer.model, trainer.state.log_history

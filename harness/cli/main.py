@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -44,8 +45,17 @@ def _root(
     pass
 
 
+class Interrupted(BaseException):
+    """Ctrl-C. Not a KeyboardInterrupt, which typer would answer itself, without saying how to go on."""
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted
+
+
 def main() -> None:
     """Run the app; a UserError prints its message and hint, never a traceback."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except UserError as e:
@@ -53,7 +63,7 @@ def main() -> None:
 
         ui.error(str(e), e.hint)
         sys.exit(e.exit_code)
-    except KeyboardInterrupt:
+    except Interrupted:
         from harness.cli import ui
 
         ui.error("interrupted; what was finished is kept", "run the same command again to go on")

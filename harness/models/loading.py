@@ -160,6 +160,7 @@ def load_processor(ckpt: Checkpoint) -> Any:
 
 def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bool = True) -> Any:
     """The model in eval mode on `device`; an adapter is merged unless `merge` is False. Raises ModelError."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     try:
@@ -170,7 +171,7 @@ def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bo
             model = PeftModel.from_pretrained(model, str(ckpt.adapter))
             if merge:
                 model = model.merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError) as e:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
         raise ModelError(
             f"{ckpt.name}: cannot be loaded: {str(e).splitlines()[0]}", hint="is the checkpoint whole, and an image-text model?"
         ) from None
