@@ -1,4 +1,4 @@
-"""What training changed: each trained model against its base, on the new domain and on the old one.
+"""What training changed: each trained model against its base, on the new domain, the old one and other datasets.
 
 Paired row by row and clustered by image; p values corrected by Holm over every comparison made. The sentences are
 computed from these numbers and say nothing else.
@@ -6,7 +6,7 @@ computed from these numbers and say nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,17 @@ from leaderboard import stats, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-NEW, OLD = "new domain", "old domain"
 ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Rows on which models are compared: one run of each model (the base first), and which of its rows count."""
+
+    name: str
+    short: str
+    runs: Mapping[str, Path]
+    holds: Callable[[str], bool] = lambda sample_id: True
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Change:
     """One model on one domain, and its paired difference to the base (None for the base itself)."""
 
     model: str
-    domain: str
+    domain: Domain
     score: stats.Interval
     difference: stats.Difference | None
     p_holm: float | None
@@ -51,29 +60,27 @@ class Story:
     def as_json(self) -> list[dict[str, Any]]:
         out = []
         for c in self.changes:
-            row: dict[str, Any] = {"model": c.model, "domain": c.domain, **vars(c.score)}
+            row: dict[str, Any] = {"model": c.model, "domain": c.domain.short, **vars(c.score)}
             if c.difference:
                 row["difference"] = vars(c.difference) | {"p_holm": c.p_holm, "verdict": c.verdict}
             out.append(row)
         return out
 
     def render(self, console: Console) -> None:
-        """A table: a row a model, both domains side by side with their change from the base in points."""
+        """A table: a row a model, each domain's score with its change from the base in points."""
         from rich.table import Table
 
-        shown = Table(
-            title="What training changed (points against the base, 95 % interval)",
-            title_justify="left",
-            box=None,
-            padding=(0, 2, 0, 0),
-        )
-        for head in ("model", f"{NEW} %", "change", f"{OLD} %", "change"):
-            shown.add_column(head, justify="left" if head == "model" else "right", no_wrap=True, header_style="bold")
+        domains = list(dict.fromkeys(c.domain.short for c in self.changes))
+        shown = Table(title="What training changed, in points against the base (95 % interval)", title_justify="left", box=None)
+        shown.add_column("model", header_style="bold", no_wrap=True)
+        for domain in domains:
+            shown.add_column(f"{domain} %", justify="right", header_style="bold", no_wrap=True)
+            shown.add_column("change", justify="right", header_style="bold", no_wrap=True)
         for model in dict.fromkeys(c.model for c in self.changes):
             cells = [model]
-            for domain in (NEW, OLD):
-                (c,) = (c for c in self.changes if (c.model, c.domain) == (model, domain))
-                cells += [f"{100 * c.score.value:.1f}", _points(c)]
+            for c in self.changes:
+                if c.model == model:
+                    cells += [f"{100 * c.score.value:.1f}", _points(c)]
             shown.add_row(*cells)
         console.print(shown)
         console.print()
@@ -84,65 +91,63 @@ def _points(c: Change) -> str:
         return "-"
     colour = {"gained": "green", "lost": "red"}.get(c.verdict, "dim")
     d = c.difference
-    return f"[{colour}]{100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})[/]"
+    return f"[{colour}]{100 * d.value:+.1f}[/] [dim]{100 * d.low:+.0f}…{100 * d.high:+.0f}[/]"
 
 
-def tell(runs: Mapping[str, Path], domain: set[str], *, judge: str, version: str) -> Story:
-    """Compare the runs of one task, the first of them the base. `domain` holds the sample ids of the new domain.
+def tell(domains: Sequence[Domain], *, judge: str, version: str) -> Story:
+    """Compare models with their base on each domain, the first of which is the one that they were trained for.
 
     Only rows that the judge has judged in every run count.
     """
-    folders = {name: RunFolder(path) for name, path in runs.items()}
-    finals = {name: _finals(f, judge, version) for name, f in folders.items()}
-    base = next(iter(runs))
-    samples = [s for s in folders[base].samples() if all(s["id"] in f for f in finals.values())]
-    found: list[tuple[str, str, stats.Interval, stats.Difference | None]] = []
-    for where in (NEW, OLD):
-        rows = [s for s in samples if (s["id"] in domain) == (where == NEW)]
+    found: list[tuple[str, Domain, stats.Interval, stats.Difference | None]] = []
+    for domain in domains:
+        folders = {name: RunFolder(path) for name, path in domain.runs.items()}
+        finals = {name: _finals(f, judge, version) for name, f in folders.items()}
+        base = next(iter(folders))
+        rows = [s for s in folders[base].samples() if domain.holds(s["id"]) and all(s["id"] in f for f in finals.values())]
         if not rows:
             continue
         clusters = [s["cluster"] for s in rows]
         before = [finals[base][s["id"]] for s in rows]
-        for name in runs:
+        for name in folders:
             after = [finals[name][s["id"]] for s in rows]
             difference = stats.paired_difference(after, before, clusters) if name != base else None
-            found.append((name, where, stats.mean_interval(after, clusters), difference))
+            found.append((name, domain, stats.mean_interval(after, clusters), difference))
     corrected = iter(stats.holm([d.p for *_, d in found if d]))
     changes = [Change(m, w, s, d, next(corrected) if d else None) for m, w, s, d in found]
-    return Story(changes, _sentences(changes, base))
+    return Story(changes, _sentences(changes))
 
 
 def _finals(folder: RunFolder, judge: str, version: str) -> dict[str, int]:
     return {i: v.final for i, v in folder.verdicts(judge, version).items() if v.final is not None}
 
 
-def _sentences(changes: Sequence[Change], base: str) -> list[str]:
-    """One sentence over all models, and one on what the intervals allow."""
-    by = {(c.model, c.domain): c for c in changes}
-    models = [m for m in dict.fromkeys(c.model for c in changes) if m != base and (m, NEW) in by and (m, OLD) in by]
-    if not models:
+def _sentences(changes: Sequence[Change]) -> list[str]:
+    """What each model gained and lost, which learned without losing, and how many rows that rests on."""
+    by_model: dict[str, list[Change]] = {}
+    for c in changes:
+        if c.difference:
+            by_model.setdefault(c.model, []).append(c)
+    if not by_model:
         return []
-    parts = []
-    for m in models:
-        new, old = by[m, NEW], by[m, OLD]
-        assert new.difference is not None
-        assert old.difference is not None
-        parts.append(
-            f"{m} {_word(new)} on the new domain ({100 * new.difference.value:+.1f} points) "
-            f"and {_word(old)} on the old one ({100 * old.difference.value:+.1f})"
-        )
-    kept = [m for m in models if by[m, NEW].verdict == "gained" and by[m, OLD].verdict != "lost"]
-    end = f"Learned without a measurable loss: {', '.join(kept)}." if kept else "No model both learned and kept what it knew."
-    n, o = by[models[0], NEW].score, by[models[0], OLD].score
+    said = [f"{m} {_and([_word(c) for c in cs])}" for m, cs in by_model.items()]
+    kept = [m for m, (first, *rest) in by_model.items() if first.verdict == "gained" and all(c.verdict != "lost" for c in rest)]
+    end = f"Learned without a measurable loss: {', '.join(kept)}." if kept else "None both learned and kept what it knew."
+    rows = {c.domain.name: f"{c.domain.name}: {c.score.n} questions on {c.score.clusters} images" for c in changes}
     return [
-        f"Against the base, {'; '.join(parts)}. {end}",
-        f"New domain: {n.n} questions on {n.clusters} images; old: {o.n} on {o.clusters}. "
-        f"One seed; p values by Holm over {2 * len(models)} comparisons.",
+        f"Against the base, {'; '.join(said)}. {end}",
+        f"Rows: {'; '.join(rows.values())}. One seed; p values by Holm over {sum(map(len, by_model.values()))} comparisons.",
     ]
 
 
 def _word(c: Change) -> str:
-    return {"gained": "gained", "lost": "lost"}.get(c.verdict, "shows no clear change")
+    assert c.difference is not None
+    verb = {"gained": "gained on", "lost": "lost on"}.get(c.verdict, "shows no clear change on")
+    return f"{verb} {c.domain.name} ({100 * c.difference.value:+.1f} points)"
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def page(path: Path, folders: Sequence[Path], told: Story, images: Mapping[str, ImageRef]) -> Path:

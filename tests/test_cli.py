@@ -18,7 +18,13 @@ HEAVY = ("torch", "transformers", "litellm", "datasets", "trl", "peft", "duckdb"
 def harness(*args, cwd=None):
     env = os.environ | {"COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, args)], capture_output=True, text=True, cwd=cwd, env=env, timeout=280, check=False
+        [sys.executable, "-m", "harness", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=env,
+        timeout=280,
+        check=False,
     )
 
 
@@ -53,16 +59,17 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scored(runs):
-    return harness(
-        "run", "--model", "tiny", "--tasks", "slake,vqa_rad", "--data", "bundled", "--judge", "exact", "--limit", 40, "--runs", runs,
-        "--device", "cpu", "--json",
-    )  # fmt: skip
+    command = "run --model tiny --tasks slake,vqa_rad --data bundled --judge exact --limit 40 --device cpu --json"
+    return harness(*command.split(), "--runs", runs)
 
 
 def test_run_prints_one_json_document(scored):
     assert scored.returncode == 0, scored.stderr
     cells = json.loads(scored.stdout)["cells"]
-    assert {(c["model"], c["task"], c["judge"], c["n"]) for c in cells} == {("tiny", "slake", "exact", 40), ("tiny", "vqa_rad", "exact", 40)}
+    assert {(c["model"], c["task"], c["judge"], c["n"]) for c in cells} == {
+        ("tiny", "slake", "exact", 40),
+        ("tiny", "vqa_rad", "exact", 40),
+    }
     for c in cells:
         assert 0 <= c["low"] <= c["value"] <= c["high"] <= 1
         assert c["resolution"] == "bundled-224px"
@@ -103,12 +110,18 @@ def test_train_dry_run_is_a_plan(tmp_path):
     [
         (["run", "--model", "tiny", "--tasks", "slak"], ["no task named 'slak'", "did you mean 'slake'?"]),
         (["run", "--model", "tiny", "--tasks", "slake", "--judge", "exat"], ["no judge named 'exat'", "did you mean 'exact'?"]),
-        (["run", "--model", "tiny", "--tasks", "slake", "--prompt", "reasonin"], ["no prompt named", "did you mean 'reasoning'?"]),
+        (
+            ["run", "--model", "tiny", "--tasks", "slake", "--prompt", "reasonin"],
+            ["no prompt named", "did you mean 'reasoning'?"],
+        ),
         (["run", "--model", "nowhere/at/all", "--tasks", "slake"], ["no such folder"]),
         (["run", "--model", "tiny", "--tasks", "slake", "--data", "local"], ["--data-dir"]),
         (["run", "--model", "tiny", "--tasks", "slake", "--data", "lokal"], ["--data lokal"]),
         (["train", "rral", "--model", "tiny", "--task", "slake"], ["no trainer named 'rral'", "did you mean 'rarl'?"]),
-        (["train", "sft", "--model", "tiny", "--task", "slake", "--set", "epoch=1"], ["unknown key 'epoch'", "did you mean 'epochs'?"]),
+        (
+            ["train", "sft", "--model", "tiny", "--task", "slake", "--set", "epoch=1"],
+            ["unknown key 'epoch'", "did you mean 'epochs'?"],
+        ),
         (["leaderboard", "--runs", "nowhere"], ["nowhere"]),
         (["model", "build", "huge"], ["only 'tiny'"]),
     ],
@@ -180,9 +193,8 @@ def test_ctrl_c_exits_130_and_resumes(tmp_path):
     import signal
     import time
 
-    command = [sys.executable, "-m", "harness", "run", "--model", "tiny", "--tasks", "slake", "--data", "bundled", "--batch-size", "1",
-               "--runs", str(tmp_path)]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = f"-m harness run --model tiny --tasks slake --data bundled --batch-size 1 --runs {tmp_path}"
+    process = subprocess.Popen([sys.executable, *command.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not any(p.stat().st_size for p in tmp_path.glob("*/*/predictions.jsonl")):
         time.sleep(0.05)
@@ -198,13 +210,15 @@ def test_offline_run_opens_no_socket(tmp_path):
     code = (
         "import sys\nseen = []\n"
         "sys.addaudithook(lambda e, a: seen.append((e, a[1:])) if e in ('socket.connect', 'socket.getaddrinfo') else None)\n"
-        f"sys.argv = ['harness', 'run', '--model', 'tiny', '--tasks', 'slake', '--data', 'bundled', '--limit', '4', '--runs', {str(tmp_path)!r}]\n"
         "from harness.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
         "print('SOCKETS', seen)"
     )
+    command = f"run --model tiny --tasks slake --data bundled --limit 4 --runs {tmp_path}"
     env = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=200, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split()], capture_output=True, text=True, env=env, timeout=200, check=False
+    )
     assert "SOCKETS []" in done.stdout, done.stdout + done.stderr
 
 

@@ -111,8 +111,8 @@ def test_second_writer_is_refused(tiny, task, tmp_path):
 
 def test_killed_process_resumes(tmp_path):
     """A real process killed with SIGKILL while it writes; the next one repeats nothing that was stored."""
-    command = [sys.executable, "-m", "harness", "run", "--model", "tiny", "--tasks", "slake", "--data", "bundled",
-               "--limit", "300", "--prompt", "question", "--batch-size", "8", "--runs", str(tmp_path), "--device", "cpu", "--json"]  # fmt: skip
+    options = f"--data bundled --limit 300 --prompt question --batch-size 8 --runs {tmp_path} --device cpu --json"
+    command = [sys.executable, *f"-m harness run --model tiny --tasks slake {options}".split()]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     stored: list[str] = []

@@ -103,7 +103,7 @@ class Trainer:
             "seed": r.seed,
             "data_seed": r.seed,
             "disable_tqdm": True,
-            "gradient_checkpointing": False,
+            "gradient_checkpointing": False,  # the new name for it, activation_checkpointing, does not reach TRL 1.16
             "use_cpu": loading.pick_device(self.device) == "cpu",
             "bf16": loading.pick_device(self.device) != "cpu",
         }

@@ -41,11 +41,11 @@ def run(
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Answer tasks with a model, judge the answers and print the scores.
+    """Answer tasks with a model and judge the answers.
 
     Kill it at any moment and run the same command again: it goes on where it was.
 
-    [dim]harness run --model tiny --tasks slake,vqa_rad --judge exact[/]
+    harness run --model tiny --tasks slake,vqa_rad --judge exact
     """
     from harness.cli import ui
     from harness.pipeline import make_judges

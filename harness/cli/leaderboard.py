@@ -22,9 +22,9 @@ def leaderboard(
     slice_by: Annotated[str | None, typer.Option("--slice", help="A row for each value of this slice, such as modality.")] = None,
     json: opt.Json = False,
 ) -> None:
-    """Compare every run: score, 95 % interval clustered by image, coverage.
+    """Every run side by side, with 95 % intervals.
 
-    Only cells with the same rows, prompt and judge stand in one table.
+    Intervals are clustered by image. Only cells with the same rows, prompt and judge stand in one table.
     """
     from harness.cli import ui
     from leaderboard import table
@@ -44,7 +44,10 @@ def compare(
     judge: Annotated[str, typer.Option("--judge", "-j", help="Whose verdicts, NAME or NAME@VERSION.")] = "exact",
     json: opt.Json = False,
 ) -> None:
-    """Is the difference between two runs real? Paired, clustered by image."""
+    """Is the difference between two runs real?
+
+    Paired row by row, clustered by image.
+    """
     from harness.cli import ui
     from harness.runs import RunFolder
     from leaderboard import table
