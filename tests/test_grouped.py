@@ -115,15 +115,11 @@ def test_greedy_rollouts_equal_generate(model, batch, processor):
     ]
     owner, first = group_rows([tuple(p) for p in prompts], pixels)
     tokenizer = processor.tokenizer
-    done = engine.generate(
-        model,
-        [engine.Prefix(prompts[i][:-1], *pixels[i]) for i in first],
-        [engine.Row(g, [prompts[i][-1]], str(i)) for i, g in enumerate(owner)],
-        GenerationArgs(max_new_tokens=24),
-        image_token=model.config.image_token_id,
-        pad=tokenizer.pad_token_id,
-        end={tokenizer.eos_token_id},
-    )
+    pad = tokenizer.pad_token_id
+    prefixes = [engine.Prefix(prompts[i][:-1], *pixels[i]) for i in first]
+    shared = engine.prefill(model, prefixes, [], image_token=model.config.image_token_id, pad=pad)
+    rows = [engine.Row(g, [prompts[i][-1]], str(i)) for i, g in enumerate(owner)]
+    done = engine.complete(model, shared, rows, GenerationArgs(max_new_tokens=24), pad=pad, end={tokenizer.eos_token_id})
     for row, c in zip(out, done, strict=True):
         wanted = row[: row.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in row else row
         assert c.tokens == wanted
@@ -134,8 +130,7 @@ def test_image_markers_are_never_sampled(model, batch, processor):
     pixels = split_pixels(inputs["pixel_values"], inputs["image_grid_thw"], [1] * len(inputs["input_ids"]))
     prompt = inputs["input_ids"][0][inputs["attention_mask"][0] == 1].tolist()
     everything_but_one = [i for i in range(model.config.text_config.vocab_size) if i != 300]
-    (c,) = engine.generate(
-        model, [engine.Prefix(prompt[:-1], *pixels[0])], [engine.Row(0, prompt[-1:], "0")], GenerationArgs(max_new_tokens=3),
-        image_token=model.config.image_token_id, pad=0, end={processor.tokenizer.eos_token_id}, never=everything_but_one,
-    )  # fmt: skip
+    shared = engine.prefill(model, [engine.Prefix(prompt[:-1], *pixels[0])], [], image_token=model.config.image_token_id, pad=0)
+    end, args = {processor.tokenizer.eos_token_id}, GenerationArgs(max_new_tokens=3)
+    (c,) = engine.complete(model, shared, [engine.Row(0, prompt[-1:], "0")], args, pad=0, end=end, never=everything_but_one)
     assert c.tokens == [300, 300, 300]

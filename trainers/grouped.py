@@ -91,16 +91,9 @@ class GroupedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         training = model.training
         model.eval()
-        done = engine.generate(
-            model,
-            prefixes,
-            rows,
-            args,
-            image_token=model.config.image_token_id,
-            pad=tokenizer.pad_token_id,
-            end=set(self.eos_token_ids),
-            never=(model.config.image_token_id, model.config.video_token_id),
-        )
+        markers = (model.config.image_token_id, model.config.video_token_id)
+        shared = engine.prefill(model, prefixes, [], image_token=markers[0], pad=tokenizer.pad_token_id)
+        done = engine.complete(model, shared, rows, args, pad=tokenizer.pad_token_id, end=set(self.eos_token_ids), never=markers)
         model.train(training)
         return [c.tokens + ([] if c.end is None else [c.end]) for c in done], None
 

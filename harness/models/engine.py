@@ -1,9 +1,8 @@
 """Generation with a shared prefix: what several rows have in common is computed once.
 
-A pack holds some images and many questions about them. Each image's prefix (chat opening, image tokens, and
-whatever text opens every question) is prefilled once; its keys and values are expanded over its questions; then all
-rows of the pack decode together, and rows that have finished leave the batch. In fp32 the tokens equal those of
-plain `generate`, row by row (tests/test_engine.py).
+`prefill` reads each image's prefix (chat opening, image tokens, and whatever text opens every question) once.
+`complete` expands its keys and values over questions of similar length and decodes them together; rows that have
+finished leave the batch. In fp32 the tokens equal those of plain `generate`, row by row (tests/test_engine.py).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.cache_utils import DynamicCache
 
 from harness.records import GenerationArgs
 
@@ -96,43 +96,65 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return set(eos) if isinstance(eos, list | tuple) else {eos}
 
 
-@torch.inference_mode()
-def generate(
-    model: Any,
-    prefixes: Sequence[Prefix],
-    rows: Sequence[Row],
-    args: GenerationArgs,
-    *,
-    image_token: int,
-    pad: int,
-    end: set[int],
-    never: Sequence[int] = (),
-) -> list[Completion]:
-    """Completions of `rows`, in their order. The model is a Qwen2-VL-like one (3-axis rotary positions).
+@dataclass
+class Prefilled:
+    """Prefixes that have been read: one cache row a prefix, left-padded."""
 
-    `never` lists tokens that must not be written (image markers, in training).
-    """
+    cache: Any
+    mask: torch.Tensor  # (prefixes, longest)
+    following: torch.Tensor  # (prefixes,) the rotary position after each prefix
+    lengths: list[int]
+    opening: int  # how many of each row's own tokens are in the prefix already
+
+
+@torch.inference_mode()
+def prefill(model: Any, prefixes: Sequence[Prefix], opening: Sequence[int], *, image_token: int, pad: int) -> Prefilled:
+    """Read each prefix and then `opening`, the tokens that all rows begin with."""
     device = model.device
-    shared = common_prefix([r.input_ids for r in rows])
-    opening = rows[0].input_ids[:shared]
-    ids, mask = left_pad([p.input_ids + opening for p in prefixes], pad, device)
+    ids, mask = left_pad([p.input_ids + list(opening) for p in prefixes], pad, device)
     kinds = (ids == image_token).int()
     grids = [p.grid_thw for p in prefixes if p.grid_thw is not None]
     grid = torch.cat(grids).to(device) if grids else None
     patches = [p.pixel_values for p in prefixes if p.pixel_values is not None]
     positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=mask)
     out = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, mm_token_type_ids=kinds, image_grid_thw=grid,
-        pixel_values=torch.cat(patches).to(device, model.dtype) if patches else None, use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        mm_token_type_ids=kinds,
+        image_grid_thw=grid,
+        pixel_values=torch.cat(patches).to(device, model.dtype) if patches else None,
+        use_cache=True,
+        logits_to_keep=1,
+    )
     following = positions.masked_fill(mask[None] == 0, 0).amax((0, 2)) + 1
+    return Prefilled(out.past_key_values, mask, following, mask.sum(1).tolist(), len(opening))
 
-    cache = out.past_key_values
+
+@torch.inference_mode()
+def complete(
+    model: Any,
+    shared: Prefilled,
+    rows: Sequence[Row],
+    args: GenerationArgs,
+    *,
+    pad: int,
+    end: set[int],
+    never: Sequence[int] = (),
+) -> list[Completion]:
+    """Completions of `rows`, in their order. The model is a Qwen2-VL-like one (3-axis rotary positions).
+
+    `shared` is left as it was and serves any number of calls. `never` lists tokens that must not be written (image
+    markers, in training).
+    """
+    device = model.device
     owner = torch.tensor([r.prefix for r in rows], device=device)
-    cache.batch_select_indices(owner)
-    current, tail = left_pad([r.input_ids[shared:] for r in rows], pad, device)
-    attention = torch.cat([mask[owner], tail], 1)
-    position = ((tail.cumsum(1) - 1).clamp(min=0) + following[owner][:, None]).expand(3, -1, -1)
+    cache = DynamicCache()
+    for i, layer in enumerate(shared.cache.layers):
+        cache.update(layer.keys[owner], layer.values[owner], i)
+    current, tail = left_pad([r.input_ids[shared.opening :] for r in rows], pad, device)
+    attention = torch.cat([shared.mask[owner], tail], 1)
+    position = ((tail.cumsum(1) - 1).clamp(min=0) + shared.following[owner][:, None]).expand(3, -1, -1)
 
     sampler = Sampler(args, [r.key for r in rows])
     tokens: list[list[int]] = [[] for _ in rows]
@@ -168,5 +190,5 @@ def generate(
         current = chosen[:, None]
         attention = torch.cat([attention, attention.new_ones(len(live), 1)], 1)
         position = position[:, :, -1:] + 1
-    lengths = mask.sum(1).tolist()
-    return [Completion(tokens[i], ended[i], lengths[r.prefix] + len(r.input_ids) - shared) for i, r in enumerate(rows)]
+    own = [shared.lengths[r.prefix] + len(r.input_ids) - shared.opening for r in rows]
+    return [Completion(tokens[i], ended[i], n) for i, n in enumerate(own)]

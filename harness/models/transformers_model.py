@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,13 +20,14 @@ from harness.records import GenerationArgs, ModelCard, Prediction, Sample
 
 #: Architectures whose positions and image features the shared-prefix engine knows.
 SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
-DEFAULT_ROWS = {"cpu": 176, "cuda": 256}
+DEFAULT_ROWS = {"cpu": 64, "cuda": 256}
+PACK_IMAGES = 16
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}question\N{OBJECT REPLACEMENT CHARACTER}"
 
 
 @dataclass
 class Pack:
-    """Image groups that are generated together: `groups[i]` are the samples that share the i-th prefix."""
+    """Image groups whose prefixes are read together: `groups[i]` are the samples that share the i-th prefix."""
 
     groups: list[list[Sample]]
 
@@ -32,25 +37,16 @@ class Pack:
 
 
 def group_by_images(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Samples that show the same images, together; in order of first appearance."""
     groups: dict[tuple[str, ...], list[Sample]] = {}
     for s in samples:
         groups.setdefault(tuple(i.sha256 for i in s.images), []).append(s)
     return list(groups.values())
 
 
-def pack(groups: Sequence[list[Sample]], rows: int) -> list[Pack]:
-    """Fill packs with whole groups up to `rows` questions; a larger group is cut."""
-    packs: list[Pack] = []
-    room = 0
-    for group in groups:
-        for start in range(0, len(group), rows):
-            part = group[start : start + rows]
-            if len(part) > room:
-                packs.append(Pack([]))
-                room = rows
-            packs[-1].groups.append(part)
-            room -= len(part)
-    return packs
+def pack(groups: Sequence[list[Sample]], images: int) -> list[Pack]:
+    """Packs of at most `images` groups."""
+    return [Pack(list(groups[i : i + images])) for i in range(0, len(groups), images)]
 
 
 class TransformersModel:
@@ -77,6 +73,10 @@ class TransformersModel:
         self.batch_size = batch_size or DEFAULT_ROWS[where.split(":")[0]]
         self.share_prefix = share_prefix == "auto" and type(self.model).__name__ in SHARED_PREFIX
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
+        self._image_token = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
+        self.pack_images = PACK_IMAGES
+        #: Held while computing on an accelerator, so that a second worker only loads; free on a CPU.
+        self._computing: AbstractContextManager[Any] = nullcontext() if where == "cpu" else threading.Lock()
 
     @property
     def card(self) -> ModelCard:
@@ -124,14 +124,43 @@ class TransformersModel:
     # -- shared prefix ------------------------------------------------------------------------------------------
 
     def _shared(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
-        packs = pack(group_by_images(samples), self.batch_size)
-        with ThreadPoolExecutor(max_workers=1) as loader:  # the next pack's images load while this one decodes
-            waiting = loader.submit(self._load, packs[0]) if packs else None
-            for i, this in enumerate(packs):
-                assert waiting is not None
-                prefixes, tail = waiting.result()
-                waiting = loader.submit(self._load, packs[i + 1]) if i + 1 < len(packs) else None
-                yield self._answer(this, prefixes, tail, prompt, args)
+        """Packs in worker threads; batches come out as they finish.
+
+        On a CPU each worker computes a pack of its own on one core, which keeps small matrices busier than splitting
+        each of them over all cores would; elsewhere a second worker loads images while the first computes.
+        """
+        packs = pack(group_by_images(samples), self.pack_images)
+        workers = max(1, min(torch.get_num_threads(), len(packs))) if self.model.device.type == "cpu" else 2
+        threads = torch.get_num_threads()
+        done: queue.Queue[list[Prediction] | BaseException | None] = queue.Queue()
+        stop = threading.Event()
+
+        def work(pack: Pack) -> None:
+            try:
+                for batch in self._answer(pack, prompt, args, stop):
+                    done.put(batch)
+                done.put(None)
+            except BaseException as e:  # handed to the thread that waits
+                done.put(e)
+
+        initializer = partial(torch.set_num_threads, 1) if workers > 1 and self.model.device.type == "cpu" else None
+        pool = ThreadPoolExecutor(workers, initializer=initializer)
+        try:
+            for p in packs:
+                pool.submit(work, p)
+            left = len(packs)
+            while left:
+                item = done.get()
+                if isinstance(item, BaseException):
+                    raise item
+                if item is None:
+                    left -= 1
+                else:
+                    yield item
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
     def _load(self, pack: Pack) -> tuple[list[engine.Prefix], str]:
         """Prefixes of a pack's image groups, and the chat text that closes every question."""
@@ -148,19 +177,25 @@ class TransformersModel:
             prefixes.append(engine.Prefix(ids, pixels["pixel_values"], pixels["image_grid_thw"]))
         return prefixes, tail
 
-    def _answer(
-        self, pack: Pack, prefixes: list[engine.Prefix], tail: str, prompt: Prompt, args: GenerationArgs
-    ) -> list[Prediction]:
+    def _answer(self, pack: Pack, prompt: Prompt, args: GenerationArgs, stop: threading.Event) -> Iterator[list[Prediction]]:
+        """A pack's predictions, in batches of questions of similar length."""
+        prefixes, tail = self._load(pack)
         tokenizer = self.processor.tokenizer
-        texts = [prompt.render(s.question) + tail for s in pack.samples]
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ids = tokenizer([prompt.render(s.question) + tail for s in pack.samples], add_special_tokens=False)["input_ids"]
+        opening = ids[0][: engine.common_prefix(ids)]
         owners = [g for g, group in enumerate(pack.groups) for _ in group]
-        rows = [engine.Row(g, i, s.id) for g, i, s in zip(owners, ids, pack.samples, strict=True)]
-        image_token = tokenizer.convert_tokens_to_ids(self.processor.image_token)
-        done = engine.generate(
-            self.model, prefixes, rows, args, image_token=image_token, pad=tokenizer.pad_token_id, end=self.end
-        )
-        return [self._prediction(s, c) for s, c in zip(pack.samples, done, strict=True)]
+        rows = [(engine.Row(g, i, s.id), s) for g, i, s in zip(owners, ids, pack.samples, strict=True)]
+        rows.sort(key=lambda r: len(r[0].input_ids))
+        with self._computing:
+            shared = engine.prefill(self.model, prefixes, opening, image_token=self._image_token, pad=tokenizer.pad_token_id)
+            count = -(-len(rows) // self.batch_size)
+            size = -(-len(rows) // count)  # even batches
+            for start in range(0, len(rows), size):
+                if stop.is_set():
+                    return
+                batch = rows[start : start + size]
+                done = engine.complete(self.model, shared, [r for r, _ in batch], args, pad=tokenizer.pad_token_id, end=self.end)
+                yield [self._prediction(s, c) for (_, s), c in zip(batch, done, strict=True)]
 
     def _prediction(self, sample: Sample, done: engine.Completion) -> Prediction:
         text = self.processor.tokenizer.decode(done.tokens, skip_special_tokens=True).strip()

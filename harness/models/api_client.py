@@ -1,0 +1,209 @@
+"""One chat request over LiteLLM: our own retries, a total deadline, errors without keys.
+
+LiteLLM's retries are switched off: by default it makes three hits where one was asked for, and its timeout is per try.
+Here a request is tried again after 408, 409, 429, any 5xx, a timeout or a lost connection, waits as long as the server's
+Retry-After asks or a growing time with jitter, and ends at its deadline whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.models.endpoint import Endpoint
+
+RETRIED = (408, 409, 429)
+#: Statuses that no other request to this endpoint would be spared: wrong key, no right, no such model, no credit.
+FATAL = (401, 402, 403, 404)
+_KEY_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)", re.I)
+_KEY_SHAPES = re.compile(
+    r"\b(?:sk|pk|rk|gsk|hf|xai|ghp|gho|AIza|ya29|AKIA|Bearer)[-_. ][A-Za-z0-9._\-]{6,}|\bAIza[\w\-]{20,}|\bAKIA[A-Z0-9]{12,}"
+    r"|(?<=[?&]key=)[^&\s\"']+"
+)
+_DATA_URL = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
+
+
+class RequestFailed(Exception):
+    """A request that got no answer; the message holds no key. `fatal`: the next request would fail in the same way.
+
+    `withheld`: the server works, but gives no answer to this very request (a content filter, an empty reply).
+    """
+
+    def __init__(self, reason: str, *, fatal: bool = False, withheld: bool = False) -> None:
+        super().__init__(reason)
+        self.fatal = fatal
+        self.withheld = withheld
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. `cost` in US dollars, None where no price is known; `tries` counts HTTP requests."""
+
+    content: str
+    reasoning: str | None
+    finish: Literal["stop", "length"]
+    served: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    tries: int
+
+
+def load_litellm() -> Any:
+    """Import LiteLLM (4-8 s) so that it fetches no price list, reads no .env file and prints nothing of its own."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ["LITELLM_MODE"] = "PRODUCTION"
+    import litellm
+
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    litellm.turn_off_message_logging = True
+    litellm.drop_params = False  # a temperature is never dropped in silence
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # its warnings quote requests
+    return litellm
+
+
+def secrets() -> set[str]:
+    """The values of the environment's variables that are named like keys."""
+    return {v for k, v in os.environ.items() if _KEY_NAMES.search(k) and len(v) >= 8}
+
+
+def redact(text: str, known: Iterable[str] = ()) -> str:
+    """One line of at most 500 characters without known keys, anything shaped like one, and images."""
+    for value in sorted({*known, *secrets()}, key=len, reverse=True):
+        text = text.replace(value, "[key]")
+    text = _KEY_SHAPES.sub("[key]", _DATA_URL.sub("[image]", text))
+    text = " ".join(text.split())
+    return text if len(text) <= 500 else text[:497] + "..."
+
+
+def retry_after(headers: Any, now: float | None = None) -> float | None:
+    """Seconds that a Retry-After header asks for, given as a number or as a date; None without one that can be read."""
+    value = str(headers.get("retry-after") or "").strip() if headers else ""
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now))
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+    retried: bool
+    fatal: bool
+    wait: float | None
+    withheld: bool
+
+
+class Client:
+    """Asks one endpoint. `timeout` is for one try and `deadline` for a request with all its tries, both in seconds."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout: float = 120.0, deadline: float = 600.0, retries: int = 5) -> None:
+        self.endpoint, self.timeout, self.deadline, self.retries = endpoint, timeout, deadline, retries
+        if endpoint.is_local and endpoint.host:
+            # an HTTP proxy from the environment would take a local request off this machine
+            for variable in ("NO_PROXY", "no_proxy"):
+                hosts = [h for h in os.environ.get(variable, "").split(",") if h]
+                if endpoint.host not in hosts:
+                    os.environ[variable] = ",".join([*hosts, endpoint.host])
+        self.litellm = load_litellm()
+        self._key = endpoint.api_key()
+        self._jitter = random.Random()  # not seeded: several clients must not retry in step
+
+    async def ask(self, messages: list[dict[str, Any]], **sent: Any) -> Reply:
+        """The reply to one chat request; `sent` are its parameters. Raises RequestFailed when there is none by the deadline."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + self.deadline
+        tries = 0
+        while True:
+            tries += 1
+            result = await self._once(messages, sent, min(self.timeout, end - clock()), tries)
+            if isinstance(result, Reply):
+                return result
+            wait = self._jitter.uniform(0.5, 1.5) * min(0.5 * 2**tries, 30.0) if result.wait is None else result.wait
+            if not result.retried or tries > self.retries or clock() + wait >= end:
+                again = f" ({tries} tries)" if tries > 1 else ""
+                if result.retried and result.wait is not None and clock() + wait >= end:
+                    again += f"; asked to wait {wait:.0f} s, past the deadline of {self.deadline:.0f} s"
+                # raised outside of any `except`, so that no cause with a key hangs on it
+                raise RequestFailed(result.reason + again, fatal=result.fatal, withheld=result.withheld)
+            await asyncio.sleep(wait)
+
+    async def close(self) -> None:
+        """Close the connections that LiteLLM keeps for this event loop."""
+        await self.litellm.close_litellm_async_clients()
+
+    async def _once(self, messages: list[dict[str, Any]], sent: dict[str, Any], seconds: float, tries: int) -> Reply | _Failure:
+        try:
+            async with asyncio.timeout(seconds):  # LiteLLM's own bounds a read, not a reply that trickles
+                response = await self.litellm.acompletion(
+                    model=self.endpoint.model, messages=messages, api_base=self.endpoint.api_base, api_key=self._key,
+                    timeout=seconds, num_retries=0, max_retries=0, **sent,
+                )  # fmt: skip
+            return self._reply(response, tries)
+        except RequestFailed as e:
+            return _Failure(str(e), False, e.fatal, None, e.withheld)
+        except Exception as e:  # every vendor and transport has its own
+            return self._failure(e, seconds)
+
+    def _failure(self, e: Exception, seconds: float) -> _Failure:
+        status = getattr(e, "status_code", None)
+        headers = getattr(e, "litellm_response_headers", None)
+        if isinstance(e, (TimeoutError, self.litellm.exceptions.Timeout)):
+            return _Failure(f"no reply within {seconds:.0f} s", True, False, None, False)
+        text = redact(f"{status or ''} {e}".replace("litellm.", ""), [self._key] if self._key and len(self._key) >= 8 else [])
+        status = status if isinstance(status, int) else 0
+        # an account without credit also says 429, and waiting does not help
+        broke = "insufficient_quota" in text
+        unsupported = isinstance(e, self.litellm.exceptions.UnsupportedParamsError)
+        return _Failure(
+            reason=text,
+            retried=(status in RETRIED or status >= 500) and not broke,
+            fatal=status in FATAL or broke or unsupported,
+            wait=retry_after(headers),
+            withheld=isinstance(e, self.litellm.exceptions.ContentPolicyViolationError),
+        )
+
+    def _reply(self, response: Any, tries: int) -> Reply:
+        if not response.choices:
+            raise RequestFailed("the reply holds no choices", withheld=True)
+        choice = response.choices[0]
+        content = choice.message.content or ""
+        reasoning = getattr(choice.message, "reasoning_content", None) or None
+        usage = getattr(response, "usage", None)
+        written = int(getattr(usage, "completion_tokens", 0) or 0)
+        if choice.finish_reason == "content_filter":
+            raise RequestFailed("withheld by the vendor's content filter", withheld=True)
+        if not content and not reasoning and not written and choice.finish_reason != "length":
+            raise RequestFailed("an empty reply of no tokens", withheld=True)
+        return Reply(
+            content=content,
+            reasoning=reasoning,
+            finish="length" if choice.finish_reason == "length" else "stop",
+            served=getattr(response, "model", None),
+            prompt_tokens=int(getattr(usage, "prompt_tokens", 0) or 0),
+            completion_tokens=written,
+            cost=self._cost(response),
+            tries=tries,
+        )
+
+    def _cost(self, response: Any) -> float | None:
+        if self.endpoint.api_base is not None:
+            return None  # a server of one's own has no list price, whatever its model is called
+        try:
+            return float(self.litellm.completion_cost(completion_response=response))
+        except Exception:  # unmapped model: unknown, never nothing
+            return None

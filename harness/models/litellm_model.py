@@ -1,0 +1,243 @@
+"""The API backend: any LiteLLM model, or any OpenAI-compatible server (vLLM, transformers serve, Ollama).
+
+    LitellmModel("openai/gpt-4o-mini", allow_external=True)
+    LitellmModel("openai/NAME@http://127.0.0.1:8000/v1")
+    LitellmModel("hosted_vllm/NAME", api_base="http://127.0.0.1:8000/v1")
+
+Requests run concurrently and finish in any order. One that fails in the end is a prediction with finish "error" and the
+reason: a judge counts it as missing, never as a wrong answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import answers
+from harness.errors import ModelError, UserError
+from harness.images import MAX_BYTES, portable
+from harness.models.api_client import Client, Reply, RequestFailed
+from harness.models.endpoint import Endpoint
+from harness.prompts import Prompt
+from harness.records import BadImageError, GenerationArgs, ImageRef, ModelCard, Prediction, Sample
+
+#: With this many requests failed and none answered, none will be: a server that is down, or a model without images.
+GIVE_UP_AFTER = 8
+#: Seconds after which finished predictions are handed on, though the batch is not full.
+FLUSH = 2.0
+
+
+@dataclass
+class Usage:
+    """What a model's requests have used so far. `priced` are dollars over the replies with a known price."""
+
+    answered: int = 0
+    failed: int = 0
+    tries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    priced: float = 0.0
+    unpriced: int = 0
+    #: The models that said they answered; more than one name means that the vendor changed the model during the run.
+    served: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; None when any reply has no known price. Never 0 for want of a price."""
+        return self.priced if self.answered and not self.unpriced else None
+
+    def add(self, reply: Reply) -> None:
+        self.answered += 1
+        self.tries += reply.tries
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        self.served[reply.served or "unknown"] += 1
+        if reply.cost is None:
+            self.unpriced += 1
+        else:
+            self.priced += reply.cost
+
+    def row(self) -> dict[str, Any]:
+        """For a record: JSON values only."""
+        return {
+            "answered": self.answered,
+            "failed": self.failed,
+            "tries": self.tries,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cost_usd": None if self.cost is None else round(self.cost, 6),
+            "served": dict(self.served),
+        }
+
+
+@functools.lru_cache(maxsize=64)
+def data_url(image: ImageRef) -> str:
+    """The image as a data URL, without metadata and small enough for any vendor. Raises BadImageError."""
+    sent = portable(image, max_bytes=MAX_BYTES)
+    return f"data:{sent.media_type};base64,{base64.b64encode(sent.data).decode()}"
+
+
+def join(reply: Reply) -> str:
+    """The model's whole text: servers hand the thinking over apart from the rest, and it belongs before it.
+
+    The tag stays open when the text was cut off inside it, as the model left it.
+    """
+    if reply.reasoning is None:
+        return reply.content.strip()
+    close = "" if reply.finish == "length" and not reply.content.strip() else "</think>"
+    return f"<think>{reply.reasoning}{close}{reply.content}".strip()
+
+
+def by_image(samples: Sequence[Sample]) -> list[Sample]:
+    """Questions about one image stand together, so that a server with a prefix cache meets it once."""
+    groups: dict[str, list[Sample]] = {}
+    for s in samples:
+        groups.setdefault("|".join(i.name for i in s.images), []).append(s)
+    return [s for group in groups.values() for s in group]
+
+
+class LitellmModel:
+    """Fulfils harness.contracts.Model over HTTP.
+
+    At most `max_in_flight` requests are open at once; predictions are handed on in batches of `batch_size`, or every two
+    seconds. `timeout` (one try) and `deadline` (one request with its retries) are seconds. Raises ModelError for a
+    name that cannot be used or a vendor whose key is not set, UserError for an external endpoint without `allow_external`;
+    whether a task's rows may leave is asked of harness.models.endpoint.check_may_leave first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        api_base: str | None = None,
+        allow_external: bool = False,
+        max_in_flight: int = 16,
+        batch_size: int = 32,
+        timeout: float = 120.0,
+        deadline: float = 600.0,
+        retries: int = 5,
+    ) -> None:
+        self.endpoint = Endpoint.parse(name, api_base)
+        if not self.endpoint.is_local and not allow_external:
+            raise UserError(f"{name}: answered by {self.endpoint.where}", hint="pass --allow-external if rows may leave")
+        self.client = Client(self.endpoint, timeout=timeout, deadline=deadline, retries=retries)
+        self.max_in_flight, self.batch_size = max_in_flight, batch_size
+        self.usage = Usage()
+        #: What the user should know about how requests are sent.
+        self.notes: list[str] = []
+        litellm = self.client.litellm
+        try:
+            model, provider, _, _ = litellm.get_llm_provider(self.endpoint.model, api_base=self.endpoint.api_base)
+        except Exception:
+            raise ModelError(f"{name}: LiteLLM knows no such provider", hint="write PROVIDER/NAME") from None
+        self.supported = set(litellm.get_supported_openai_params(model=model, custom_llm_provider=provider) or ())
+        if "seed" not in self.supported:
+            self.notes.append(f"{self.endpoint.model} takes no seed: a text may differ from run to run")
+        if self.endpoint.api_base is None:
+            needed = litellm.validate_environment(self.endpoint.model)
+            if not needed["keys_in_environment"] and needed["missing_keys"]:
+                raise ModelError(f"{name}: no key", hint=f"set {' and '.join(needed['missing_keys'])}")
+
+    @property
+    def card(self) -> ModelCard:
+        """The name asked for, and as `path` the address that answers. `usage.served` tells which model answered."""
+        return ModelCard(name=self.endpoint.model, path=self.endpoint.api_base, backend="litellm")
+
+    def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
+        """Yield finished predictions. Raises ModelError where no further request could succeed (a wrong key, a server that is
+        down); what was finished before is yielded first."""
+        waiting = deque(by_image(samples))
+        flight: set[asyncio.Task[Prediction | ModelError]] = set()
+        with asyncio.Runner() as runner:
+            try:
+                while waiting or flight:
+                    done = runner.run(self._batch(waiting, flight, prompt, args))
+                    if batch := [d for d in done if isinstance(d, Prediction)]:
+                        yield batch
+                    for d in done:
+                        if isinstance(d, ModelError):
+                            raise d
+            finally:
+                for task in flight:
+                    task.cancel()
+                runner.run(self.client.close())
+
+    async def _batch(
+        self, waiting: deque[Sample], flight: set[asyncio.Task[Prediction | ModelError]], prompt: Prompt, args: GenerationArgs
+    ) -> list[Prediction | ModelError]:
+        """Keep requests going until a batch is full, something fatal came, or it is time to hand on what there is."""
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        done: list[Prediction | ModelError] = []
+        while waiting or flight:
+            while waiting and len(flight) < self.max_in_flight:
+                flight.add(asyncio.create_task(self._answer(waiting.popleft(), prompt, args)))
+            finished, _ = await asyncio.wait(flight, timeout=FLUSH, return_when=asyncio.FIRST_COMPLETED)
+            flight -= finished
+            done += [t.result() for t in finished]
+            if len(done) >= self.batch_size or any(isinstance(d, ModelError) for d in done):
+                break
+            if done and clock() - start >= FLUSH:
+                break
+        return done
+
+    async def _answer(self, sample: Sample, prompt: Prompt, args: GenerationArgs) -> Prediction | ModelError:
+        try:
+            reply = await self.client.ask(self._messages(sample, prompt), **self._sent(args))
+        except RequestFailed as e:
+            self.usage.failed += 1
+            if e.fatal:
+                return ModelError(f"{self.endpoint.model} at {self.endpoint.where}: {e}", hint=self._hint(str(e)))
+            if not (e.withheld or self.usage.answered) and self.usage.failed >= GIVE_UP_AFTER:
+                return ModelError(
+                    f"{self.endpoint.model} at {self.endpoint.api_base or self.endpoint.where}: the first {self.usage.failed} "
+                    f"requests all failed: {e}",
+                    hint="is the server up, its address right, and its model one that takes images?",
+                )
+            return self._error(sample, str(e))
+        except BadImageError as e:
+            return self._error(sample, str(e))
+        self.usage.add(reply)
+        text = join(reply)
+        reasoning, answer = answers.read(text)
+        return Prediction(
+            sample_id=sample.id, text=text, reasoning=reasoning, answer=answer, finish=reply.finish,
+            prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens,
+        )  # fmt: skip
+
+    @staticmethod
+    def _error(sample: Sample, reason: str) -> Prediction:
+        return Prediction(
+            sample_id=sample.id, text="", reasoning=None, answer=None, finish="error", prompt_tokens=0, completion_tokens=0,
+            error=reason,
+        )  # fmt: skip
+
+    @staticmethod
+    def _messages(sample: Sample, prompt: Prompt) -> list[dict[str, Any]]:
+        """The image before the text, as in process."""
+        text = prompt.render(sample.question)
+        if not sample.images:
+            return [{"role": "user", "content": text}]
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(i)}} for i in sample.images]
+        return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+
+    def _sent(self, args: GenerationArgs) -> dict[str, Any]:
+        sent: dict[str, Any] = {"temperature": args.temperature, "max_tokens": args.max_new_tokens}
+        # a vendor may refuse top_p beside temperature; a server may have another default in the model's folder
+        if args.top_p != 1 or self.endpoint.api_base is not None:
+            sent["top_p"] = args.top_p
+        if "seed" in self.supported:
+            sent["seed"] = args.seed
+        return sent
+
+    def _hint(self, reason: str) -> str:
+        if "temperature" in reason:
+            return "this model takes no such temperature; try --temperature 1"
+        if self.endpoint.key_variable == "HARNESS_API_KEY":
+            return "is the model's name the one the server has, and its key in HARNESS_API_KEY?"
+        return "check the model's name and the vendor's key"
