@@ -31,6 +31,15 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Speed against peers; lmms-eval lives in an environment of its own.
+bench: setup benchmarks/.venv-lmms-eval
+	$(BIN)/python -m benchmarks.generation $(if $(DATA),--data-dir $(DATA))
+
+benchmarks/.venv-lmms-eval: benchmarks/lmms-eval.lock
+	$(UV) venv --quiet --clear $@
+	$(UV) pip sync --quiet --python $@/bin/python --require-hashes $<
+	touch $@
+
 # Re-resolve the dependencies of pyproject.toml for Python 3.11-3.13; no index address is written.
 lock:
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from harness.prompts import Prompt
 from harness.records import DataCard, GenerationArgs, ModelCard, Prediction, Sample, Verdict
+from harness.specs import TaskSpec
 
 #: Yields an archive's samples in its own order; raises DataError naming file and row.
 Layout = Callable[[Path, str], Iterator[Sample]]
@@ -27,6 +28,8 @@ class Task(Protocol):
     def samples(self) -> Sequence[Sample]: ...
     @property
     def card(self) -> DataCard: ...
+    @property
+    def spec(self) -> TaskSpec: ...
 
 
 @runtime_checkable

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 from harness import __version__, plugins
-from harness.contracts import Judge, Model
-from harness.data import LoadedTask
+from harness.contracts import Judge, Model, Task
+from harness.data import LoadedTask, fingerprint
+from harness.distributed import Rank, shard
 from harness.errors import UserError
 from harness.prompts import Prompt
 from harness.records import GenerationArgs, RunCard
@@ -82,8 +84,17 @@ def make_judges(names: str) -> list[Judge]:
     return out
 
 
+def repeated(task: LoadedTask, count: int) -> LoadedTask:
+    """The task with each question asked `count` times, as samples ID#0, ID#1, ... of the same image cluster."""
+    if count == 1:
+        return task
+    samples = [s.model_copy(update={"id": f"{s.id}#{k}"}) for s in task.samples for k in range(count)]
+    card = task.card.model_copy(update={"rows": len(samples), "repeats": count, "fingerprint": fingerprint(samples)})
+    return replace(task, samples=samples, card=card)
+
+
 def run(
-    task: LoadedTask,
+    task: Task,
     model: Model,
     prompt: Prompt,
     args: GenerationArgs,
@@ -92,49 +103,63 @@ def run(
     *,
     limit: int | None = None,
     fresh: bool = False,
+    rank: Rank = Rank(),  # noqa: B008 (frozen)
     report: Report = lambda *_: None,
 ) -> RunFolder:
     """Answer and judge a task's rows into their run folder, going on from whatever is there already.
 
-    Raises RunError when another process holds the folder.
+    With several ranks, each answers its own images; rank 0 keeps the folder, gathers and judges. Raises RunError when
+    another process holds the folder.
     """
     card = RunCard(
         harness_version=__version__, created=now(), command=sys.argv[1:], data=task.card, model=model.card, prompt=prompt.name,
         prompt_sha256=prompt.sha256, generation=args, limit=limit, git_sha=git_sha(), packages=packages(), hardware=hardware(),
     )  # fmt: skip
-    with RunFolder.place(runs, card) as folder:
+    folder = RunFolder.place(runs, card)
+    if not rank.main:
+        rank.wait()  # for the folder
+        _generate(task, model, prompt, args, folder, {}, rank, lambda *_: None)
+        rank.wait()  # for every rank's answers
+        return folder
+    with folder:
         folder.begin(card, task.samples, fresh=fresh)
+        folder.gather()
+        rank.wait()
         card = folder.card()
         seconds = dict(card.seconds)
-        _generate(task, model, prompt, args, folder, seconds, report)
+        _generate(task, model, prompt, args, folder, seconds, rank, report)
+        rank.wait()
+        folder.gather()
         _judge(task, judges, folder, seconds, report)
         folder.write_card(card.model_copy(update={"finished": now(), "seconds": seconds}))
     return folder
 
 
 def _generate(
-    task: LoadedTask,
+    task: Task,
     model: Model,
     prompt: Prompt,
     args: GenerationArgs,
     folder: RunFolder,
     seconds: dict[str, float],
+    rank: Rank,
     report: Report,
 ) -> None:
     done = folder.predictions()
-    todo = [s for s in task.samples if s.id not in done]
-    count, total = len(done), len(task.samples)
+    mine = shard(task.samples, rank)
+    todo = [s for s in mine if s.id not in done]
+    count, total = len(mine) - len(todo), len(mine)
     report("generate", count, total)
     start = time.perf_counter()
     for batch in model.generate(todo, prompt, args) if todo else ():
-        folder.add_predictions(batch)
+        folder.add_predictions(batch, rank.index)
         count += len(batch)
         report("generate", count, total)
     if todo:
         seconds["generate"] = round(seconds.get("generate", 0.0) + time.perf_counter() - start, 3)
 
 
-def _judge(task: LoadedTask, judges: Sequence[Judge], folder: RunFolder, seconds: dict[str, float], report: Report) -> None:
+def _judge(task: Task, judges: Sequence[Judge], folder: RunFolder, seconds: dict[str, float], report: Report) -> None:
     predictions = folder.predictions()
     for judge in judges:
         # a missing verdict is asked for again: whatever kept the judge from answering may have passed
@@ -154,4 +179,7 @@ def _judge(task: LoadedTask, judges: Sequence[Judge], folder: RunFolder, seconds
             seconds[f"judge:{judge.name}"] = round(time.perf_counter() - start, 3)
         report("judge", len(task.samples), len(task.samples))
     every = {f"{name}@{v}": folder.verdicts(name, v) for name, v in folder.judges()}
-    folder.write_scores(scores(folder.samples(), predictions, every, task.spec.slices))
+    spec, repeats = task.spec, task.card.repeats
+    folder.write_scores(
+        scores(folder.samples(), predictions, every, spec.slices, metrics=spec.metrics, aggregate=spec.aggregate, repeats=repeats)
+    )

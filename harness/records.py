@@ -28,22 +28,30 @@ class BadImageError(ValueError):
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image by name, read from `path` or from the `data` that a parquet file held.
+    """An image by name: the file at `path`, a `member` of the zip at `path`, or the `data` that a parquet file held.
 
-    `name` is what records show (the path inside its archive).
+    `name` is what records show (the path inside its archive). Nothing is read before it is asked for.
     """
 
     name: str
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
+    member: str | None = None
 
     @property
     def content(self) -> bytes:
-        """The encoded file, read anew each time. Raises BadImageError when it is missing."""
+        """The encoded file, read anew each time. Raises BadImageError when it is missing or cannot be unpacked."""
         if self.data is not None:
             return self.data
         if self.path is None:
             raise BadImageError(f"{self.name}: no path and no bytes")
+        if self.member is not None:
+            from harness.archives import read_member
+
+            try:
+                return read_member(self.path, self.member)
+            except ValueError as e:
+                raise BadImageError(str(e)) from None
         try:
             return self.path.read_bytes()
         except OSError as e:
@@ -59,10 +67,19 @@ class ImageRef:
 
         Raises BadImageError for anything that is not a whole image of sane size.
         """
+        return self._decode(self.content)
+
+    def verify(self) -> tuple[int, int]:
+        """Width and height, after reading the file once for its hash and decoding it. Raises BadImageError as `open`."""
+        content = self.content
+        self.__dict__["sha256"] = hashlib.sha256(content).hexdigest()
+        return self._decode(content).size
+
+    def _decode(self, content: bytes) -> Image.Image:
         from PIL import Image
 
         try:
-            with Image.open(io.BytesIO(self.content)) as im:
+            with Image.open(io.BytesIO(content)) as im:
                 if im.width * im.height > MAX_PIXELS:
                     raise BadImageError(f"{self.name}: {im.width}x{im.height} pixels, above the limit of {MAX_PIXELS}")
                 return im.convert("RGB")
@@ -165,6 +182,8 @@ class DataCard(Record):
     resolution: str
     rows: int
     images: int
+    #: How often each question is asked (--num-samples); its rows are ID#0, ID#1, ...
+    repeats: int = 1
     dropped: dict[str, str] = {}
     fingerprint: str
     spec_sha256: str
@@ -183,6 +202,7 @@ class ModelCard(Record):
     dtype: str | None = None
     device: str | None = None
     attention: str | None = None
+    attention_reason: str | None = None
     backend: str = "transformers"
 
 

@@ -4,6 +4,7 @@
         card.json                what explains every number (RunCard)
         samples.jsonl            what was asked: everything but the pixels
         predictions.jsonl        one line a sample, appended and fsynced a batch at a time
+        predictions.rank*.jsonl  the same while several processes write, until rank 0 gathers them
         verdicts/JUDGE@V.jsonl   one line a sample and judge
         scores.json              point estimates, rebuilt from the above at the end
 
@@ -155,8 +156,16 @@ class RunFolder:
     def predictions(self) -> dict[str, Prediction]:
         return self._records(self.path / "predictions.jsonl", Prediction)
 
-    def add_predictions(self, rows: Iterable[Prediction]) -> None:
-        append_jsonl(self.path / "predictions.jsonl", rows)
+    def add_predictions(self, rows: Iterable[Prediction], rank: int = 0) -> None:
+        append_jsonl(self.path / (f"predictions.rank{rank}.jsonl" if rank else "predictions.jsonl"), rows)
+
+    def gather(self) -> None:
+        """Move what other ranks wrote, in this try or one that was killed, into predictions.jsonl."""
+        for path in sorted(self.path.glob("predictions.rank*.jsonl")):
+            done = self.predictions()
+            found = self._records(path, Prediction)
+            append_jsonl(self.path / "predictions.jsonl", [p for i, p in found.items() if i not in done])
+            path.unlink()
 
     def verdict_path(self, judge: str, version: str) -> Path:
         return self.path / "verdicts" / f"{slug(judge)}@{slug(version)}.jsonl"

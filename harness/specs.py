@@ -1,18 +1,25 @@
-"""Task specs: YAML -> a validated TaskSpec. Errors name file:line, the key and the nearest valid name.
+"""Task specs: YAML -> a validated TaskSpec, found by name. Errors name file:line, the key and the nearest valid name.
 
-YAML here is data. Tags are refused (nothing can run code), keys must be known, and paths stay in their root.
+A spec says what to ask and where the rows are: on the hub, in a local archive, bundled with the package; each source with
+its own layout, splits and columns. YAML here is data: tags are refused (nothing can run code), keys must be known, and
+paths stay in their root.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import field_validator as check
 
 from harness import plugins
+from harness.archives import inside
 from harness.errors import SpecError, UserError
 from harness.plugins import did_you_mean
 from harness.prompts import PROMPTS, Prompt
@@ -22,67 +29,170 @@ if TYPE_CHECKING:
 
 
 def _inside(path: str) -> str:
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in path:
-        raise ValueError(f"'{path}' leaves its root folder; give a relative path without '..'")
+    if why := inside(path):
+        raise ValueError(f"'{path}' {why}; give a relative path without '..'")
     return path
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _named(value: Any) -> Any:
+    return {x: x for x in value} if isinstance(value, list) and all(isinstance(x, str) for x in value) else value
+
+
 RelativePath = Annotated[str, AfterValidator(_inside)]
+#: One column, or several.
+Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+#: Slice names -> columns; a list names both at once.
+Slices = Annotated[dict[str, str], BeforeValidator(_named, json_schema_input_type=dict[str, str] | list[str])]
+Metric = Literal["exact_match", "choice_accuracy", "token_f1", "bleu", "bertscore"]
+
+#: The slices that every row has, derived where the data does not give them (see harness/data.py).
+DERIVED = ("form", "question_word")
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Columns(Strict):
+    """Which column holds what, for layout `table`. A column that is named must be there."""
+
+    id: str | None = None
+    """The row's id; its number, from 0, where this is left out."""
+    image: Names | None = None
+    """A path, a list of paths, or bytes, also as the hub stores them. Several columns: every one that the row fills."""
+    question: str = "question"
+    answer: Names = ["answer"]
+    """The acceptable answers: a text or number, a list of them, or several columns."""
+    choices: Names | None = None
+    """A column that holds a list, or one column for each choice. Shown under the question unless it shows them already."""
+    answer_as: Literal["auto", "letter", "words", "index", "number"] = "auto"
+    """How `answer` names a choice: "(B)" or "B", its words, 0-based index, 1-based number. auto refuses what could be two."""
+    reasoning: str | None = None
+    """Reference reasoning, where there is any."""
+    split: str | None = None
+    """Keep the rows where this column holds the split's name, for files that hold all splits."""
+    slices: Slices = {}
+    """What scores are broken down by: {name: column}, or a list of columns."""
+
+
+class Origin(Strict):
+    """What the hub's copy and a local one have in common."""
+
+    layout: str = "table"
+    """Who reads the files: `table` (JSONL, JSON, CSV, TSV, parquet), or another entry point under harness.layouts."""
+    splits: Annotated[dict[str, RelativePath], Field(min_length=1)]
+    """Our split names -> what the layout calls them; for `table` a file, or a pattern such as data/test-*.parquet."""
+    columns: Columns = Columns()
+    images: RelativePath = "."
+    """Folder that image paths are relative to; or a pattern for names without ending, such as "imgs/{}.jpg"."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """Splits one text cell (CSV) into several answers, choices or images."""
+    note: str | None = None
+    """Said whenever rows are read from here."""
+
+
+class Hub(Origin):
+    """A dataset repo on the hub."""
+
+    repo: Annotated[str, Field(pattern=r"^[\w.\-]+/[\w.\-]+$")]
+    revision: str | None = None
+    """A commit, for the same rows for ever; the default branch where this is left out. The commit used is recorded."""
+    files: list[RelativePath] = []
+    """Patterns of the files to fetch; "{split}" stands for the split's value. By default that value alone."""
+
+
+class Local(Origin):
+    """The official archive, unpacked or zipped, under `--data-dir`; beside the YAML when no such folder is given."""
+
+    folder: RelativePath = "."
+    """The archive's folder, or the zip of that name."""
+    extra: dict[str, RelativePath] = {}
+    """Further folders that the layout uses where they exist."""
 
 
 class Bundled(Strict):
-    """Small real data inside the package."""
+    """Small real data in the folder `bundled/` beside the YAML."""
 
     folder: RelativePath
     resolution: str
+    """Recorded with every score, so that small images are never taken for the original ones."""
+    splits: dict[str, str] | None = None
+    """Our split names -> the bundle's; by default those of the other sources."""
+    note: str | None = None
+    """Said whenever rows are read from here."""
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]*$")]
 
 
 class TaskSpec(Strict):
-    """One benchmark: which rows, how they are asked, what may be done with them."""
+    """One benchmark: which rows, how they are asked, how they are scored, what may be done with them."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]*$")]
+    name: Name
     title: str
     version: int = 1
     description: str = ""
     license: str
     homepage: str | None = None
     citation: str | None = None
-    #: Whether an API model or judge may see questions and answers, once the user allows external calls.
     may_leave_machine: bool = False
-    #: The reader of the official archive, by its name under the entry point `harness.layouts`.
-    layout: str
-    #: The archive's folder under `--data-dir`.
-    local: RelativePath | None = None
+    """Whether an API model or judge may see questions and answers, once the user allows external calls."""
+    hub: Hub | None = None
+    local: Local | None = None
     bundled: Bundled | None = None
-    #: Our split names -> the archive's.
-    splits: dict[str, str]
     split: str = "test"
-    #: Keep only rows whose slice has this value.
+    """The split that is evaluated."""
     where: dict[str, str] = {}
-    #: Rows known to be unusable: id -> why. Counted and shown.
+    """Keep only rows whose slice has this value."""
     drop: dict[str, str] = {}
-    slices: list[str] = []
-    prompt: str = "reasoning"
+    """Rows known to be unusable: id -> why. Counted and shown."""
+    slices: list[str] = Field(default_factory=lambda given: _default_slices(given))
+    """What scores are broken down by; by default the columns' slices, `form` and `question_word`."""
     prompts: dict[str, str] = {}
+    """Prompts of the task's own, each with one {question}."""
+    prompt: str = "reasoning"
+    """The default prompt; --prompt overrides it."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 512
-    groups: list[str] = []
+    metrics: list[Metric] = ["exact_match", "token_f1"]
+    """Measured beside the judges' verdicts."""
+    aggregate: Literal["cv_bench"] | None = None
+    """The benchmark's own formula over its slices."""
 
-    @model_validator(mode="after")
-    def _names_exist(self) -> TaskSpec:
-        if self.split not in self.splits:
-            raise ValueError(f"split '{self.split}' is not among splits; {did_you_mean(self.split, list(self.splits))}")
-        known = {**PROMPTS, **self.prompts}
-        if self.prompt not in known:
-            raise ValueError(f"prompt '{self.prompt}' is unknown; {did_you_mean(self.prompt, list(known))}")
-        for name, template in self.prompts.items():
+    @check("split")
+    @classmethod
+    def _split_exists(cls, split: str, info: ValidationInfo) -> str:
+        sources = [info.data.get(k) for k in ("local", "hub", "bundled")]
+        if {"local", "hub", "bundled"} <= info.data.keys():  # else one of them is wrong, and that is said
+            if not any(sources):
+                raise ValueError("the task names no data; give at least one of hub, local, bundled")
+            if split not in (known := _splits(sources)):
+                raise ValueError(f"split '{split}' is not among splits; {did_you_mean(split, known)}")
+        return split
+
+    @check("prompts")
+    @classmethod
+    def _one_question(cls, prompts: dict[str, str]) -> dict[str, str]:
+        for name, template in prompts.items():
             if template.count("{question}") != 1:
                 raise ValueError(f"prompt '{name}' needs exactly one {{question}}")
-        return self
+        return prompts
+
+    @check("prompt")
+    @classmethod
+    def _prompt_exists(cls, prompt: str, info: ValidationInfo) -> str:
+        known = {**PROMPTS, **info.data.get("prompts", {})}
+        if prompt not in known:
+            raise ValueError(f"prompt '{prompt}' is unknown; {did_you_mean(prompt, list(known))}")
+        return prompt
+
+    @property
+    def splits(self) -> list[str]:
+        """Every split that some source has."""
+        return _splits([self.local, self.hub, self.bundled])
 
     def get_prompt(self, name: str | None = None) -> Prompt:
         """A prompt by name: the spec's own, else the harness's. Raises UserError with the nearest name."""
@@ -96,6 +206,28 @@ class TaskSpec(Strict):
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def _splits(sources: list[Any]) -> list[str]:
+    found = {name: None for s in sources if s for name in s.splits or {}}
+    return list(found) or ["test"]  # a bundle may leave its splits unsaid
+
+
+def _default_slices(given: Mapping[str, Any]) -> list[str]:
+    columns = [s.columns.slices for s in (given.get("local"), given.get("hub")) if s]
+    return list(dict.fromkeys([*(name for c in columns for name in c), *DERIVED]))
+
+
+class Group(Strict):
+    """A YAML that stands for several tasks."""
+
+    group: Name
+    title: str = ""
+    tasks: Annotated[list[str], Field(min_length=1)]
+    """Task names, name patterns, other groups, or paths to YAML files relative to this one."""
+
+
+# -- YAML ------------------------------------------------------------------------------------------------------------
 
 
 def _line(node: Any, loc: tuple[str | int, ...]) -> int:
@@ -127,25 +259,12 @@ def _plain(node: CommentedBase | Any, path: Path, loc: tuple[str | int, ...] = (
         return {str(k): _plain(v, path, (*loc, k), root) for k, v in node.items()}
     if isinstance(node, list):
         return [_plain(v, path, (*loc, i), root) for i, v in enumerate(node)]
-    return node if node is None or isinstance(node, bool) else _scalar(node)
+    if isinstance(node, bool):
+        return node
+    return next((kind(node) for kind in (int, float, str) if isinstance(node, kind)), node)
 
 
-def _scalar(node: Any) -> Any:
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
-
-
-def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    fields = TaskSpec.model_fields
-    if len(loc) > 1 and loc[0] == "bundled":
-        fields = Bundled.model_fields
-    return list(fields)
-
-
-def parse(text: str, path: Path) -> TaskSpec:
-    """Validate a spec's YAML. Raises SpecError with file:line for every way it can be wrong."""
+def _tree(text: str, path: Path) -> Any:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 
@@ -158,60 +277,127 @@ def parse(text: str, path: Path) -> TaskSpec:
         raise SpecError(f"{path}:1: not valid YAML: {str(e).splitlines()[0]}") from None
     if not isinstance(tree, dict):
         raise SpecError(f"{path}:1: expected keys and values at the top level")
+    return tree
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _validated(model: type[M], tree: Any, path: Path) -> M:
     try:
-        return TaskSpec.model_validate(_plain(tree, path))
+        return model.model_validate(_plain(tree, path))
     except ValidationError as e:
-        # a misspelt key is reported before the missing one that it leaves behind
-        err = min(e.errors(), key=lambda x: x["type"] != "extra_forbidden")
-        loc = tuple(err["loc"])
-        key = ".".join(str(x) for x in loc) or "task"
-        hint = None
-        if err["type"] == "extra_forbidden":
-            message, hint = f"unknown key '{key}'", did_you_mean(str(loc[-1]), _known_keys(TaskSpec, loc))
-        elif err["type"] == "missing":
-            message = f"key '{key}' is missing"
-        else:
-            message = f"key '{key}': {err['msg'].removeprefix('Value error, ')}"
-        more = f" (and {len(e.errors()) - 1} more)" if len(e.errors()) > 1 else ""
-        raise SpecError(f"{path}:{_line(tree, loc)}: {message}{more}", hint=hint) from None
+        # a misspelt key is reported before the missing one that it leaves behind; a default that waits for both is no error
+        errors = [err for err in e.errors() if err["type"] != "default_factory_not_called"]
+        said = [_said(model, tree, path, err) for err in sorted(errors, key=lambda x: x["type"] != "extra_forbidden")]
+        raise SpecError("\n".join(message for message, _ in said), hint=next((h for _, h in said if h), None)) from None
+
+
+def _said(model: type[BaseModel], tree: Any, path: Path, err: Any) -> tuple[str, str | None]:
+    """One thing that is wrong, with its line, and the nearest valid name where there is one."""
+    loc = tuple(err["loc"])
+    key = ".".join(str(x) for x in loc) or model.__name__
+    hint = None
+    if err["type"] == "extra_forbidden":
+        message, hint = f"unknown key '{key}'", did_you_mean(str(loc[-1]), _keys(model, loc[:-1]))
+    elif err["type"] == "missing":
+        message = f"key '{key}' is missing"
+    else:
+        message = f"key '{key}': {err['msg'].removeprefix('Value error, ')}"
+        if err["type"] == "literal_error" and isinstance(err["input"], str):
+            hint = did_you_mean(err["input"], re.findall(r"'([^']*)'", str(err["ctx"]["expected"])))
+    return f"{path}:{_line(tree, loc)}: {message}", hint
+
+
+def _keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that are known at `loc`."""
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def parse(text: str, path: Path) -> TaskSpec:
+    """Validate a spec's YAML. Raises SpecError with file:line for every way it can be wrong."""
+    return _validated(TaskSpec, _tree(text, path), path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise SpecError(f"{path}: cannot be read ({e})") from None
 
 
 def read(path: Path) -> TaskSpec:
     """The spec in a YAML file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise SpecError(f"{path}: cannot be read ({e})") from None
-    return parse(text, path)
+    return parse(_text(path), path)
 
 
-def _spec_files() -> Iterator[Path]:
+def read_group(path: Path) -> Group:
+    """The group in a YAML file."""
+    return _validated(Group, _tree(_text(path), path), path)
+
+
+def schema() -> str:
+    """The JSON schema of a task YAML, for editors; docs/task.schema.json is this text."""
+    found = TaskSpec.model_json_schema()
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **found}, indent=2) + "\n"
+
+
+# -- by name ---------------------------------------------------------------------------------------------------------
+
+
+def folders() -> Iterator[Path]:
+    """The folders of installed task YAMLs."""
     for name in plugins.available("tasks"):
-        yield from sorted(Path(plugins.load("tasks", name)).glob("*.yaml"))
+        yield Path(plugins.load("tasks", name))
 
 
 def catalog() -> dict[str, Path]:
     """Every installed task by name (a YAML's name is its file's stem)."""
-    return {p.stem: p for p in _spec_files()}
+    return {p.stem: p for folder in folders() for p in sorted(folder.glob("*.yaml"))}
+
+
+def groups() -> dict[str, Path]:
+    """Every installed group by name: the YAMLs in `groups/` beside the tasks."""
+    return {p.stem: p for folder in folders() for p in sorted((folder / "groups").glob("*.yaml"))}
 
 
 def find(names: str) -> list[tuple[TaskSpec, Path]]:
-    """The specs that a comma-separated `--tasks` means: names, or paths to YAML files.
+    """The specs that a comma-separated `--tasks` means: names, name patterns, groups, paths to YAML files.
 
-    Returns (spec, the YAML's path) pairs in the order asked. Raises UserError for an unknown name.
+    Returns (spec, the YAML's path) pairs in the order asked, each once. Raises UserError for an unknown name.
     """
-    known = catalog()
-    out = []
-    for name in filter(None, (n.strip() for n in names.split(","))):
-        if name in known:
-            path = known[name]
-        elif name.endswith((".yaml", ".yml")):
-            path = Path(name)
-            if not path.is_file():
-                raise UserError(f"{name}: no such task file")
-        else:
-            raise UserError(f"no task named '{name}'", hint=did_you_mean(name, list(known)))
-        out.append((read(path), path))
-    if not out:
-        raise UserError("--tasks names no task", hint=f"known: {', '.join(sorted(known))}")
-    return out
+    known, grouped = catalog(), groups()
+    paths = [p for name in names.split(",") if name.strip() for p in _paths(name.strip(), Path(), known, grouped, ())]
+    if not paths:
+        raise UserError("--tasks names no task", hint=f"known: {', '.join(sorted([*known, *grouped]))}")
+    return [(read(p), p) for p in dict.fromkeys(paths)]
+
+
+def _paths(name: str, base: Path, known: Mapping[str, Path], grouped: Mapping[str, Path], within: tuple[Path, ...]) -> list[Path]:
+    """The YAML files that one name stands for. `base` is where a path starts, `within` the groups being expanded."""
+    if name in known:
+        return [known[name]]
+    if name in grouped:
+        path = grouped[name]
+    elif name.endswith((".yaml", ".yml")):
+        path = base / name
+        if within and (why := inside(name)):
+            raise UserError(f"{within[-1]}: task '{name}' {why}")
+        if not path.is_file():
+            raise UserError(f"{path}: no such task file")
+        if "group" not in _tree(_text(path), path):
+            return [path]
+    elif any(c in name for c in "*?["):
+        if matched := [known[n] for n in sorted(fnmatch.filter(known, name))]:
+            return matched
+        raise UserError(f"no task matches '{name}'", hint=f"known: {', '.join(sorted(known))}")
+    else:
+        where = f"{within[-1]}: " if within else ""
+        raise UserError(f"{where}no task named '{name}'", hint=did_you_mean(name, [*known, *grouped]))
+    if path in within:
+        raise UserError(f"{path}: the group contains itself")
+    return [p for member in read_group(path).tasks for p in _paths(member, path.parent, known, grouped, (*within, path))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from harness.archives import Archive
+from harness.data import View
 from harness.records import ImageRef, Sample
-from tasks import layouts
+from tasks.layouts.slake import slake, slake_grounded
+from tasks.layouts.vqa_rad import vqa_rad
 
 SIDE = 224
 QUALITY = 90
@@ -76,10 +79,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     root: Path = parser.parse_args().data_dir
-    splits = {"train": "train", "validation": "validate", "test": "test"}
-    write("slake", {k: layouts.slake(root / "slake", v) for k, v in splits.items()})
-    write("slake_grounded", {k: layouts.slake_grounded(root / "slake", v) for k, v in splits.items()}, images_of="slake")
-    write("vqa_rad", {k: layouts.vqa_rad(root / "vqa_rad", k) for k in ("train", "test")})
+
+    def splits(layout: Callable[[View], Iterator[Sample]], folder: str, names: dict[str, str]) -> dict[str, Iterable[Sample]]:
+        archive = Archive(root / folder)
+        return {ours: layout(View(archive, theirs, ours)) for ours, theirs in names.items()}
+
+    in_slake = {"train": "train", "validation": "validate", "test": "test"}
+    write("slake", splits(slake, "slake", in_slake))
+    write("slake_grounded", splits(slake_grounded, "slake", in_slake), images_of="slake")
+    write("vqa_rad", splits(vqa_rad, "vqa_rad", {"train": "train", "test": "test"}))
 
 
 if __name__ == "__main__":

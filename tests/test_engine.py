@@ -3,12 +3,12 @@
 import pytest
 
 from harness.models import engine
-from harness.models.transformers_model import TransformersModel, group_by_images, pack
+from harness.models.transformers_model import TransformersModel, evenly, group_by_images
 from harness.prompts import PROMPTS
 from harness.records import GenerationArgs
 from tests.conftest import load
 
-ROWS = 220  # real questions of mixed length on images of mixed size
+ROWS = 200  # real questions of mixed length on images of mixed size
 
 
 def texts(model, samples, prompt="question", **args):
@@ -70,10 +70,38 @@ def test_sampler_draws_from_the_distribution():
     assert torch.allclose(share, torch.softmax(logits[0], -1), atol=0.015)
 
 
-def test_packs_hold_every_row_once(slake):
-    packs = pack(group_by_images(slake.samples), 10)
-    assert sorted(s.id for p in packs for s in p.samples) == sorted(s.id for s in slake.samples)
-    assert [len(p.groups) for p in packs] == [10] * 9 + [6]
+def test_groups_hold_every_row_once(slake):
+    groups = group_by_images(slake.samples)
+    assert sorted(s.id for g in groups for s in g) == sorted(s.id for s in slake.samples)
+    assert len(groups) == 96
+    assert [len(p) for p in evenly(groups, 10)] == [9, 10, 9, 10, 10, 9, 10, 9, 10, 10]
+    assert evenly([], 3) == []
+
+
+def test_running_out_of_memory_loses_nothing_and_changes_nothing(tiny, rows, monkeypatch):
+    """A device that holds at most five rows and three images: the same texts, each once."""
+    import torch
+
+    wanted = texts(tiny, rows[:60])
+    complete, prefill = engine.complete, engine.prefill
+    failed = []
+
+    def small(real, most, where):
+        def run(model, *args, **kwargs):
+            if len(args[where]) > most:
+                failed.append(len(args[where]))
+                raise torch.OutOfMemoryError("no room")
+            return real(model, *args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(engine, "complete", small(complete, 5, 1))
+    monkeypatch.setattr(engine, "prefill", small(prefill, 3, 0))
+    assert texts(tiny, rows[:60]) == wanted
+    assert failed
+    monkeypatch.setattr(engine, "complete", small(complete, 0, 1))
+    with pytest.raises(torch.OutOfMemoryError):
+        texts(tiny, rows[:5])
 
 
 def test_common_prefix_leaves_a_token():

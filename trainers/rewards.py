@@ -33,11 +33,10 @@ _TAG = re.compile(r"</?(?:think|answer)>")
 def format_reward(rollouts: Sequence[Rollout]) -> list[float | None]:
     """1.0 for exactly `<think>...</think> <answer>...</answer>`, 0.1 for any tag at all, else 0 (Format Reward).
 
-        >>> from harness.records import Reference
-    from harness.scoring.bertscore import bertscore_f1
-        >>> ref = Reference(answers=("yes",))
-        >>> format_reward([Rollout(t, 9, ref) for t in ("<think>a</think><answer>yes</answer>", "<answer>yes", "yes")])
-        [1.0, 0.1, 0.0]
+    >>> from harness.records import Reference
+    >>> ref = Reference(answers=("yes",))
+    >>> format_reward([Rollout(t, 9, ref) for t in ("<think>a</think><answer>yes</answer>", "<answer>yes", "yes")])
+    [1.0, 0.1, 0.0]
     """
     return [1.0 if _EXACT.fullmatch(r.text) else 0.1 if _TAG.search(r.text) else 0.0 for r in rollouts]
 

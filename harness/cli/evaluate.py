@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from json import loads as load_json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -11,10 +15,13 @@ from harness.cli import options as opt
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import Progress
 
     from harness.contracts import Judge, Model
     from harness.data import LoadedTask, Source
+    from harness.distributed import Rank
     from harness.runs import RunFolder
 
 
@@ -28,50 +35,92 @@ def run(
     split: Annotated[str | None, typer.Option("--split", help="Each task's test split by default.")] = None,
     runs: opt.Runs = Path("runs"),
     limit: opt.Limit = None,
-    batch_size: opt.BatchSize = None,
+    num_samples: Annotated[int, typer.Option("--num-samples", min=1, help="Answers a question; needs a temperature.")] = 1,
+    batch_size: opt.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Each task's own by default.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus; 1 is off.")] = 1.0,
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
+    attn: Annotated[str, typer.Option("--attn", help="auto, sdpa, flash_attention_2 or eager.")] = "auto",
+    api_base: Annotated[str | None, typer.Option("--api-base", help="Address of an OpenAI-compatible server.")] = None,
+    allow_external: Annotated[bool, typer.Option("--allow-external", help="Rows may be sent to another machine.")] = False,
+    max_in_flight: Annotated[int, typer.Option("--max-in-flight", min=1, help="Open requests to an API model.")] = 16,
     on_bad_row: Annotated[
         str, typer.Option("--on-bad-row", help="fail before anything is generated, or skip and count.")
     ] = "fail",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on from an earlier try.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, without loading weights.")] = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Answer tasks with a model and judge the answers.
 
-    Kill it at any moment and run the same command again: it goes on where it was.
+    Kill it at any moment and run the same command again: it goes on where it
+    was.
 
     harness run --model tiny --tasks slake,vqa_rad --judge exact
     """
+    from harness import distributed
     from harness.cli import ui
-    from harness.pipeline import make_judges
+    from harness.models.lm_eval_bridge import split_tasks
+    from harness.pipeline import make_judges, repeated
+    from harness.records import GenerationArgs
 
-    ui.set_quiet(quiet)
+    if num_samples > 1 and temperature == 0:
+        raise UserError(f"--num-samples {num_samples}: greedy answers are all the same", hint="give --temperature, such as 0.7")
+    rank = distributed.current()
+    ui.set_quiet(quiet or not rank.main)
+    rows = rows_a_batch(batch_size)
     judges = make_judges(judge)
-    loaded = load_tasks(tasks, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=on_bad_row)
-    for task in loaded:
-        task.spec.get_prompt(prompt)  # a wrong name fails before weights are loaded
-    backend = load_model(model, device=device, dtype=dtype, batch_size=batch_size)
+    own, foreign = split_tasks(tasks)
+    loaded = load_tasks(own, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=on_bad_row) if own else []
+    asked = [
+        (
+            repeated(task, num_samples),
+            task.spec.get_prompt(prompt),  # a wrong name fails before weights are loaded
+            GenerationArgs(
+                max_new_tokens=max_new_tokens or task.spec.max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
+            ),
+        )
+        for task in loaded
+    ]
+    if dry_run:
+        from harness import dryrun
+
+        found = [dryrun.estimate(model, t, p, a, dtype=dtype, device=device, batch_size=rows) for t, p, a in asked]
+        ui.print_json(found) if json else ui.out.print(dryrun.render(found))
+        return
+    backend = load_model(
+        model, loaded, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank,
+        api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight,
+    )  # fmt: skip
     with ui.progress() as bar:
         folders = [
-            run_task(
-                backend, task, judges, runs, bar,
-                prompt=prompt, limit=limit, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, fresh=fresh,
-            )
-            for task in loaded
-        ]  # fmt: skip
-    show([f.path for f in folders], [j.name for j in judges], as_json=json)
+            run_task(backend, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank)
+            for task, chosen, args in asked
+        ]
+        if foreign and rank.main:
+            folders += run_foreign(backend, foreign, runs, limit=limit, seed=seed, fresh=fresh)
+    if rank.main:
+        show([f.path for f in folders], as_json=json, judges=None if foreign else [j.name for j in judges])
+
+
+def rows_a_batch(batch_size: str) -> int | None:
+    """`--batch-size`: None for auto. Raises UserError."""
+    if batch_size == "auto":
+        return None
+    if batch_size.isdecimal() and int(batch_size) > 0:
+        return int(batch_size)
+    raise UserError(f"--batch-size {batch_size}: expected auto or a number from 1")
 
 
 def check_data(data: str) -> Source:
     """`--data`'s value, or UserError."""
-    if data in ("auto", "local", "bundled"):
+    if data in ("auto", "hub", "local", "bundled"):
         return cast("Source", data)
-    raise UserError(f"--data {data}: unknown", hint="one of auto, local, bundled")
+    raise UserError(f"--data {data}: unknown", hint="one of auto, hub, local, bundled")
 
 
 def load_tasks(
@@ -103,26 +152,56 @@ def load_tasks(
     return out
 
 
-def load_model(name: str, *, device: str = "auto", dtype: str = "auto", batch_size: int | None = None) -> Model:
-    """The backend that answers for `name`."""
-    from harness.cli import ui
-    from harness.models import loading
+@contextmanager
+def importing() -> Iterator[None]:
+    """For large imports: no garbage is collected meanwhile, which saves a tenth of torch's and transformers' time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
+
+def load_model(
+    name: str, tasks: Sequence[LoadedTask] = (), *, device: str = "auto", dtype: str = "auto", batch_size: int | None = None,
+    attention: str = "auto", rank: Rank | None = None,
+    api_base: str | None = None, allow_external: bool = False, max_in_flight: int = 16,
+) -> Model:  # fmt: skip
+    """The backend that answers for `name`: an API model, or a checkpoint in process. `tasks` are what it will be shown."""
+    from harness.cli import ui
+    from harness.models import endpoint, loading
+
+    if api_base or endpoint.is_api_model(name):
+        sent = endpoint.check_may_leave(tasks, endpoint.Endpoint.parse(name, api_base), allow_external=allow_external)
+        if sent:
+            ui.note(sent)
+        from harness.models.litellm_model import LitellmModel
+
+        api = LitellmModel(
+            name, api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, batch_size=batch_size or 32
+        )
+        for line in api.notes:
+            ui.note(line)
+        return api
     loading.resolve(name)  # a wrong name fails before torch is imported
-    with ui.err.status(f"loading {name}"):
+    with ui.err.status(f"loading {name}"), importing():
         ui.quiet_libraries()
         from harness.models.transformers_model import TransformersModel
 
-        return TransformersModel(name, device=device, dtype=dtype, batch_size=batch_size)
+        if rank and rank.count > 1 and device == "auto":
+            device = rank.device
+        local = TransformersModel(name, device=device, dtype=dtype, batch_size=batch_size, attention=attention)
+    if local.why_plain:
+        ui.note(f"{name}: images are encoded anew for every question: {local.why_plain}")
+    return local
 
 
 def run_task(
-    model: Model, task: LoadedTask, judges: list[Judge], runs: Path, bar: Progress, *, prompt: str | None = None,
-    limit: int | None = None, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, fresh: bool = False,
+    model: Model, task: LoadedTask, prompt: Any, args: Any, judges: list[Judge], runs: Path, bar: Progress, *,
+    limit: int | None = None, fresh: bool = False, rank: Rank | None = None,
 ) -> RunFolder:  # fmt: skip
     """One task through the pipeline with a progress bar."""
-    from harness import pipeline
-    from harness.records import GenerationArgs
+    from harness import distributed, pipeline
 
     line = bar.add_task(f"{model.card.name} on {task.spec.name}", total=len(task.samples))
 
@@ -130,19 +209,49 @@ def run_task(
         verb = "answers" if step == "generate" else "judging"
         bar.update(line, description=f"{model.card.name} {verb} {task.spec.name}", completed=done, total=total)
 
-    args = GenerationArgs(max_new_tokens=max_new_tokens or task.spec.max_new_tokens, temperature=temperature, seed=seed)
-    chosen = task.spec.get_prompt(prompt)
-    return pipeline.run(task, model, chosen, args, judges, runs, limit=limit, fresh=fresh, report=report)
+    return pipeline.run(
+        task, model, prompt, args, judges, runs, limit=limit, fresh=fresh, rank=rank or distributed.Rank(), report=report
+    )
 
 
-def show(folders: list[Path], judges: list[str], *, as_json: bool) -> None:
+def run_foreign(model: Model, names: list[str], runs: Path, *, limit: int | None, seed: int, fresh: bool) -> list[RunFolder]:
+    """lm-eval's own text tasks on the same checkpoint."""
+    from harness.cli import ui
+    from harness.models.lm_eval_bridge import run_lm_eval
+    from harness.models.transformers_model import TransformersModel
+
+    if not isinstance(model, TransformersModel):
+        raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
+    return run_lm_eval(names, model, runs, limit=limit, seed=seed, fresh=fresh, report=lambda n: ui.say(f"lm-eval: {n}"))
+
+
+def show(folders: list[Path], *, as_json: bool, judges: list[str] | None = None) -> None:
     """The scores of these run folders, as the leaderboard shows them."""
     from harness.cli import ui
     from leaderboard import table
 
     cells, damaged = table.cells_of(folders, judges=judges)
+    scores = {str(f): load_json((f / "scores.json").read_text(encoding="utf-8")) for f in folders}
     if as_json:
-        ui.print_json(table.as_json(cells, damaged))
+        ui.print_json(table.as_json(cells, damaged) | {"scores": scores})
         return
     table.render(cells, ui.out, damaged)
-    ui.out.print("\n".join(f"[dim]records: {f}[/]" for f in folders), soft_wrap=True, highlight=False)
+    for folder, found in scores.items():
+        for line in metric_lines(found):
+            ui.out.print(line, soft_wrap=True, highlight=False)
+        ui.out.print(f"[dim]records: {folder}[/]", soft_wrap=True, highlight=False)
+
+
+def metric_lines(scores: dict[str, Any]) -> Iterator[str]:
+    """The metrics and aggregates of a scores.json, a line each kind."""
+
+    def shown(values: dict[str, float | None]) -> str:
+        return " · ".join(f"{k.replace('_', ' ')} {100 * v:.1f}" for k, v in values.items() if v is not None)
+
+    if line := shown({k: m["value"] for k, m in scores["metrics"].items()}):
+        yield line
+    for name, sources in scores["aggregates"].items():
+        for source, entry in sources.items():
+            yield f"{name} by {source}: {shown(entry['parts'])}"
+    if "sampled" in scores:
+        yield shown({k: m["value"] for k, m in scores["sampled"].items()})

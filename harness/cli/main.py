@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from harness.cli import evaluate, leaderboard, model, quickstart, tasks, train
+from harness.cli import evaluate, export, leaderboard, model, quickstart, tasks, train
 from harness.errors import UserError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("leaderboard", rich_help_panel="Evaluate")(leaderboard.leaderboard)
 app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
 app.add_typer(tasks.app, name="tasks", rich_help_panel="Evaluate")
 app.add_typer(tasks.judges, name="judges", rich_help_panel="Evaluate")
+app.add_typer(export.app, name="export", rich_help_panel="Evaluate")
 app.add_typer(train.app, name="train", rich_help_panel="Train")
 app.add_typer(model.app, name="model", rich_help_panel="Train")
 

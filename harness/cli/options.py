@@ -11,7 +11,7 @@ Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint folder, 
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Task names, comma-separated, or paths to task YAMLs.")]
 Judge = Annotated[str, typer.Option("--judge", "-j", help="Judges, comma-separated.")]
 PromptName = Annotated[str | None, typer.Option("--prompt", help="A named prompt; each task's own by default.")]
-Data = Annotated[str, typer.Option("--data", help="auto: the archive under --data-dir, else bundled. Or: local, bundled.")]
+Data = Annotated[str, typer.Option("--data", help="auto, hub, local or bundled; auto says what it found.")]
 DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="HARNESS_DATA_DIR", help="Folder that holds the official archives, one subfolder a task."),
@@ -19,7 +19,7 @@ DataDir = Annotated[
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of run records.")]
 RunsMany = Annotated[list[Path] | None, typer.Option("--runs", help="Folder of run records; may be given several times.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each task.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Questions a batch. Never changes an answer.")]
+BatchSize = Annotated[str, typer.Option("--batch-size", help="Questions a batch, or auto. Never changes an answer.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seeds everything random.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]

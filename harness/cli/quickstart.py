@@ -38,6 +38,7 @@ def quickstart(
     from harness.cli.evaluate import load_model, load_tasks, run_task
     from harness.cli.train import make
     from harness.pipeline import make_judges
+    from harness.records import GenerationArgs
 
     ui.set_quiet(quiet)
     start = time.monotonic()
@@ -66,7 +67,10 @@ def quickstart(
         folders: dict[str, list[Path]] = {}
         for name, model in models.items():
             backend = load_model(model, device="cpu")
-            folders[name] = [run_task(backend, task, judges, runs, bar, limit=limit).path for task in tasks]
+            folders[name] = [
+                run_task(backend, t, t.spec.get_prompt(), GenerationArgs(max_new_tokens=128), judges, runs, bar, limit=limit).path
+                for t in tasks
+            ]
     ui.say("[bold]5/5[/] Comparing them.")
     images = {i.name: i for task in tasks for s in task.samples for i in s.images}
     _finish(out, folders, domain, images, as_json=json, seconds=time.monotonic() - start)

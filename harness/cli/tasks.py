@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
 from harness.cli import options as opt
+from harness.errors import UserError
 
-app = typer.Typer(help="List, show and validate task specs.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from harness.data import Source
+    from harness.specs import TaskSpec
+
+app = typer.Typer(help="List, show, validate and write task specs.", no_args_is_help=True)
 judges = typer.Typer(help="List the judges.", no_args_is_help=True)
+
+#: Problems of one split that are printed; --json has all of them.
+SHOWN = 100
 
 
 @app.command("list")
 def list_tasks(json: opt.Json = False) -> None:
-    """Every installed task."""
+    """Every installed task, and the groups that stand for several."""
     from harness import specs
     from harness.cli import ui
 
     found = [specs.read(p) for p in specs.catalog().values()]
+    groups = {name: [s.name for s, _ in specs.find(name)] for name in specs.groups()}
     if json:
-        ui.print_json(
-            [
-                {"name": s.name, "title": s.title, "groups": s.groups, "license": s.license, "bundled": bool(s.bundled)}
-                for s in found
-            ]
-        )
+        ui.print_json([_about(s) | {"groups": [g for g, members in groups.items() if s.name in members]} for s in found])
         return
     from rich.table import Table
 
-    table = Table("task", "title", "data in the package", "license", box=None, header_style="bold")
+    table = Table("task", "title", "data", "license", box=None, header_style="bold")
     for s in found:
-        table.add_row(s.name, s.title, s.bundled.resolution if s.bundled else "-", s.license)
+        data = [k for k, v in (("local", s.local), ("hub", s.hub)) if v] + ([s.bundled.resolution] if s.bundled else [])
+        table.add_row(s.name, s.title, ", ".join(data), s.license)
     ui.out.print(table)
+    for name, members in groups.items():
+        ui.out.print(f"[bold]{name}[/] = {', '.join(members)}", highlight=False)
+
+
+def _about(s: TaskSpec) -> dict[str, Any]:
+    return {
+        "name": s.name,
+        "title": s.title,
+        "license": s.license,
+        "splits": s.splits,
+        "local": s.local.folder if s.local else None,
+        "hub": s.hub.repo if s.hub else None,
+        "bundled": bool(s.bundled),
+    }
 
 
 @app.command("show")
@@ -39,7 +61,9 @@ def show_task(task: str, json: opt.Json = False) -> None:
     from harness import specs
     from harness.cli import ui
 
-    ((spec, path),) = specs.find(task)
+    (spec, path), *more = specs.find(task)
+    if more:
+        raise UserError(f"'{task}' names {len(more) + 1} tasks", hint="show takes one")
     if json:
         ui.print_json(spec.model_dump(mode="json") | {"prompt_text": spec.get_prompt().template})
         return
@@ -51,27 +75,128 @@ def show_task(task: str, json: opt.Json = False) -> None:
 
 @app.command("validate")
 def validate(tasks: str, data: opt.Data = "auto", data_dir: opt.DataDir = None, json: opt.Json = False) -> None:
-    """Check a task's YAML and load every split of its data."""
+    """Check task YAMLs, load every split of their data, and report everything that is wrong.
+
+    Exit code 1 where something is.
+    """
     from harness import data as loader
     from harness import specs
     from harness.cli import ui
-    from harness.cli.evaluate import check_data
 
+    source = loader.parse_source(data)
     found = []
     for spec, path in specs.find(tasks):
-        for split in spec.splits:
-            loaded = loader.load(spec, path, source=check_data(data), data_dir=data_dir, split=split)
-            found.append(loaded.card.model_dump(mode="json"))
+        names = loader.splits(spec, source)
+        if not names:
+            raise UserError(f"task '{spec.name}' has no {source} data")
+        for split in names:
+            report = _report(spec, path, split, source, data_dir)
+            found.append(report)
             if not json:
-                c = loaded.card
-                ui.out.print(
-                    f"[green]ok[/] {c.task} {c.split}: {c.rows} rows, {c.images} images, {c.source} ({c.resolution})",
-                    highlight=False,
-                )
-                for line in loaded.notes:
-                    ui.note(line)
+                _show_report(report)
     if json:
         ui.print_json(found)
+    if not all(r["ok"] for r in found):
+        raise typer.Exit(1)
+
+
+def _report(spec: TaskSpec, path: Path, split: str, source: Source, data_dir: Path | None) -> dict[str, Any]:
+    """What a split holds and what is wrong with it; never raises for what the user can mend."""
+    from collections import Counter
+
+    from harness import data as loader
+
+    report: dict[str, Any] = {"task": spec.name, "split": split, "ok": False, "rows": 0, "problems": {}, "notes": []}
+    try:
+        rows = loader.read(spec, path, source=source, data_dir=data_dir, split=split)
+    except UserError as e:
+        return report | {"error": str(e), "hint": e.hint}
+    good = [s for s in rows.samples if s.id not in rows.bad]
+    have = {k for s in rows.samples for k in s.slices}
+    card = loader.card(spec, split, rows, good, rows.dropped)
+    return report | {
+        **card.model_dump(mode="json"),
+        "ok": not rows.bad,
+        "problems": rows.bad,
+        "image_problems": sum(why.startswith("image ") for why in rows.bad.values()),
+        "duplicate_ids": sum(why.startswith("duplicate id") for why in rows.bad.values()),
+        "forms": dict(Counter(s.slices["form"] for s in good)),
+        "missing_slices": [k for k in spec.slices if k not in have],
+        "notes": rows.notes,
+    }
+
+
+def _show_report(r: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    from harness.cli import ui
+
+    where = f"{r['task']} {r['split']}"
+    if "error" in r:
+        ui.out.print(f"[red]bad[/] {where}: {escape(r['error'])}", highlight=False, soft_wrap=True)
+        if r["hint"]:
+            ui.out.print(f"    [dim]{escape(r['hint'])}[/]", highlight=False, soft_wrap=True)
+        return
+    forms = ", ".join(f"{n} {k}" for k, n in r["forms"].items())
+    ui.out.print(
+        f"{'[green]ok[/]' if r['ok'] else '[red]bad[/]'} {where}: {r['rows']} rows ({forms}), {r['images']} images, "
+        f"{r['source']} ({escape(r['resolution'])})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if r["problems"]:
+        ui.out.print(
+            f"    {len(r['problems'])} rows cannot be used: {r['image_problems']} with image problems, "
+            f"{r['duplicate_ids']} repeated ids",
+            highlight=False,
+        )
+    for name, why in list(r["problems"].items())[:SHOWN]:
+        ui.out.print(f"    row {escape(name)}: {escape(why)}", highlight=False, soft_wrap=True)
+    if len(r["problems"]) > SHOWN:
+        ui.out.print(f"    ... and {len(r['problems']) - SHOWN} more; --json lists all", highlight=False)
+    if r["dropped"]:
+        ui.note(f"{where}: left out by the YAML: {'; '.join(f'{k}: {v}' for k, v in r['dropped'].items())}")
+    if r["missing_slices"]:
+        ui.note(f"{where}: no row has the slice {', '.join(r['missing_slices'])}")
+    for line in r["notes"]:
+        ui.note(line)
+
+
+@app.command("new")
+def new(
+    name: str,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A JSONL, JSON, CSV, TSV or parquet file; its columns are guessed.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The YAML; NAME.yaml here, or beside --from.")] = None,
+) -> None:
+    """Write a commented YAML for a task of your own.
+
+    harness tasks new my_task --from rows.csv
+    """
+    from harness import specs
+    from harness.cli import ui
+    from harness.runs import write_atomic
+    from tasks import skeleton
+
+    path = out or (source.parent if source else Path()) / f"{name}.yaml"
+    if path.exists():
+        raise UserError(f"{path}: is there already", hint="give another name or --out")
+    text = skeleton.write(name, skeleton.guess(source, path.parent) if source else skeleton.EXAMPLE)
+    specs.parse(text, path)
+    write_atomic(path, text)
+    ui.out.print(f"wrote {path}\ncheck it:   harness tasks validate {path}", highlight=False, soft_wrap=True)
+
+
+@app.command("schema")
+def schema() -> None:
+    """The JSON schema of a task YAML, for completion in an editor.
+
+    harness tasks schema > task.schema.json
+    """
+    from harness import specs
+
+    print(specs.schema(), end="")
 
 
 @judges.command("list")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
+import hashlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,11 @@ def join(reply: Reply) -> str:
         return reply.content.strip()
     close = "" if reply.finish == "length" and not reply.content.strip() else "</think>"
     return f"<think>{reply.reasoning}{close}{reply.content}".strip()
+
+
+def row_seed(seed: int, sample_id: str) -> int:
+    """A row's own seed, as in process: several samples of one question would all be the same text under one seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:4], "big") >> 1
 
 
 def by_image(samples: Sequence[Sample]) -> list[Sample]:
@@ -188,7 +194,7 @@ class LitellmModel:
 
     async def _answer(self, sample: Sample, prompt: Prompt, args: GenerationArgs) -> Prediction | ModelError:
         try:
-            reply = await self.client.ask(self._messages(sample, prompt), **self._sent(args))
+            reply = await self.client.ask(self._messages(sample, prompt), **self._sent(sample, args))
         except RequestFailed as e:
             self.usage.failed += 1
             if e.fatal:
@@ -226,13 +232,13 @@ class LitellmModel:
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(i)}} for i in sample.images]
         return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
-    def _sent(self, args: GenerationArgs) -> dict[str, Any]:
+    def _sent(self, sample: Sample, args: GenerationArgs) -> dict[str, Any]:
         sent: dict[str, Any] = {"temperature": args.temperature, "max_tokens": args.max_new_tokens}
         # a vendor may refuse top_p beside temperature; a server may have another default in the model's folder
         if args.top_p != 1 or self.endpoint.api_base is not None:
             sent["top_p"] = args.top_p
         if "seed" in self.supported:
-            sent["seed"] = args.seed
+            sent["seed"] = args.seed if args.temperature <= 0 else row_seed(args.seed, sample.id)
         return sent
 
     def _hint(self, reason: str) -> str:

@@ -18,6 +18,8 @@ from harness.records import ModelCard
 if TYPE_CHECKING:
     import torch
 
+ATTENTION = ("auto", "sdpa", "flash_attention_2", "eager")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -146,6 +148,27 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
     return names[dtype]
 
 
+def pick_attention(attention: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
+    """(implementation, reason): what `--attn` means here. Raises ModelError when an explicit choice cannot be had."""
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    if attention not in ATTENTION:
+        raise ModelError(f"--attn {attention}: unknown", hint=f"one of {', '.join(ATTENTION)}")
+    missing = None
+    if not device.startswith("cuda"):
+        missing = f"flash attention needs a CUDA device, this is {device}"
+    elif dtype == torch.float32:
+        missing = "flash attention needs bfloat16 or float16"
+    elif not is_flash_attn_2_available():
+        missing = "flash-attn is not installed (pip install 'medvlm-harness[flash]')"
+    if attention == "auto":
+        return ("sdpa", f"auto: {missing}") if missing else ("flash_attention_2", "auto: available")
+    if attention == "flash_attention_2" and missing:
+        raise ModelError(f"--attn flash_attention_2: {missing}", hint="use --attn auto or sdpa")
+    return attention, "asked for"
+
+
 def load_processor(ckpt: Checkpoint) -> Any:
     """The processor, padding on the left (right padding misplaces image markers in a batch)."""
     from transformers import AutoProcessor
@@ -158,13 +181,15 @@ def load_processor(ckpt: Checkpoint) -> Any:
     return processor
 
 
-def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bool = True) -> Any:
+def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bool = True, attention: str = "sdpa") -> Any:
     """The model in eval mode on `device`; an adapter is merged unless `merge` is False. Raises ModelError."""
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     try:
-        model = AutoModelForImageTextToText.from_pretrained(ckpt.base, dtype=dtype, use_safetensors=True)
+        model = AutoModelForImageTextToText.from_pretrained(
+            ckpt.base, dtype=dtype, use_safetensors=True, attn_implementation=attention
+        )
         if ckpt.adapter:
             from peft import PeftModel
 
@@ -178,7 +203,7 @@ def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bo
     return model.to(device).eval()
 
 
-def model_card(ckpt: Checkpoint, model: Any) -> ModelCard:
+def model_card(ckpt: Checkpoint, model: Any, attention_reason: str | None = None) -> ModelCard:
     return ModelCard(
         name=ckpt.name,
         path=str(ckpt.adapter or ckpt.base) if ckpt.name != "tiny" else "tiny",
@@ -190,4 +215,5 @@ def model_card(ckpt: Checkpoint, model: Any) -> ModelCard:
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
         attention=model.config._attn_implementation,
+        attention_reason=attention_reason,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -20,20 +20,12 @@ from harness.records import GenerationArgs, ModelCard, Prediction, Sample
 
 #: Architectures whose positions and image features the shared-prefix engine knows.
 SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
+T = TypeVar("T")
+R = TypeVar("R")
+
 DEFAULT_ROWS = {"cpu": 64, "cuda": 256}
 PACK_IMAGES = 16
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}question\N{OBJECT REPLACEMENT CHARACTER}"
-
-
-@dataclass
-class Pack:
-    """Image groups whose prefixes are read together: `groups[i]` are the samples that share the i-th prefix."""
-
-    groups: list[list[Sample]]
-
-    @property
-    def samples(self) -> list[Sample]:
-        return [s for g in self.groups for s in g]
 
 
 def group_by_images(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -44,16 +36,37 @@ def group_by_images(samples: Sequence[Sample]) -> list[list[Sample]]:
     return list(groups.values())
 
 
-def pack(groups: Sequence[list[Sample]], images: int) -> list[Pack]:
-    """Packs of at most `images` groups."""
-    return [Pack(list(groups[i : i + images])) for i in range(0, len(groups), images)]
+def evenly(items: Sequence[T], most: int) -> list[Sequence[T]]:
+    """The fewest parts of at most `most` items, as equal as can be."""
+    parts = -(-len(items) // most)
+    return [items[len(items) * i // parts : len(items) * (i + 1) // parts] for i in range(parts)]
+
+
+def halving(run: Callable[[Sequence[T]], R], items: Sequence[T]) -> Iterator[tuple[Sequence[T], R]]:
+    """(items, run(items)); where memory runs out, the same for each half of them, and so on down to one item."""
+    result = None
+    try:
+        result = run(items)
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    if result is not None:
+        yield items, result
+        return
+    # out of the handler, whose traceback would keep the failed pass's tensors alive
+    gc.collect()
+    torch.cuda.empty_cache()
+    half = len(items) // 2
+    yield from halving(run, items[:half])
+    yield from halving(run, items[half:])
 
 
 class TransformersModel:
     """Fulfils harness.contracts.Model with a local or hub checkpoint.
 
-    `batch_size` counts questions. `share_prefix` is "auto" (where the architecture allows), or "off" for
-    plain left-padded batches through `generate`; both give the same text in fp32.
+    `batch_size` counts questions; None picks what fits and halves it when memory runs out. `share_prefix` is "auto"
+    (where the architecture allows), or "off" for plain left-padded batches through `generate`; both give the same
+    text in fp32. `why_plain` says why prefixes are not shared, where they are not.
     """
 
     def __init__(
@@ -64,14 +77,17 @@ class TransformersModel:
         dtype: str = "auto",
         batch_size: int | None = None,
         share_prefix: Literal["auto", "off"] = "auto",
+        attention: str = "auto",
     ) -> None:
         checkpoint = loading.resolve(name)
         where = loading.pick_device(device)
         self.processor = loading.load_processor(checkpoint)
-        self.model = loading.load_weights(checkpoint, loading.pick_dtype(dtype, where), where)
-        self._card = loading.model_card(checkpoint, self.model)
+        kind = loading.pick_dtype(dtype, where)
+        attention, reason = loading.pick_attention(attention, where, kind)
+        self.model = loading.load_weights(checkpoint, kind, where, attention=attention)
+        self._card = loading.model_card(checkpoint, self.model, reason)
         self.batch_size = batch_size or DEFAULT_ROWS[where.split(":")[0]]
-        self.share_prefix = share_prefix == "auto" and type(self.model).__name__ in SHARED_PREFIX
+        self.why_plain = "asked for" if share_prefix == "off" else self._why_plain()
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
         self._image_token = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
         self.pack_images = PACK_IMAGES
@@ -84,10 +100,25 @@ class TransformersModel:
 
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         pictured = [s for s in samples if s.images]
-        if self.share_prefix and pictured:
+        if self.why_plain is None and pictured:
             yield from self._shared(pictured, prompt, args)
             samples = [s for s in samples if not s.images]
         yield from self._plain(samples, prompt, args)
+
+    def _why_plain(self) -> str | None:
+        """None when prefixes can be shared, else the reason."""
+        architecture = type(self.model).__name__
+        if architecture not in SHARED_PREFIX:
+            return f"{architecture} is not a Qwen2-VL or Qwen2.5-VL"
+        content = [{"type": "image"}, {"type": "text", "text": _MARK}]
+        text = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        tokenizer = self.processor.tokenizer
+        last = tokenizer(text.split(_MARK)[0], add_special_tokens=False)["input_ids"][-1]
+        if last not in tokenizer.added_tokens_decoder:
+            return "the chat template puts no marker between image and question, so their tokens could merge"
+        return None
 
     def chat(self, sample: Sample, text: str) -> str:
         """The chat template around the sample's images and `text`."""
@@ -99,27 +130,31 @@ class TransformersModel:
 
     # -- plain batches ------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def _plain(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         ordered = sorted(samples, key=lambda s: len(s.question), reverse=True)
         for start in range(0, len(ordered), self.batch_size):
             batch = ordered[start : start + self.batch_size]
-            texts = [self.chat(s, prompt.render(s.question)) for s in batch]
-            images = [i.open() for s in batch for i in s.images]
-            inputs = self.processor(text=texts, images=images or None, return_tensors="pt", padding=True).to(
-                self.model.device, self.model.dtype
-            )
-            sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-            if args.temperature > 0:
-                torch.manual_seed(args.seed)
-                sampling = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": 0}
-            out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
-            width = inputs["input_ids"].shape[1]
-            rows = []
-            for s, row, n in zip(batch, out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
-                cut = next((i for i, t in enumerate(row) if t in self.end), None)
-                rows.append(self._prediction(s, engine.Completion(row[:cut], None if cut is None else row[cut], n)))
-            yield rows
+            for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
+                yield done
+
+    @torch.inference_mode()
+    def _generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> list[Prediction]:
+        """One left-padded batch through the model's own `generate`."""
+        texts = [self.chat(s, prompt.render(s.question)) for s in samples]
+        images = [i.open() for s in samples for i in s.images]
+        inputs = self.processor(text=texts, images=images or None, return_tensors="pt", padding=True)
+        inputs = inputs.to(self.model.device, self.model.dtype)
+        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if args.temperature > 0:
+            torch.manual_seed(args.seed)
+            sampling = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": 0}
+        out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
+        width = inputs["input_ids"].shape[1]
+        rows = []
+        for s, row, n in zip(samples, out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
+            cut = next((i for i, t in enumerate(row) if t in self.end), None)
+            rows.append(self._prediction(s, engine.Completion(row[:cut], None if cut is None else row[cut], n)))
+        return rows
 
     # -- shared prefix ------------------------------------------------------------------------------------------
 
@@ -129,21 +164,22 @@ class TransformersModel:
         On a CPU each worker computes a pack of its own on one core, which keeps small matrices busier than splitting
         each of them over all cores would; elsewhere a second worker loads images while the first computes.
         """
-        packs = pack(group_by_images(samples), self.pack_images)
-        workers = max(1, min(torch.get_num_threads(), len(packs))) if self.model.device.type == "cpu" else 2
+        packs = evenly(group_by_images(samples), self.pack_images)
         threads = torch.get_num_threads()
+        on_cpu = self.model.device.type == "cpu"
+        workers = min(threads, len(packs)) if on_cpu else 2
         done: queue.Queue[list[Prediction] | BaseException | None] = queue.Queue()
         stop = threading.Event()
 
-        def work(pack: Pack) -> None:
+        def work(groups: Sequence[list[Sample]]) -> None:
             try:
-                for batch in self._answer(pack, prompt, args, stop):
+                for batch in self._answer(groups, prompt, args, stop):
                     done.put(batch)
                 done.put(None)
             except BaseException as e:  # handed to the thread that waits
                 done.put(e)
 
-        initializer = partial(torch.set_num_threads, 1) if workers > 1 and self.model.device.type == "cpu" else None
+        initializer = partial(torch.set_num_threads, 1) if on_cpu and workers > 1 else None
         pool = ThreadPoolExecutor(workers, initializer=initializer)
         try:
             for p in packs:
@@ -162,40 +198,48 @@ class TransformersModel:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
 
-    def _load(self, pack: Pack) -> tuple[list[engine.Prefix], str]:
-        """Prefixes of a pack's image groups, and the chat text that closes every question."""
-        tokenizer, image_processor = self.processor.tokenizer, self.processor.image_processor
-        image_token = self.processor.image_token
-        prefixes, tail = [], ""
-        for group in pack.groups:
-            head, tail = self.chat(group[0], _MARK).split(_MARK)
-            pixels = image_processor(images=[i.open() for i in group[0].images], return_tensors="pt")
-            for grid in pixels["image_grid_thw"]:
-                count = int(grid.prod()) // image_processor.merge_size**2
-                head = head.replace(image_token, "\0" * count, 1)
-            ids = tokenizer(head.replace("\0", image_token), add_special_tokens=False)["input_ids"]
-            prefixes.append(engine.Prefix(ids, pixels["pixel_values"], pixels["image_grid_thw"]))
-        return prefixes, tail
-
-    def _answer(self, pack: Pack, prompt: Prompt, args: GenerationArgs, stop: threading.Event) -> Iterator[list[Prediction]]:
+    def _answer(
+        self, groups: Sequence[list[Sample]], prompt: Prompt, args: GenerationArgs, stop: threading.Event
+    ) -> Iterator[list[Prediction]]:
         """A pack's predictions, in batches of questions of similar length."""
-        prefixes, tail = self._load(pack)
         tokenizer = self.processor.tokenizer
-        ids = tokenizer([prompt.render(s.question) + tail for s in pack.samples], add_special_tokens=False)["input_ids"]
-        opening = ids[0][: engine.common_prefix(ids)]
-        owners = [g for g, group in enumerate(pack.groups) for _ in group]
-        rows = [(engine.Row(g, i, s.id), s) for g, i, s in zip(owners, ids, pack.samples, strict=True)]
-        rows.sort(key=lambda r: len(r[0].input_ids))
+        prefixes = [self._prefix(g[0]) for g in groups]
+        tail = self.chat(groups[0][0], _MARK).split(_MARK)[1]
+        texts = [[prompt.render(s.question) + tail for s in g] for g in groups]
+        ids = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+        opening = ids[0][0][: engine.common_prefix([row for rows in ids for row in rows])]
+
+        def prefill(pack: Sequence[int]) -> engine.Prefilled:
+            return engine.prefill(
+                self.model, [prefixes[g] for g in pack], opening, image_token=self._image_token, pad=tokenizer.pad_token_id
+            )
+
         with self._computing:
-            shared = engine.prefill(self.model, prefixes, opening, image_token=self._image_token, pad=tokenizer.pad_token_id)
-            count = -(-len(rows) // self.batch_size)
-            size = -(-len(rows) // count)  # even batches
-            for start in range(0, len(rows), size):
-                if stop.is_set():
-                    return
-                batch = rows[start : start + size]
-                done = engine.complete(self.model, shared, [r for r, _ in batch], args, pad=tokenizer.pad_token_id, end=self.end)
-                yield [self._prediction(s, c) for (_, s), c in zip(batch, done, strict=True)]
+            for pack, shared in halving(prefill, list(range(len(groups)))):
+                rows = [(engine.Row(i, t, s.id), s) for i, g in enumerate(pack) for t, s in zip(ids[g], groups[g], strict=True)]
+                rows.sort(key=lambda r: len(r[0].input_ids))
+
+                def complete(
+                    batch: Sequence[tuple[engine.Row, Sample]], shared: engine.Prefilled = shared
+                ) -> list[engine.Completion]:
+                    asked = [row for row, _ in batch]
+                    return engine.complete(self.model, shared, asked, args, pad=tokenizer.pad_token_id, end=self.end)
+
+                for batch in evenly(rows, self.batch_size):
+                    for part, done in halving(complete, batch):
+                        yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
+                        if stop.is_set():
+                            return
+
+    def _prefix(self, sample: Sample) -> engine.Prefix:
+        """The tokens up to the question, each image marker repeated as its size asks, and the pixels."""
+        image_processor, image_token = self.processor.image_processor, self.processor.image_token
+        head = self.chat(sample, _MARK).split(_MARK)[0]
+        pixels = image_processor(images=[i.open() for i in sample.images], return_tensors="pt")
+        for grid in pixels["image_grid_thw"]:
+            head = head.replace(image_token, "\0" * (int(grid.prod()) // image_processor.merge_size**2), 1)
+        ids = self.processor.tokenizer(head.replace("\0", image_token), add_special_tokens=False)["input_ids"]
+        return engine.Prefix(ids, pixels["pixel_values"], pixels["image_grid_thw"])
 
     def _prediction(self, sample: Sample, done: engine.Completion) -> Prediction:
         text = self.processor.tokenizer.decode(done.tokens, skip_special_tokens=True).strip()

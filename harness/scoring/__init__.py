@@ -1,1 +1,8 @@
-"""From verdicts to numbers."""
+"""From predictions and verdicts to numbers.
+
+exact.py     is an answer the reference? (the one reading that judge and metric share)
+metrics.py   named per-row scores: exact_match, choice_accuracy, token_f1, bleu, bertscore
+sampling.py  several answers to one question: pass@k, majority vote
+aggregates.py  a benchmark's own formula over its slices: cv_bench
+summary.py   what scores.json holds
+"""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.records import Prediction, Verdict
+from harness.records import Prediction, Reference, Verdict
+from harness.scoring import aggregates
+from harness.scoring.metrics import BINARY, METRICS, check, right_letter
+from harness.scoring.sampling import sampled
 
 
 def summarise(verdicts: Iterable[Verdict]) -> dict[str, Any]:
@@ -34,13 +38,28 @@ def scores(
     predictions: Mapping[str, Prediction],
     verdicts: Mapping[str, Mapping[str, Verdict]],
     slices: Iterable[str],
+    *,
+    metrics: Sequence[str] = (),
+    aggregate: str | None = None,
+    repeats: int = 1,
 ) -> dict[str, Any]:
-    """What `scores.json` holds: {judge: summary + slices} and the generation's own shares.
+    """What `scores.json` holds: judges, metrics and aggregates with their slices, and the generation's own shares.
 
-    `rows` are samples.jsonl's, `verdicts` is {judge: {sample id: verdict}}, `slices` the names to break down by.
+        judges      {judge: summary + slices}
+        metrics     {metric: {value, n, missing, slices}}, for the `metrics` asked for
+        aggregates  {aggregate: {judge or 0/1 metric: {parts, n, missing}}}; `exact_match` is always among them
+        sampled     {pass@k, majority: {value, n}}, where each question was asked `repeats` times
+
+    `rows` are samples.jsonl's, `verdicts` is {judge: {sample id: verdict}}, `slices` the names to break down by. Raises
+    UserError for a metric or an aggregate that does not exist.
     """
-    rows = list(rows)
-    out: dict[str, Any] = {"judges": {}, "generation": generation(predictions.values())}
+    rows, slices = list(rows), list(slices)
+    out: dict[str, Any] = {
+        "judges": {},
+        "metrics": {},
+        "aggregates": {},
+        "generation": generation(predictions.values()),
+    }
     for judge, given in verdicts.items():
         entry = summarise(given[r["id"]] for r in rows if r["id"] in given)
         entry["slices"] = {}
@@ -51,7 +70,76 @@ def scores(
                 for value in values
             }
         out["judges"][judge] = entry
+    measured = measure(rows, predictions, metrics)
+    for metric, by_id in measured.items():
+        out["metrics"][metric] = _metric_entry(metric, rows, by_id, slices)
+    if aggregate is not None:
+        binary = {m: v for m, v in {**measure(rows, predictions, ["exact_match"]), **measured}.items() if m in BINARY}
+        finals: dict[str, dict[str, float | None]] = {
+            judge: {i: v.final for i, v in given.items()} for judge, given in verdicts.items()
+        }
+        out["aggregates"][aggregate] = {
+            source: _aggregate_entry(aggregate, rows, by_id) for source, by_id in {**finals, **binary}.items()
+        }
+    if repeats > 1:
+        groups: dict[str, tuple[list[Prediction], Reference]] = {}
+        for r in rows:
+            if r["id"] in predictions:
+                question = groups.setdefault(r["id"].rpartition("#")[0], ([], Reference.model_validate(r["reference"])))
+                question[0].append(predictions[r["id"]])
+        out["sampled"] = sampled(list(groups.values()), ks=(1, repeats))
     return out
+
+
+def measure(
+    rows: Iterable[Mapping[str, Any]], predictions: Mapping[str, Prediction], names: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """{metric: {sample id: value}} of the rows that were answered; None where the metric does not apply to the row.
+
+    A prediction that failed is left out, as the judges leave it out: missing, not 0.
+    """
+    answered = [r for r in rows if r["id"] in predictions and predictions[r["id"]].finish != "error"]
+    ids = [r["id"] for r in answered]
+    pairs = [(predictions[r["id"]], Reference.model_validate(r["reference"])) for r in answered]
+    return {name: dict(zip(ids, METRICS[name](pairs), strict=True)) for name in check(names)}
+
+
+def _metric_entry(
+    metric: str, rows: Sequence[Mapping[str, Any]], by_id: Mapping[str, float | None], slices: Sequence[str]
+) -> dict[str, Any]:
+    where = {r["id"]: r["slices"] for r in rows}
+    names = list(slices)
+    if metric == "choice_accuracy":  # a model that likes one letter shows here
+        names.append("right_choice")
+        where = {r["id"]: {**r["slices"], **_right_choice(r)} for r in rows}
+    entry = _mean(rows, by_id)
+    entry["slices"] = {
+        name: {
+            value: _mean([r for r in rows if where[r["id"]].get(name) == value], by_id)
+            for value in sorted({s[name] for s in where.values() if name in s})
+        }
+        for name in names
+    }
+    return entry
+
+
+def _right_choice(row: Mapping[str, Any]) -> dict[str, str]:
+    letter = right_letter(Reference.model_validate(row["reference"]))
+    return {"right_choice": letter} if letter else {}
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], by_id: Mapping[str, float | None]) -> dict[str, Any]:
+    values = [v for r in rows if (v := by_id.get(r["id"])) is not None]
+    return {
+        "value": math.fsum(values) / len(values) if values else None,
+        "n": len(values),
+        "missing": sum(r["id"] not in by_id for r in rows),
+    }
+
+
+def _aggregate_entry(name: str, rows: Sequence[Mapping[str, Any]], by_id: Mapping[str, float | None]) -> dict[str, Any]:
+    known = [(r["slices"], v) for r in rows if (v := by_id.get(r["id"])) is not None]
+    return {"parts": aggregates.find(name)(known), "n": len(known), "missing": len(rows) - len(known)}
 
 
 def generation(predictions: Iterable[Prediction]) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""Our tasks as lm-eval's: a YAML without code, the rows as JSONL, the images as files.
+
+    harness export lm-eval DIR --tasks slake
+    lm_eval run --include_path DIR --tasks slake_reasoning --model hf-multimodal --model_args pretrained=CKPT \\
+        --apply_chat_template
+
+    DIR/TASK_PROMPT.yaml
+    DIR/TASK-SPLIT-ROWS/metadata.jsonl      id, question, answers, file_names, slices; ROWS hashes the rows
+    DIR/TASK-SPLIT-ROWS/images/HASH.jpg     each image once
+
+lm-eval finds data by the working directory, so the YAML names the folder by its absolute path: export again after moving it.
+The score is exact match without regard to case, on what stands in the last <answer> or, without tags, on the whole text. Our
+exact judge is kinder (punctuation, "Yes, it is"), so compare numbers made by one of the two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.data import LoadedTask
+from harness.errors import DataError, UserError
+from harness.images import portable
+from harness.prompts import Prompt
+from harness.records import Sample
+from harness.runs import write_atomic
+
+IMAGE = "<image>"  # lm-eval's placeholder
+#: Takes from a text what `harness.answers.read` calls its answer: the last <answer>, else what follows </think>, else, where
+#: there is no tag, all of it.
+ANSWER = (
+    r"(?is)<answer>(.*?)(?:</answer>|\Z)|</think>((?:(?!<answer>|</think>).)*)\Z"
+    r"|\A((?:(?!</?think>|</?answer>).)*)(?:</answer>)?\s*\Z"
+)
+
+
+def targets(sample: Sample) -> list[str]:
+    """The texts that count as right. For a choice: its letter in the usual spellings, and its own words."""
+    reference = sample.reference
+    if reference.kind != "choice":
+        return list(reference.answers)
+    from harness.answers import letter
+
+    choices = reference.choices or ()
+    right = {found for a in reference.answers if (found := letter(a, choices))}
+    spelt = [s for x in sorted(right) for s in (x, f"({x})", f"{x}.", f"{x})", choices[ord(x) - 65])]
+    return list(dict.fromkeys([*reference.answers, *spelt]))
+
+
+def template(prompt: Prompt, images: int) -> str:
+    """The prompt as a Jinja template with lm-eval's image placeholders. Raises UserError for one that cannot be written."""
+    for part in (prompt.before, prompt.after):
+        if IMAGE in part or "{% endraw" in part:
+            raise UserError(f"prompt '{prompt.name}': holds {IMAGE} or '{{% endraw', which lm-eval would read as its own")
+
+    def quoted(part: str) -> str:
+        return f"{{% raw %}}{part}{{% endraw %}}" if "{" in part else part
+
+    return IMAGE * images + quoted(prompt.before) + "{{question}}" + quoted(prompt.after)
+
+
+def yaml_text(task: LoadedTask, prompt: Prompt, data: Path, name: str, max_new_tokens: int) -> str:
+    """The task as YAML; values are JSON, which YAML 1.1 and 1.2 read alike."""
+    counts = {len(s.images) for s in task.samples}
+    if len(counts) != 1:
+        raise UserError(f"task '{task.spec.name}': rows with {sorted(counts)} images cannot share one lm-eval template")
+    (images,) = counts
+    config: dict[str, Any] = {
+        "task": name,
+        "dataset_path": "imagefolder" if images else "json",
+        "dataset_kwargs": {
+            "data_files": {"test": [str(data / "metadata.jsonl"), *([str(data / "images" / "*")] if images else [])]}
+        },
+        "test_split": "test",
+        "output_type": "generate_until",
+        **({"doc_to_image": "images"} if images else {}),
+        "doc_to_text": template(prompt, images),
+        "doc_to_target": "answers",
+        "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": max_new_tokens},
+        "filter_list": [
+            {
+                "name": "answer",
+                "filter": [
+                    {"function": "regex", "regex_pattern": ANSWER, "group_select": -1, "fallback": ""},
+                    {"function": "take_first"},
+                ],
+            }
+        ],
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True}],
+        "metadata": {"version": float(task.spec.version), "data_fingerprint": task.card.fingerprint, "prompt": prompt.name},
+    }
+    head = [
+        f"{task.spec.title}, split {task.card.split}, {len(task.samples)} rows ({task.card.resolution})",
+        f"licence of the data: {task.spec.license}",
+        f"written by medvlm-harness {__version__}; run with --apply_chat_template",
+    ]
+    lines = [f"# {' '.join(h.split())}" for h in head] + [f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in config.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(sample: Sample, files: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": sample.id, "question": sample.question, "answers": targets(sample), "slices": sample.slices}
+    return row | ({"file_names": list(files)} if files else {})
+
+
+def export(task: LoadedTask, prompt: Prompt, out: Path, *, max_new_tokens: int | None = None) -> Path:
+    """Write one task under `out` and return its YAML. `max_new_tokens` None is the task's own.
+
+    Raises DataError for a row that lm-eval would misread, UserError for a prompt or a task that its format cannot hold.
+    """
+    split = task.card.split
+    name = "_".join([task.spec.name, *([split] if split != task.spec.split else []), prompt.name])
+    data = out.resolve() / f"{task.spec.name}-{split}-{task.card.fingerprint[:8]}"
+    text = yaml_text(task, prompt, data, name, max_new_tokens or task.spec.max_new_tokens)
+    for sample in task.samples:
+        if IMAGE in sample.question:
+            raise DataError(f"task '{task.spec.name}', row {sample.id}: the question holds {IMAGE}, lm-eval's own placeholder")
+    (data / "images").mkdir(parents=True, exist_ok=True)
+    written: dict[str, str] = {}
+    rows = []
+    for sample in task.samples:
+        for image in sample.images:
+            if image.sha256 not in written:
+                file = portable(image)
+                written[image.sha256] = f"images/{image.sha256[:24]}{file.suffix}"
+                (data / written[image.sha256]).write_bytes(file.data)
+        rows.append(_row(sample, [written[i.sha256] for i in sample.images]))
+    write_atomic(data / "metadata.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    path = out / f"{name}.yaml"
+    write_atomic(path, text)
+    return path

@@ -1,0 +1,78 @@
+"""Several processes, one run: two gloo ranks on the CPU give the predictions of one process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+from harness.distributed import Rank, shard
+from harness.records import Prediction
+from harness.runs import RunFolder
+from tests.conftest import load
+
+COMMAND = "-m harness run --model tiny --tasks slake --data bundled --limit 120 --prompt question --max-new-tokens 16 --device cpu --json"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def run(runs, launcher=()):
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, *launcher, *COMMAND.split(), "--runs", str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    (card,) = runs.glob("*/*/card.json")
+    return json.loads(done.stdout), RunFolder(card.parent)
+
+
+def test_two_ranks_equal_one_process(tmp_path):
+    document, alone = run(tmp_path / "one")
+    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+                "--dynamo_backend", "no", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port())]  # fmt: skip
+    shared_document, shared = run(tmp_path / "two", launcher)
+    assert shared.predictions() == alone.predictions()
+    assert len(shared.predictions()) == 120
+    assert not list(shared.path.glob("predictions.rank*"))
+    assert [c["value"] for c in shared_document["cells"]] == [c["value"] for c in document["cells"]]
+    assert shared.path.name == alone.path.name
+
+
+def test_shards_are_whole_images_and_balanced(slake):
+    parts = [shard(slake.samples, Rank(i, 3)) for i in range(3)]
+    assert sorted(s.id for p in parts for s in p) == sorted(s.id for s in slake.samples)
+    clusters = [{s.cluster for s in p} for p in parts]
+    assert not (clusters[0] & clusters[1] | clusters[0] & clusters[2] | clusters[1] & clusters[2])
+    assert max(map(len, parts)) - min(map(len, parts)) <= 20
+    assert shard(slake.samples, Rank()) == slake.samples
+
+
+def test_what_a_killed_rank_left_is_gathered_once(tmp_path):
+    folder = RunFolder(tmp_path)
+
+    def row(i):
+        return Prediction(
+            sample_id=str(i), text=f"{i}", reasoning=None, answer=f"{i}", finish="stop", prompt_tokens=1, completion_tokens=1
+        )
+
+    folder.add_predictions([row(0), row(1)])
+    folder.add_predictions([row(1), row(2)], rank=1)
+    folder.gather()
+    folder.gather()
+    assert list(folder.predictions()) == ["0", "1", "2"]
+    assert (tmp_path / "predictions.jsonl").read_text().count("\n") == 3
+
+
+def test_repeated_questions_keep_their_image(slake):
+    from harness.pipeline import repeated
+
+    task = load("slake", limit=5)
+    twice = repeated(task, 2)
+    assert [s.id for s in twice.samples][:3] == [f"{task.samples[0].id}#0", f"{task.samples[0].id}#1", f"{task.samples[1].id}#0"]
+    assert twice.card.rows == 10
+    assert {s.cluster for s in twice.samples} == {s.cluster for s in task.samples}
+    assert twice.card.fingerprint != task.card.fingerprint
+    assert repeated(task, 1) is task
