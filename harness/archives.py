@@ -150,7 +150,7 @@ class Archive:
             raise DataError(f"{where or self.root}: path '{name}' {why}")
         if not self._zipped:
             path = self.root / name
-            if path.exists():
+            if os.path.exists(path):  # Path.exists raises for a name that is too long
                 self._keep_inside(path, name, where)
                 return path, None
         for folder, zipped in self._beside(name):

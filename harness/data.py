@@ -203,8 +203,8 @@ def _place(spec: TaskSpec, spec_path: Path, source: Source, data_dir: Path | Non
 
 _ASKING = {"what", "where", "which", "how", "who", "whose", "whom", "when", "why"}
 _VERBS = {
-    "is", "are", "was", "were", "am", "isn't", "aren't", "do", "does", "did", "doesn't", "has", "have", "had", "can", "could",
-    "will", "would", "should", "may", "might", "must",
+    "is", "are", "was", "were", "am", "do", "does", "did", "has", "have", "had", "can", "could", "will", "would", "should",
+    "may", "might", "must",
 }  # fmt: skip
 
 
@@ -214,7 +214,7 @@ def question_word(question: str) -> str:
     >>> question_word("In which plane is the image?"), question_word("Describe the lesion.")
     ('which', 'other')
     """
-    words: list[str] = re.findall(r"[a-z]+(?:n't)?", question.lower())[:2]
+    words: list[str] = re.findall(r"[a-z]+", question.lower().replace("n't", ""))[:2]
     if words and words[0] in _ASKING | _VERBS:
         return words[0]
     return words[1] if len(words) > 1 and words[1] in _ASKING else "other"

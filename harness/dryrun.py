@@ -36,7 +36,7 @@ def estimate(
     texts = [prompt.render(s.question) for s in task.samples]
     text_tokens = [len(ids) for ids in processor.tokenizer(texts)["input_ids"]]
     longest = max(t + sum(per_image[i.name] for i in s.images) for t, s in zip(text_tokens, task.samples, strict=True))
-    cache = kv_bytes_per_token(config, size)
+    cache = loading.kv_bytes_per_token(config, size)
     rows = min(batch_size or 64, len(task.samples))
     return {
         "task": task.card.task,
@@ -71,13 +71,6 @@ def image_tokens(processor: Any, image: ImageRef) -> int:
         return 0
     patches = sizer(height, width, {})
     return int(patches) // int(getattr(processor.image_processor, "merge_size", 1)) ** 2
-
-
-def kv_bytes_per_token(config: Any, size: int) -> int:
-    """Bytes of keys and values that one token takes over all layers."""
-    text = config.get_text_config()
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * text.num_key_value_heads * head * size)
 
 
 def render(found: Sequence[dict[str, Any]]) -> Any:

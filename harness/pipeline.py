@@ -131,7 +131,9 @@ def run(
         rank.wait()
         folder.gather()
         _judge(task, judges, folder, seconds, report)
-        folder.write_card(card.model_copy(update={"finished": now(), "seconds": seconds}))
+        usage = getattr(model, "usage", None)
+        closing = {"finished": now(), "seconds": seconds, "usage": usage.row() if usage else {}}
+        folder.write_card(card.model_copy(update=closing))
     return folder
 
 
@@ -147,7 +149,8 @@ def _generate(
 ) -> None:
     done = folder.predictions()
     mine = shard(task.samples, rank)
-    todo = [s for s in mine if s.id not in done]
+    # a row that failed is asked again: whatever stood in the way may have passed
+    todo = [s for s in mine if s.id not in done or done[s.id].finish == "error"]
     count, total = len(mine) - len(todo), len(mine)
     report("generate", count, total)
     start = time.perf_counter()

@@ -54,8 +54,8 @@ class ImageRef:
                 raise BadImageError(str(e)) from None
         try:
             return self.path.read_bytes()
-        except OSError as e:
-            raise BadImageError(f"{self.path}: {e.strerror or e}") from None
+        except (OSError, ValueError) as e:  # ValueError: a name that no file can have
+            raise BadImageError(f"{self.path}: {getattr(e, 'strerror', None) or e}") from None
 
     @cached_property
     def sha256(self) -> str:
@@ -231,4 +231,6 @@ class RunCard(Record):
     packages: dict[str, str]
     hardware: str
     finished: str | None = None
+    #: What an API model used: answered, failed, tokens, cost (None where unknown), which model served.
+    usage: dict[str, Any] = {}
     seconds: dict[str, float] = {}

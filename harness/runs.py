@@ -164,7 +164,9 @@ class RunFolder:
         for path in sorted(self.path.glob("predictions.rank*.jsonl")):
             done = self.predictions()
             found = self._records(path, Prediction)
-            append_jsonl(self.path / "predictions.jsonl", [p for i, p in found.items() if i not in done])
+            append_jsonl(
+                self.path / "predictions.jsonl", [p for i, p in found.items() if i not in done or done[i].finish == "error"]
+            )
             path.unlink()
 
     def verdict_path(self, judge: str, version: str) -> Path:

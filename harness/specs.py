@@ -15,8 +15,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
-from pydantic import field_validator as check
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from harness import plugins
 from harness.archives import inside
@@ -34,12 +42,12 @@ def _inside(path: str) -> str:
     return path
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _named(value: Any) -> Any:
     return {x: x for x in value} if isinstance(value, list) and all(isinstance(x, str) for x in value) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 RelativePath = Annotated[str, AfterValidator(_inside)]
@@ -48,6 +56,8 @@ Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_listed, json_
 #: Slice names -> columns; a list names both at once.
 Slices = Annotated[dict[str, str], BeforeValidator(_named, json_schema_input_type=dict[str, str] | list[str])]
 Metric = Literal["exact_match", "choice_accuracy", "token_f1", "bleu", "bertscore"]
+
+M = TypeVar("M", bound=BaseModel)
 
 #: The slices that every row has, derived where the data does not give them (see harness/data.py).
 DERIVED = ("form", "question_word")
@@ -144,7 +154,7 @@ class TaskSpec(Strict):
     hub: Hub | None = None
     local: Local | None = None
     bundled: Bundled | None = None
-    split: str = "test"
+    split: Annotated[str, Field(validate_default=True)] = "test"
     """The split that is evaluated."""
     where: dict[str, str] = {}
     """Keep only rows whose slice has this value."""
@@ -162,7 +172,7 @@ class TaskSpec(Strict):
     aggregate: Literal["cv_bench"] | None = None
     """The benchmark's own formula over its slices."""
 
-    @check("split")
+    @field_validator("split")
     @classmethod
     def _split_exists(cls, split: str, info: ValidationInfo) -> str:
         sources = [info.data.get(k) for k in ("local", "hub", "bundled")]
@@ -173,7 +183,7 @@ class TaskSpec(Strict):
                 raise ValueError(f"split '{split}' is not among splits; {did_you_mean(split, known)}")
         return split
 
-    @check("prompts")
+    @field_validator("prompts")
     @classmethod
     def _one_question(cls, prompts: dict[str, str]) -> dict[str, str]:
         for name, template in prompts.items():
@@ -181,7 +191,7 @@ class TaskSpec(Strict):
                 raise ValueError(f"prompt '{name}' needs exactly one {{question}}")
         return prompts
 
-    @check("prompt")
+    @field_validator("prompt")
     @classmethod
     def _prompt_exists(cls, prompt: str, info: ValidationInfo) -> str:
         known = {**PROMPTS, **info.data.get("prompts", {})}
@@ -280,9 +290,6 @@ def _tree(text: str, path: Path) -> Any:
     return tree
 
 
-M = TypeVar("M", bound=BaseModel)
-
-
 def _validated(model: type[M], tree: Any, path: Path) -> M:
     try:
         return model.model_validate(_plain(tree, path))
@@ -336,7 +343,6 @@ def read(path: Path) -> TaskSpec:
 
 
 def read_group(path: Path) -> Group:
-    """The group in a YAML file."""
     return _validated(Group, _tree(_text(path), path), path)
 
 

@@ -1,86 +1,58 @@
-"""The real rows: official counts, the pitfalls of each archive, and bad rows refused before anything is generated."""
+"""Loading: which source is used and said, zips and links, bad rows refused before anything is generated."""
 
 import hashlib
 import io
 import json
-import random
-from collections import Counter
+import multiprocessing
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from harness import data, specs
+from harness.archives import Archive
 from harness.errors import DataError, UserError
 from harness.records import BadImageError, ImageRef
-from tasks import grounding
 from tests.conftest import load
 
 
-def counts(task, key):
-    return dict(Counter(s.slices[key] for s in task.samples))
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    """No hub cache of this machine's, and no data folder of its user's."""
+    import huggingface_hub.constants
 
-
-def test_slake_counts(slake):
-    assert len(slake.samples) == 1061
-    assert slake.card.images == 96
-    assert counts(slake, "answer_type") == {"OPEN": 645, "CLOSED": 416}
-    assert counts(slake, "modality") == {"CT": 472, "X-Ray": 361, "MRI": 228}
-    assert (slake.card.source, slake.card.resolution) == ("bundled", "bundled-224px")
-
-
-def test_slake_train_drops_the_empty_answer_and_says_so():
-    train = load("slake", split="train")
-    assert len(train.samples) == 4918
-    assert train.card.dropped == {"1622": "empty answer in the official file"}
-    assert any("1622" in n for n in train.notes)
-
-
-def test_slake_splits_share_no_image():
-    clusters = [{s.cluster for s in load("slake", split=split).samples} for split in ("train", "validation", "test")]
-    assert [len(c) for c in clusters] == [450, 96, 96]
-    assert len(set.union(*clusters)) == 642
-
-
-def test_grounded_is_the_papers_own_counts():
-    """716/150 rows; X-ray 432, MRI 162, CT 122 and 97, 32, 21: Silvar-Med's numbers."""
-    train, test = load("slake_grounded", split="train"), load("slake_grounded")
-    assert counts(train, "modality") == {"X-Ray": 432, "MRI": 162, "CT": 122}
-    assert counts(test, "modality") == {"X-Ray": 97, "MRI": 32, "CT": 21}
-    assert all(s.reference.reasoning for s in train.samples + test.samples)
-    assert {s.id for s in test.samples} < {s.id for s in load("slake").samples}
-
-
-def test_vqa_rad_counts():
-    test = load("vqa_rad")
-    assert len(test.samples) == 451
-    assert counts(test, "answer_type") == {"CLOSED": 272, "OPEN": 179}  # "CLOSED " with a blank counts as CLOSED
-    assert counts(test, "form") == {"yes/no": 251, "other": 200}
-    assert len(load("vqa_rad", split="train").samples) == 1797
-    assert all(isinstance(a, str) for s in test.samples for a in s.reference.answers)
-
-
-def test_bundled_images_are_small(slake):
-    for s in random.Random(0).sample(slake.samples, 20):
-        assert max(s.images[0].open().size) <= 224
-
-
-@pytest.mark.parametrize("name", ["slake", "slake_grounded", "vqa_rad"])
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_bundled_rows_are_the_official_ones(archives, name, split):
-    """Same ids, questions, references and slices, in the same order; only the pixels are smaller."""
-    ((spec, path),) = specs.find(name)
-    official = data.load(spec, path, source="local", data_dir=archives, split=split, on_bad_row="skip")
-    bundled = load(name, split=split)
-    keys = [(s.id, s.question, s.reference, s.slices, s.images[0].name) for s in official.samples]
-    assert keys == [(s.id, s.question, s.reference, s.slices, s.images[0].name) for s in bundled.samples]
-    assert official.card.fingerprint != bundled.card.fingerprint
-    assert official.card.resolution == "original"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.delenv("HARNESS_DATA_DIR", raising=False)
 
 
 def test_auto_says_when_it_uses_small_images(archives):
     ((spec, path),) = specs.find("slake")
-    assert any("bundled-224px" in n for n in data.load(spec, path, source="auto", limit=2).notes)
-    assert data.load(spec, path, source="auto", data_dir=archives, limit=2).card.source == "local"
+    task = data.load(spec, path, source="auto", limit=2)
+    assert (task.card.source, task.card.resolution) == ("bundled", "bundled-224px")
+    assert "no full-resolution data, using the package's bundled-224px images" in task.notes[0]
+    assert "HF_HUB_OFFLINE" in task.notes[0]
+    local = data.load(spec, path, source="auto", data_dir=archives, limit=2)
+    assert (local.card.source, local.card.resolution, local.notes) == ("local", "original", ())
+
+
+def test_what_a_task_does_not_have_is_said():
+    ((spec, path),) = specs.find("path_vqa")
+    with pytest.raises(UserError, match="no bundled data for split 'test'") as e:
+        data.load(spec, path, source="bundled")
+    assert e.value.hint == "--data local or hub"
+    with pytest.raises(DataError, match=r"no data \(hub dataset flaviagiammarino/path-vqa: not in the cache"):
+        data.load(spec, path, source="auto")
+    with pytest.raises(UserError, match="--data local needs a folder"):
+        data.load(spec, path, source="local")
+    with pytest.raises(UserError, match="--data lokal: unknown") as e:
+        data.parse_source("lokal")
+    assert e.value.hint == "one of auto, hub, local, bundled"
 
 
 def test_limit_changes_the_fingerprint(slake):
@@ -88,21 +60,6 @@ def test_limit_changes_the_fingerprint(slake):
     assert len(some.samples) == 10
     assert some.card.fingerprint != slake.card.fingerprint
     assert some.card.fingerprint == load("slake", limit=10).card.fingerprint
-
-
-def test_grounding_names_findings_and_sides():
-    row = {"modality": "X-Ray", "location": "Lung", "answer": "Yes"}
-    boxes = [{"Pneumonia": [10, 10, 20, 20]}, {"Right Lung": [0, 0, 50, 100]}]
-    text = grounding.reasoning(row, boxes, 100, 100)
-    assert text == (
-        "This is an x-ray of the lung. It shows pneumonia in the upper left quadrant, on the patient's right side. "
-        "So the answer is yes."
-    )
-    assert "No lesion is marked." in grounding.reasoning(row, boxes[1:], 100, 100)
-    abdomen = grounding.reasoning(
-        {"modality": "CT", "location": "Abdomen", "answer": "No"}, [{"Liver Cancer": [60, 60, 10, 10]}], 100, 100
-    )
-    assert abdomen == "This is a CT of the abdomen. It shows liver cancer in the lower right quadrant. So the answer is no."
 
 
 # -- an archive of our own, to break ------------------------------------------------------------------------------
@@ -200,3 +157,429 @@ def test_bomb_is_refused():
 
 def test_image_hash_is_of_the_bytes():
     assert ImageRef("x", data=b"abc").sha256 == hashlib.sha256(b"abc").hexdigest()
+
+
+# -- zips, names and links ---------------------------------------------------------------------------------------------
+
+
+def pack(zipped: Path, folder: Path, top: str = "") -> None:
+    """Zip what lies in a folder and remove the folder."""
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as z:
+        for p in sorted(folder.rglob("*")):
+            if p.is_file():
+                z.write(p, top + p.relative_to(folder).as_posix())
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("top", ["", "imgs/", "pictures/"])
+def test_images_in_a_zip_are_the_same_rows(archive, top):
+    unpacked = load_local(archive)
+    pack(archive / "slake" / "imgs.zip", archive / "slake" / "imgs", top)
+    zipped = load_local(archive)
+    assert zipped.card == unpacked.card
+    assert zipped.samples[0].images[0].open().size == (60, 60)
+
+
+@pytest.mark.parametrize("top", ["", "slake/", "Slake1.0/"])
+def test_a_whole_archive_in_a_zip(archive, top):
+    unpacked = load_local(archive)
+    pack(archive / "slake.zip", archive / "slake", top)
+    assert load_local(archive).card == unpacked.card
+
+
+def test_zips_within_the_archive_are_found_by_pattern(tmp_path):
+    (tmp_path / "a" / "rows").mkdir(parents=True)
+    (tmp_path / "a" / "rows" / "one.txt").write_text("one")
+    pack(tmp_path / "a" / "rows.zip", tmp_path / "a" / "rows")
+    found = Archive(tmp_path)
+    assert found.glob("**/*.txt") == ["a/one.txt"]
+    assert found.glob("a/*.txt") == ["a/one.txt"]
+    assert found.glob("a/rows/one.txt") == ["a/rows/one.txt"]
+    assert found.text("a/rows/one.txt") == "one"
+    assert found.glob("b/*.txt") == found.glob("*.txt") == []
+
+
+def _hash(image: ImageRef) -> str:
+    return hashlib.sha256(image.content).hexdigest()
+
+
+def test_a_forked_process_reads_the_zip_for_itself(tmp_path):
+    """The open file's offset is shared after a fork: two readers of one handle would read each other's bytes."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as z:
+        for i in range(60):
+            z.writestr(f"{i}.bin", bytes([i]) * 20_000)
+    images = [Archive(tmp_path / "x.zip").image(f"{i}.bin") for i in range(60)]
+    here = [_hash(i) for i in images]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(_hash, images * 4) == here * 4
+
+
+def test_damaged_and_missing_in_a_zip(archive):
+    pack(archive / "slake" / "imgs.zip", archive / "slake" / "imgs")
+    whole = (archive / "slake" / "imgs.zip").read_bytes()
+    at = whole.index(b"xmlab1/source.jpg") + 200
+    (archive / "slake" / "imgs.zip").write_bytes(whole[:at] + b"\0\0\0\0" + whole[at + 4 :])
+    with pytest.raises(DataError, match=r"row 2: image .*imgs\.zip: xmlab1/source\.jpg: cannot be unpacked"):
+        load_local(archive)
+    (archive / "slake" / "imgs.zip").write_bytes(b"PK no zip")
+    with pytest.raises(DataError, match=r"imgs\.zip: cannot be read as a zip"):
+        load_local(archive)
+
+
+@pytest.mark.parametrize("name", ["../../secret.jpg", "a/../../x.jpg", "a\\b.jpg"])
+def test_names_that_leave_the_archive_are_refused_with_their_row(archive, name):
+    edit(archive, lambda rows: rows[1].update(img_name=name))
+    with pytest.raises(DataError, match=r"slake/test\.json: row 1: path '.*' (leaves|holds)"):
+        load_local(archive, on_bad_row="skip")
+
+
+def test_links_that_leave_the_archive_are_refused(archive, tmp_path):
+    secret = tmp_path / "secret.jpg"
+    Image.new("RGB", (9, 9)).save(secret)
+    image = archive / "slake/imgs/xmlab1/source.jpg"
+    image.unlink()
+    image.symlink_to(secret)
+    with pytest.raises(DataError, match=r"test\.json: row 2: path 'imgs/xmlab1/source.jpg' is a link that leads out"):
+        load_local(archive)
+    image.unlink()
+    image.symlink_to("../xmlab0/source.jpg")  # within the archive a link is a file like any other
+    assert len(load_local(archive).samples) == 3
+
+
+def test_a_snapshots_links_into_its_own_blobs_are_read(tmp_path):
+    snapshot, blobs = tmp_path / "snapshots" / "abc", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "1f").write_text("[]")
+    (snapshot / "rows.json").symlink_to("../../blobs/1f")
+    assert Archive(snapshot, trusted=[blobs]).text("rows.json") == "[]"
+    with pytest.raises(DataError, match="leads out"):
+        Archive(snapshot).text("rows.json")
+
+
+# -- tables: a task of one's own without Python --------------------------------------------------------------------------
+
+MINE = """\
+name: mine
+title: Mine
+license: CC0-1.0
+local:
+  splits: {{test: "{file}"}}
+  images: imgs
+  columns: {columns}
+  {more}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder with four images, and a function that writes a table and its YAML there and loads it."""
+    folder = tmp_path / "own"
+    (folder / "imgs").mkdir(parents=True)
+    for i in range(4):
+        Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(folder / "imgs" / f"{i}.png")
+    monkeypatch.chdir(folder)
+
+    def load(rows, columns, file="rows.jsonl", more="", **options):
+        write_table(folder / file, rows)
+        (folder / "mine.yaml").write_text(MINE.format(file=file, columns=columns, more=more))
+        ((spec, path),) = specs.find("mine.yaml")
+        return data.load(spec, path, **options)
+
+    return load
+
+
+def write_table(path, rows):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        import csv
+
+        with open(path, "w", newline="") as f:
+            writer = csv.DictWriter(f, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+ROWS = [
+    {"key": 10, "img": "0.png", "question": "Is it large?", "answer": "yes", "organ": "lung"},
+    {"key": 11, "img": "1.png", "question": "How many, in all?", "answer": 3, "organ": "lung"},
+    {"key": 12, "img": "1.png", "question": 'Which "part"?', "answer": "left lobe", "organ": ""},
+]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_one_table_in_every_format(own, kind):
+    rows = [{**r, "answer": str(r["answer"])} for r in ROWS] if kind == "parquet" else ROWS
+    task = own(rows, "{id: key, image: img, slices: {where: organ}}", file=f"rows.{kind}")
+    assert [s.id for s in task.samples] == ["10", "11", "12"]
+    assert [s.reference.answers for s in task.samples] == [("yes",), ("3",), ("left lobe",)]
+    assert [s.images[0].name for s in task.samples] == ["imgs/0.png", "imgs/1.png", "imgs/1.png"]
+    assert task.samples[1].cluster == task.samples[2].cluster
+    assert [s.slices for s in task.samples] == [
+        {"form": "yes/no", "question_word": "is", "where": "lung"},
+        {"form": "open", "question_word": "how", "where": "lung"},
+        {"form": "open", "question_word": "which"},
+    ]
+    assert task.spec.slices == ["where", "form", "question_word"]
+
+
+def test_formats_give_one_fingerprint(own):
+    prints = set()
+    for kind in ("jsonl", "json", "csv", "tsv", "parquet"):
+        rows = [{**r, "answer": str(r["answer"])} for r in ROWS] if kind == "parquet" else ROWS
+        prints.add(own(rows, "{id: key, image: img}", file=f"rows.{kind}").card.fingerprint)
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "answers"),
+    [
+        (7, ("7",)),
+        (2.0, ("2",)),
+        (0.5, ("0.5",)),
+        (True, ("true",)),
+        ([" left ", "right", ""], ("left", "right")),
+        ('["left", "right"]', ("left", "right")),
+        ("[1, 2, 3, 4]", ("[1, 2, 3, 4]",)),
+        ("left|right", ("left", "right")),
+    ],
+)
+def test_answers_come_in_many_shapes(own, answer, answers):
+    task = own([{"question": "Side?", "answer": answer}], "{}", more="separator: '|'")
+    assert task.samples[0].reference.answers == answers
+    assert task.samples[0].id == "0"
+
+
+@pytest.mark.parametrize("empty", ["", "  ", None, [], float("nan")])
+def test_an_empty_answer_is_a_bad_row(own, empty):
+    rows = [{"question": "Side?", "answer": "left"}, {"question": "Side?", "answer": empty}]
+    with pytest.raises(DataError, match="row 1: no reference answer"):
+        own(rows, "{}")
+    assert own(rows, "{}", on_bad_row="skip").card.dropped == {"1": "no reference answer"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "as_", "right"),
+    [
+        ("(C)", "auto", "C"),
+        ("C", "auto", "C"),
+        ("c.", "auto", "C"),
+        ("bladder", "auto", "B"),
+        ("Bladder", "auto", "B"),
+        (1, "auto", "B"),
+        ("1", "index", "B"),
+        (1, "number", "A"),
+        ("liver", "words", "A"),
+    ],
+)
+def test_choices(own, answer, as_, right):
+    row = {"question": "Which organ?", "answer": answer, "options": ["liver", "bladder", "colon"]}
+    task = own([row], f"{{choices: options, answer_as: {as_}}}")
+    (sample,) = task.samples
+    assert sample.question == "Which organ?\n(A) liver\n(B) bladder\n(C) colon"
+    assert (sample.reference.answers, sample.reference.choices) == ((f"({right})",), ("liver", "bladder", "colon"))
+    assert sample.slices["form"] == "choice"
+
+
+def test_choices_in_cells_columns_and_questions(own):
+    row = {"question": "Which?\nA. 3\nB. 2", "answer": "B", "options": "3|2", "A": "3", "B": "2"}
+    for columns, file in [("{choices: options}", "rows.csv"), ("{choices: [A, B]}", "rows.jsonl")]:
+        (sample,) = own([row], columns, file=file, more="separator: '|'").samples
+        assert sample.question == row["question"]  # its choices are there already
+        assert sample.reference.choices == ("3", "2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": "1"}, r"rows\.jsonl: row 1: column 'answer': '1' can be read as words: \(C\), index: \(B\); set answer_as"),
+        ({"answer": "spleen"}, "'spleen' names none of the choices 3, 2, 1"),
+        ({"answer": "F"}, "'F' names none"),
+        ({"options": "3"}, "1 choices, expected 2 to 26"),
+        ({"options": [{"a": 1}]}, "column 'options': expected text, found dict"),
+        ({"img": {"data": 1}}, "column 'img': expected an image's bytes and path, found data"),
+        ({"img": "9.png"}, r"row 1: image .*imgs/9\.png: No such file"),
+        ({"question": " "}, "row 1: empty question"),
+    ],
+)
+def test_a_bad_cell_is_a_bad_row(own, change, message):
+    good = {"question": "How many?", "answer": "(B)", "options": ["3", "2", "1"], "img": "0.png"}
+    columns = "{choices: options, image: img}"
+    with pytest.raises(DataError, match=message):
+        own([good, good | change], columns)
+    task = own([good, good | change], columns, on_bad_row="skip")
+    assert (len(task.samples), list(task.card.dropped)) == (1, ["1"])
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("columns", ["{answer: answr}", "{image: imgg}", "{id: kee}", "{reasoning: organn}", "{slices: [ogran]}"])
+def test_a_column_that_is_not_there(own, kind, columns):
+    rows = [{**r, "answer": str(r["answer"])} for r in ROWS]
+    with pytest.raises(DataError, match=rf"rows\.{kind}: .*no .*column '\w+'|rows\.{kind}: no row has a column"):
+        own(rows, columns, file=f"rows.{kind}")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("rows.jsonl", '{"question": "a", "answer": "b"}\n{"question"\n', r"rows\.jsonl: line 2: not JSON"),
+        ("rows.jsonl", "[1]\n", r"rows\.jsonl: line 1: expected an object"),
+        ("rows.json", "{}", r"rows\.json: expected a list of rows"),
+        ("rows.json", "[1]", r"rows\.json: row 0: expected an object"),
+        ("rows.csv", "question,answer\na,b,c\n", r"rows\.csv: row 0 \(line 2\): 3 cells under 2 columns"),
+        ("rows.csv", "question,answer\na\n", r"rows\.csv: row 0 \(line 2\): 1 cells under 2 columns"),
+        ("rows.csv", 'question,answer\n"a,b\n', r"rows\.csv: line \d: not CSV"),
+        ("rows.csv", "question,answer,answer\na,b,c\n", r"rows\.csv: two columns of one name: answer"),
+        ("rows.parquet", "PAR1", r"rows\.parquet: cannot be read as parquet"),
+        ("rows.pkl", "x", r"rows\.pkl: not a kind of file that can be read"),
+        ("rows.csv", "question,answer\n", "no rows"),
+    ],
+)
+def test_a_broken_table(own, file, text, message):
+    Path(file).write_text(text)
+    Path("mine.yaml").write_text(MINE.format(file=file, columns="{}", more=""))
+    ((spec, path),) = specs.find("mine.yaml")
+    with pytest.raises(DataError, match=message):
+        data.load(spec, path)
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "/etc/passwd", "C:\\x.jpg", "a\\b.jpg", "http://example.org/a.jpg"])
+def test_a_path_that_leaves_the_folder_is_refused_with_its_row(own, name):
+    rows = [{"question": "a", "answer": "b", "img": "0.png"}, {"question": "a", "answer": "b", "img": name}]
+    with pytest.raises(DataError, match=r"rows\.jsonl: row 1: path '.*' (leaves|is not|is an address|holds)"):
+        own(rows, "{image: img}", on_bad_row="skip")
+
+
+def test_images_as_lists_columns_bytes_and_patterns(own):
+    raw = Path("imgs/0.png").read_bytes()
+    row = {"question": "Same?", "answer": "no"}
+    (two,) = own([row | {"img": ["0.png", "1.png"]}], "{image: img}").samples
+    assert [i.name for i in two.images] == ["imgs/0.png", "imgs/1.png"]
+    (both,) = own([row | {"a": "0.png", "b": "2.png"}], "{image: [a, b]}").samples
+    assert [i.name for i in both.images] == ["imgs/0.png", "imgs/2.png"]
+    (split,) = own([row | {"img": "0.png;1.png"}], "{image: img}", file="r.csv", more="separator: ;").samples
+    assert len(split.images) == 2
+    held = own([row | {"img": raw}, row | {"img": raw}], "{image: img}", file="r.parquet")
+    assert held.samples[0].images[0] is held.samples[1].images[0]
+    assert held.card.images == 1
+    struct = {"bytes": raw, "path": "x/a.png"}
+    named = own([row | {"img": struct}, row | {"img": struct | {"bytes": raw + b"."}}], "{image: img}", file="r.parquet")
+    assert named.samples[0].images[0].name == "a.png"
+    assert len({s.images[0].name for s in named.samples}) == 2  # another picture of that name keeps its own
+    by_path = own([row | {"img": {"bytes": None, "path": "3.png"}}], "{image: img}", file="r.parquet")
+    assert by_path.samples[0].images[0].name == "imgs/3.png"
+    Path("mine.yaml").write_text(MINE.format(file="r.jsonl", columns="{image: img}", more="").replace("imgs", '"imgs/{}.png"'))
+    write_table(Path("r.jsonl"), [row | {"img": "2"}])
+    ((spec, path),) = specs.find("mine.yaml")
+    assert data.load(spec, path).samples[0].images[0].name == "imgs/2.png"
+
+
+def test_one_file_for_all_splits(own):
+    rows = [{"question": f"Question {i}?", "answer": "yes", "part": "test" if i % 3 else "train"} for i in range(9)]
+    assert [s.id for s in own(rows, "{split: part}").samples] == ["1", "2", "4", "5", "7", "8"]
+
+
+def test_own_data_lies_beside_the_yaml_or_under_data_dir(own, tmp_path):
+    task = own(ROWS, "{id: key, image: img}")
+    assert (task.card.source, task.notes) == ("local", ())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    beside = own(ROWS, "{id: key, image: img}", data_dir=elsewhere)
+    assert "read from beside its YAML" in beside.notes[0]
+    shutil.copytree("imgs", elsewhere / "imgs")
+    write_table(elsewhere / "rows.jsonl", ROWS[:1])
+    assert len(own(ROWS, "{id: key, image: img}", data_dir=elsewhere).samples) == 1
+
+
+def test_a_yaml_may_not_reach_out_of_its_folder(own, tmp_path):
+    own(ROWS, "{id: key, image: img}")
+    shutil.move("imgs", tmp_path / "outside")
+    Path("imgs").symlink_to(tmp_path / "outside")
+    with pytest.raises(DataError, match=r"rows\.jsonl: row 0: path 'imgs/0.png' is a link that leads out"):
+        own(ROWS, "{id: key, image: img}")
+    os.rename("rows.jsonl", tmp_path / "outside" / "rows.jsonl")
+    Path("mine.yaml").write_text(
+        MINE.format(file="rows.jsonl", columns="{image: img}", more="").replace("local:", "local:\n  folder: imgs")
+    )
+    ((spec, path),) = specs.find("mine.yaml")
+    with pytest.raises(DataError, match="leads out of"):
+        data.load(spec, path)
+
+
+def test_where_with_a_name_that_is_not_there(own):
+    for where, hint in [("{organ: lungs}", "did you mean 'lung'?"), ("{ogran: lung}", "did you mean 'organ'?")]:
+        write_table(Path("rows.jsonl"), ROWS)
+        Path("mine.yaml").write_text(
+            MINE.format(file="rows.jsonl", columns="{id: key, slices: [organ]}", more="") + f"where: {where}\n"
+        )
+        ((spec, path),) = specs.find("mine.yaml")
+        with pytest.raises(DataError, match="where: no row has") as e:
+            data.load(spec, path)
+        assert e.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("question", "word"),
+    [
+        ("What is shown?", "what"),
+        ("In which plane is it?", "which"),
+        ("with what modality is this taken?", "what"),
+        ("Isn't it large?", "is"),
+        ("Describe it.", "other"),
+        ("The mri shows what organ?", "other"),
+        ("", "other"),
+    ],
+)
+def test_question_word(question, word):
+    assert data.question_word(question) == word
+
+
+CELLS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["0.png", "(B)", "yes", '["a"]']),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["bytes", "path", "x"]), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = ("id", "image", "question", "answer", "choices", "reasoning", "organ")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=st.lists(st.dictionaries(st.sampled_from(KEYS), CELLS), min_size=1, max_size=4), named=st.sets(st.sampled_from(KEYS)))
+def test_any_json_table_loads_or_says_why(tmp_path_factory, rows, named):
+    """Whatever the cells hold, the rows load, are bad by id, or a UserError names the place; never a traceback."""
+    folder = tmp_path_factory.getbasetemp() / "any"
+    folder.mkdir(exist_ok=True)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    columns = {k: k for k in named - {"organ"}} | ({"slices": ["organ"]} if "organ" in named else {})
+    origin = {"splits": {"test": "rows.jsonl"}, "columns": columns}
+    spec = specs.TaskSpec.model_validate({"name": "mine", "title": "x", "license": "x", "local": origin})
+    said = ""
+    try:
+        found = data.read(spec, folder / "mine.yaml")
+    except UserError as e:
+        said = str(e)
+    if said:
+        assert re.search(r"rows\.jsonl|no rows", said)
+    else:
+        assert len(found.samples) <= len(rows)
+        json.dumps([s.row() for s in found.samples if s.id not in found.bad], ensure_ascii=False).encode()
+
+
+def test_the_example_in_the_docs_is_a_whole_task(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text().split("```yaml\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    Path("my_task.yaml").write_text(text)
+    Path("imgs").mkdir()
+    Image.new("RGB", (9, 9)).save("imgs/a.png")
+    Path("rows.csv").write_text("id,file,question,answer,modality\nx1,a.png,What is it?,a liver,CT\n")
+    ((spec, path),) = specs.find("my_task.yaml")
+    (sample,) = data.load(spec, path).samples
+    assert (sample.id, sample.slices) == ("x1", {"form": "open", "question_word": "what", "modality": "CT"})
+    assert spec.slices == ["modality", "form", "question_word"]

@@ -64,6 +64,7 @@ def run(
     """
     from harness import distributed
     from harness.cli import ui
+    from harness.models.lm_eval_bridge import load_tasks as load_foreign
     from harness.models.lm_eval_bridge import split_tasks
     from harness.pipeline import make_judges, repeated
     from harness.records import GenerationArgs
@@ -74,7 +75,8 @@ def run(
     ui.set_quiet(quiet or not rank.main)
     rows = rows_a_batch(batch_size)
     judges = make_judges(judge)
-    own, foreign = split_tasks(tasks)
+    own, names = split_tasks(tasks)
+    foreign = load_foreign(names) if names else {}  # a wrong name fails before weights are loaded
     loaded = load_tasks(own, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=on_bad_row) if own else []
     asked = [
         (
@@ -103,6 +105,9 @@ def run(
         ]
         if foreign and rank.main:
             folders += run_foreign(backend, foreign, runs, limit=limit, seed=seed, fresh=fresh)
+    if usage := getattr(backend, "usage", None):
+        cost = "unknown" if usage.cost is None else f"${usage.cost:.4f}"
+        ui.note(f"{usage.answered} answered, {usage.failed} failed, cost {cost}, served by {dict(usage.served)}")
     if rank.main:
         show([f.path for f in folders], as_json=json, judges=None if foreign else [j.name for j in judges])
 
@@ -177,9 +182,10 @@ def load_model(
             ui.note(sent)
         from harness.models.litellm_model import LitellmModel
 
-        api = LitellmModel(
-            name, api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, batch_size=batch_size or 32
-        )
+        with ui.err.status(f"reaching {name}"), importing():
+            api = LitellmModel(
+                name, api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, batch_size=batch_size or 32
+            )
         for line in api.notes:
             ui.note(line)
         return api
@@ -214,7 +220,7 @@ def run_task(
     )
 
 
-def run_foreign(model: Model, names: list[str], runs: Path, *, limit: int | None, seed: int, fresh: bool) -> list[RunFolder]:
+def run_foreign(model: Model, tasks: dict[str, Any], runs: Path, *, limit: int | None, seed: int, fresh: bool) -> list[RunFolder]:
     """lm-eval's own text tasks on the same checkpoint."""
     from harness.cli import ui
     from harness.models.lm_eval_bridge import run_lm_eval
@@ -222,7 +228,7 @@ def run_foreign(model: Model, names: list[str], runs: Path, *, limit: int | None
 
     if not isinstance(model, TransformersModel):
         raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
-    return run_lm_eval(names, model, runs, limit=limit, seed=seed, fresh=fresh, report=lambda n: ui.say(f"lm-eval: {n}"))
+    return run_lm_eval(tasks, model, runs, limit=limit, seed=seed, fresh=fresh, report=lambda n: ui.say(f"lm-eval: {n}"))
 
 
 def show(folders: list[Path], *, as_json: bool, judges: list[str] | None = None) -> None:

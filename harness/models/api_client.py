@@ -28,6 +28,8 @@ _KEY_SHAPES = re.compile(
     r"\b(?:sk|pk|rk|gsk|hf|xai|ghp|gho|AIza|ya29|AKIA|Bearer)[-_. ][A-Za-z0-9._\-]{6,}|\bAIza[\w\-]{20,}|\bAKIA[A-Z0-9]{12,}"
     r"|(?<=[?&]key=)[^&\s\"']+"
 )
+#: What LiteLLM puts before a vendor's own words.
+_WRAPPING = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Timeout): )*(?:\w+Exception - )?(?:Error code: \d+ - )?")
 _DATA_URL = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
 
 
@@ -164,8 +166,10 @@ class Client:
         headers = getattr(e, "litellm_response_headers", None)
         if isinstance(e, (TimeoutError, self.litellm.exceptions.Timeout)):
             return _Failure(f"no reply within {seconds:.0f} s", True, False, None, False)
-        text = redact(f"{status or ''} {e}".replace("litellm.", ""), [self._key] if self._key and len(self._key) >= 8 else [])
         status = status if isinstance(status, int) else 0
+        # a lost connection is a 500 to LiteLLM, but no server said so
+        said = f"{status} " if status and (headers is not None or status < 500) else ""
+        text = redact(said + _WRAPPING.sub("", str(e)), [self._key] if self._key and len(self._key) >= 8 else [])
         # an account without credit also says 429, and waiting does not help
         broke = "insufficient_quota" in text
         unsupported = isinstance(e, self.litellm.exceptions.UnsupportedParamsError)

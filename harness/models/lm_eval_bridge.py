@@ -21,7 +21,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,7 @@ def load_tasks(names: Sequence[str], *, include_path: Path | None = None) -> dic
 
 
 def run_lm_eval(
-    names: Sequence[str],
+    tasks: Sequence[str] | Mapping[str, Any],
     model: TransformersModel,
     runs: Path,
     *,
@@ -92,15 +92,17 @@ def run_lm_eval(
 ) -> list[RunFolder]:
     """Run lm-eval's tasks on a loaded checkpoint and write one run folder for each leaf task.
 
-    A task that an earlier call has finished with the same weights, data and settings is not run again; a killed one starts
-    over, for lm-eval gives all of a task's answers at once. `limit` takes each task's first rows; `num_fewshot` None is the
-    task's own. `report` is called with each task's name before it runs, and `progress` lets lm-eval draw its bars on stderr.
+    `tasks` are names, or what `load_tasks` made of them: so a wrong name can fail before weights are loaded. A task that an
+    earlier call has finished with the same weights, data and settings is not run again; a killed one starts over, for lm-eval
+    gives all of a task's answers at once. `limit` takes each task's first rows; `num_fewshot` None is the task's own. `report`
+    is called with each task's name before it runs, and `progress` lets lm-eval draw its bars on stderr. Raises UserError for
+    a task without a metric that is right or wrong row by row.
     """
     with _silence(not progress):
-        tasks = load_tasks(names, include_path=include_path)
+        loaded = tasks if isinstance(tasks, Mapping) else load_tasks(tasks, include_path=include_path)
         lm = _wrap(model, batch_size)
     folders = []
-    for name, task in tasks.items():
+    for name, task in loaded.items():
         report(name)
         if num_fewshot is None:
             task.set_config(key="num_fewshot", value=task.get_config("num_fewshot") or 0)

@@ -169,6 +169,13 @@ def pick_attention(attention: str, device: str, dtype: torch.dtype) -> tuple[str
     return attention, "asked for"
 
 
+def kv_bytes_per_token(config: Any, size: int) -> int:
+    """Bytes of keys and values that one token takes over all layers."""
+    text = config.get_text_config()
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * text.num_key_value_heads * head * size)
+
+
 def load_processor(ckpt: Checkpoint) -> Any:
     """The processor, padding on the left (right padding misplaces image markers in a batch)."""
     from transformers import AutoProcessor

@@ -23,7 +23,9 @@ SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGen
 T = TypeVar("T")
 R = TypeVar("R")
 
-DEFAULT_ROWS = {"cpu": 64, "cuda": 256}
+#: `--batch-size auto`: at most this many questions a batch, and no more than their keys and values fit in this many MB.
+MOST_ROWS = {"cpu": 64, "cuda": 256}
+MOST_CACHE_MB = {"cpu": 32, "cuda": 16_000}
 PACK_IMAGES = 16
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}question\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -86,7 +88,9 @@ class TransformersModel:
         attention, reason = loading.pick_attention(attention, where, kind)
         self.model = loading.load_weights(checkpoint, kind, where, attention=attention)
         self._card = loading.model_card(checkpoint, self.model, reason)
-        self.batch_size = batch_size or DEFAULT_ROWS[where.split(":")[0]]
+        self._kind = where.split(":")[0]
+        self._fixed_rows = batch_size
+        self._token_mb = loading.kv_bytes_per_token(self.model.config, self.model.dtype.itemsize) / 1e6
         self.why_plain = "asked for" if share_prefix == "off" else self._why_plain()
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
         self._image_token = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
@@ -104,6 +108,12 @@ class TransformersModel:
             yield from self._shared(pictured, prompt, args)
             samples = [s for s in samples if not s.images]
         yield from self._plain(samples, prompt, args)
+
+    def rows_a_batch(self, tokens: int) -> int:
+        """Questions a batch, where each takes at most about `tokens` tokens in all."""
+        if self._fixed_rows:
+            return self._fixed_rows
+        return max(8, min(MOST_ROWS[self._kind], int(MOST_CACHE_MB[self._kind] / (tokens * self._token_mb))))
 
     def _why_plain(self) -> str | None:
         """None when prefixes can be shared, else the reason."""
@@ -132,8 +142,7 @@ class TransformersModel:
 
     def _plain(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         ordered = sorted(samples, key=lambda s: len(s.question), reverse=True)
-        for start in range(0, len(ordered), self.batch_size):
-            batch = ordered[start : start + self.batch_size]
+        for batch in evenly(ordered, self._fixed_rows or 32):
             for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
                 yield done
 
@@ -225,7 +234,8 @@ class TransformersModel:
                     asked = [row for row, _ in batch]
                     return engine.complete(self.model, shared, asked, args, pad=tokenizer.pad_token_id, end=self.end)
 
-                for batch in evenly(rows, self.batch_size):
+                longest = shared.mask.shape[1] + max(len(t) for g in pack for t in ids[g]) + min(args.max_new_tokens, 128)
+                for batch in evenly(rows, self.rows_a_batch(longest)):
                     for part, done in halving(complete, batch):
                         yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
                         if stop.is_set():

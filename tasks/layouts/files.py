@@ -55,7 +55,7 @@ def _jsonl(archive: Archive, file: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as e:
+        except (ValueError, RecursionError) as e:
             raise DataError(f"{archive.label(file)}: line {n}: not JSON ({e})") from None
         if not isinstance(row, dict):
             raise DataError(f"{archive.label(file)}: line {n}: expected an object, found {type(row).__name__}")
@@ -95,5 +95,5 @@ def _parquet(archive: Archive, file: str, columns: list[str], optional: Set[str]
         # few rows at a time: a batch of images is held twice while it is converted
         for batch in table.iter_batches(batch_size=64, columns=[c for c in columns if c in have] or None):
             yield from batch.to_pylist()
-    except (ArrowException, OSError) as e:
+    except (ArrowException, OSError, ValueError) as e:  # ValueError: text that is not UTF-8
         raise DataError(f"{label}: cannot be read as parquet ({str(e).splitlines()[0]})") from None

@@ -14,7 +14,7 @@ def json_rows(archive: Archive, name: str) -> list[dict[str, Any]]:
     """The rows of a JSON file that is a list of objects. Raises DataError naming the file and, where it can, line or row."""
     try:
         rows = json.loads(archive.text(name))
-    except (json.JSONDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:  # ValueError: also a number of thousands of digits
         raise DataError(f"{archive.label(name)}: not JSON ({e})") from None
     if not isinstance(rows, list):
         raise DataError(f"{archive.label(name)}: expected a list of rows, found {type(rows).__name__}")
@@ -40,6 +40,8 @@ def texts(where: str, row: dict[str, Any], *names: str) -> list[str]:
 def text(where: str, value: Any) -> str:
     """One value as stripped text: 3 and 3.0 are "3", True is "true", None is ""."""
     if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise DataError(f"{where}: not valid Unicode (half of a surrogate pair)")
         return value.strip()
     if value is None:
         return ""

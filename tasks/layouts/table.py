@@ -70,7 +70,7 @@ class _Reader:
             name = str(number)
             try:
                 if self.columns.id:
-                    name = text(f"column '{self.columns.id}'", row[self.columns.id])
+                    name = text(f"{where}: column '{self.columns.id}'", row[self.columns.id])
                     if not name:
                         raise BadCell(f"column '{self.columns.id}': empty id")
                 sample = self.sample(name, row, where)
@@ -145,7 +145,10 @@ class _Reader:
                 if isinstance(value, dict):  # the hub's image feature
                     if set(value) != {"bytes", "path"}:
                         raise BadCell(f"column '{column}': expected an image's bytes and path, found {', '.join(value)}")
-                    value = self.held(value["bytes"], value["path"]) if value["bytes"] is not None else value["path"]
+                    data, path = value["bytes"], value["path"]
+                    if not isinstance(data, bytes | None) or not isinstance(path, str | None):
+                        raise BadCell(f"column '{column}': an image's bytes must be bytes, its path text")
+                    value = self.held(data, path) if data is not None else path
                 if isinstance(value, bytes):
                     value = self.held(value, None)
                 if isinstance(value, ImageRef):
