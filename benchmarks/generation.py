@@ -100,10 +100,23 @@ def full_precision(folder: Path) -> Path:
 def lm_eval(model: Path, scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
     """lm-eval's hf-multimodal at batch 32, on what `harness export lm-eval` writes."""
     tasks, out = scratch / "lm_eval", scratch / "lm_eval.json"
-    export = [sys.executable, "-m", "harness", "export", "lm-eval", str(tasks), "--tasks", "slake", "--prompt", "question"]
+    export = [
+        sys.executable,
+        "-m",
+        "harness",
+        "export",
+        "lm-eval",
+        str(tasks),
+        "--tasks",
+        "slake",
+        "--prompt",
+        "question",
+        "--max-new-tokens",
+        str(TOKENS),
+    ]
     subprocess.run([*export, *source(args)], check=True, capture_output=True)
     (spec,) = tasks.rglob("*slake*.yaml")
-    name = next(line.split(":", 1)[1].strip() for line in spec.read_text().splitlines() if line.startswith("task:"))
+    name = next(line.split(":", 1)[1].strip(" '\"") for line in spec.read_text().splitlines() if line.startswith("task:"))
     driver = [sys.executable, str(HERE / "peers" / "lm_eval_driver.py"), str(model), str(tasks), name]
     used = timed([*driver, str(MIN_PIXELS), str(MAX_PIXELS), str(BATCH), str(out)])
     return json.loads(out.read_text()) | used

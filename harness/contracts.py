@@ -2,7 +2,7 @@
 
 group                what it names
 harness.tasks        a folder of task YAMLs (a Path)
-harness.layouts      reader(root: Path, split: str) -> Iterator[Sample]
+harness.layouts      reader(view: View) -> Iterator[Sample]      (harness/data.py says what a view is)
 harness.judges       factory(argument: str) -> Judge          (`--judge NAME` or `--judge NAME:argument`)
 harness.trainers     a Trainer class                           (`harness train NAME`)
 """
@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from harness.data import View
 from harness.prompts import Prompt
 from harness.records import DataCard, GenerationArgs, ModelCard, Prediction, Sample, Verdict
 from harness.specs import TaskSpec
 
 #: Yields an archive's samples in its own order; raises DataError naming file and row.
-Layout = Callable[[Path, str], Iterator[Sample]]
+Layout = Callable[[View], Iterator[Sample]]
 
 
 class Task(Protocol):

@@ -15,16 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import field_validator as check
 
 from harness import plugins
 from harness.archives import inside
@@ -46,13 +38,13 @@ def _named(value: Any) -> Any:
     return {x: x for x in value} if isinstance(value, list) and all(isinstance(x, str) for x in value) else value
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 RelativePath = Annotated[str, AfterValidator(_inside)]
 #: One column, or several.
-Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+Names = Annotated[
+    list[str],
+    Field(min_length=1),
+    BeforeValidator(lambda v: [v] if isinstance(v, str) else v, json_schema_input_type=str | list[str]),
+]
 #: Slice names -> columns; a list names both at once.
 Slices = Annotated[dict[str, str], BeforeValidator(_named, json_schema_input_type=dict[str, str] | list[str])]
 Metric = Literal["exact_match", "choice_accuracy", "token_f1", "bleu", "bertscore"]
@@ -172,7 +164,7 @@ class TaskSpec(Strict):
     aggregate: Literal["cv_bench"] | None = None
     """The benchmark's own formula over its slices."""
 
-    @field_validator("split")
+    @check("split")
     @classmethod
     def _split_exists(cls, split: str, info: ValidationInfo) -> str:
         sources = [info.data.get(k) for k in ("local", "hub", "bundled")]
@@ -183,7 +175,7 @@ class TaskSpec(Strict):
                 raise ValueError(f"split '{split}' is not among splits; {did_you_mean(split, known)}")
         return split
 
-    @field_validator("prompts")
+    @check("prompts")
     @classmethod
     def _one_question(cls, prompts: dict[str, str]) -> dict[str, str]:
         for name, template in prompts.items():
@@ -191,7 +183,7 @@ class TaskSpec(Strict):
                 raise ValueError(f"prompt '{name}' needs exactly one {{question}}")
         return prompts
 
-    @field_validator("prompt")
+    @check("prompt")
     @classmethod
     def _prompt_exists(cls, prompt: str, info: ValidationInfo) -> str:
         known = {**PROMPTS, **info.data.get("prompts", {})}

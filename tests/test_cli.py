@@ -181,7 +181,7 @@ def test_corrupt_image_and_malformed_yaml(tmp_path):
 def test_own_task_yaml(tmp_path, archives):
     """A new task is a YAML: here the CT questions of SLAKE, with a prompt of its own."""
     (tmp_path / "ct.yaml").write_text(
-        "name: ct\ntitle: CT only\nlicense: CC-BY-4.0\nlayout: slake\nlocal: slake\nsplits: {test: test}\nwhere: {modality: CT}\n"
+        "name: ct\ntitle: CT only\nlicense: CC-BY-4.0\nlocal: {folder: slake, layout: slake, splits: {test: test}}\nwhere: {modality: CT}\n"
         "prompts: {short: '{question} One word.'}\nprompt: short\nmax_new_tokens: 16\n"
     )
     done = harness("run", "--model", "tiny", "--tasks", "ct.yaml", "--data-dir", archives, "--limit", 5, "--json", cwd=tmp_path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from json import loads as load_json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from harness.contracts import Judge, Model
-    from harness.data import LoadedTask, Source
+    from harness.data import LoadedTask
     from harness.distributed import Rank
     from harness.runs import RunFolder
 
@@ -121,13 +121,6 @@ def rows_a_batch(batch_size: str) -> int | None:
     raise UserError(f"--batch-size {batch_size}: expected auto or a number from 1")
 
 
-def check_data(data: str) -> Source:
-    """`--data`'s value, or UserError."""
-    if data in ("auto", "hub", "local", "bundled"):
-        return cast("Source", data)
-    raise UserError(f"--data {data}: unknown", hint="one of auto, hub, local, bundled")
-
-
 def load_tasks(
     tasks: str, *, data: str = "auto", data_dir: Path | None = None, split: str | None = None, limit: int | None = None,
     on_bad_row: str = "fail",
@@ -137,7 +130,7 @@ def load_tasks(
     from harness import specs
     from harness.cli import ui
 
-    source = check_data(data)
+    source = loader.parse_source(data)
     if on_bad_row not in ("fail", "skip"):
         raise UserError(f"--on-bad-row {on_bad_row}: unknown", hint="one of fail, skip")
     out = []
