@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 _THINK = re.compile(r"<think>(.*?)</think>", re.S | re.I)
@@ -26,9 +26,9 @@ class Reading(NamedTuple):
 def read(text: str) -> Reading:
     """Split a completion into reasoning and answer.
 
-    The last `<answer>` block counts (a model that corrects itself means its last word), closed or cut off.
-    Without one, the answer is what follows `</think>`, or the whole text when there are no tags at all.
-    A text cut off inside `<think>` has no answer.
+    The last non-empty `<answer>` block outside the reasoning counts (a model that corrects itself means its last word),
+    closed or cut off. Without one, the answer is what follows `</think>`, or the whole text when there are no tags at
+    all. A text cut off inside `<think>` has no answer.
     """
     lowered = text.lower()
     end = lowered.rfind("</think>")
@@ -42,9 +42,12 @@ def read(text: str) -> Reading:
     else:
         reasoning = None
 
-    blocks = _ANSWER.findall(text)
+    outside = _THINK.sub("", text)
+    if "</think>" in outside.lower():
+        outside = outside[outside.lower().rfind("</think>") + len("</think>") :]
+    blocks = _ANSWER.findall(outside)
     if blocks:
-        answer: str | None = blocks[-1].strip()
+        answer: str | None = next((b.strip() for b in reversed(blocks) if b.strip()), None)
     elif end >= 0:
         answer = text[end + len("</think>") :].strip()
     elif reasoning is not None:
@@ -66,65 +69,82 @@ def normalise(text: str) -> str:
 
 
 _YES_NO: dict[str, Literal["yes", "no"]] = {"yes": "yes", "no": "no"}
+_STOP = r"(?=\s*(?:$|[.,;:!?)\"'*]|[-–—]\s))"
+_LEAD = re.compile(rf"(?:(yes)\b(?![-–—]\w)|(no)\b{_STOP}|(no)\s+(?:it|there|this|that|these|they|the)\b)")
+_SAYS = re.compile(rf"(?<!no )\banswer\s*(?:is|:)\s*[\"'*(]*(yes|no)\b{_STOP}")
+_BARE = re.compile(rf"\byes\b|\bno\b{_STOP}")
 
 
 def yes_no(text: str | None) -> Literal["yes", "no"] | None:
     """The yes or no that a text opens with or states as its answer, else None.
 
-    "Yes, there is no fracture" is yes; "normal" and "there is no fracture" say neither; "yes and no" neither.
+    "Yes, there is no fracture" is yes; "normal", "no idea" and "there is no fracture" say neither, and a text that says
+    both says neither.
     """
     if not text:
         return None
     t = normalise(text)
-    stated = re.findall(r"\banswer\s*(?:is|:)\s*[\"'*(]*(yes|no)\b", t)
-    lead = re.match(r"(yes|no)\b(\s*[,.;:!)\-–—]|$)?", t)
-    if lead and lead.group(2) is not None and (not stated or set(stated) == {lead.group(1)}):
-        return _YES_NO[lead.group(1)]
-    words = set(re.findall(r"\b(yes|no)\b", t))
-    if len(words) != 1:
+    lead = _LEAD.match(t)
+    said = {next(filter(None, lead.groups()))} if lead else set()
+    said |= set(_SAYS.findall(t))
+    # "no" before a noun ("no fracture") is not an answer; "yes" anywhere else, or a bare "no", contradicts
+    if len(said) != 1 or {m.group() for m in _BARE.finditer(t)} - said:
         return None
-    if lead or stated:
-        return _YES_NO[words.pop()]
-    return None
+    return _YES_NO[said.pop()]
 
 
+_DENIED = re.compile(r"\b(?:not|no|nor|neither|never|none|cannot|incorrect|wrong|except|without|rather)\b|n't\b", re.I)
 _MARKED = re.compile(r"\(([A-Z])\)|\*\*\(?([A-Z])\)?[.:)]?\*\*", re.I)
-_STATED = re.compile(r"\b(?:answer|option|choice)\b\s*(?:is|:|=)?\s*[\"'*(]*([A-Z])(?![A-Za-z'])", re.I)
-_ALONE = re.compile(r"^[\s\"'*(]*([A-Z])[\s\"'*)]*(?:[.:,)]|$|\n)", re.I)
+_STATED = re.compile(
+    r"\b(?:answer|option|choice)\s*(?:is|:|=)\s*(?:option\s+)?([\"'*(]*)([A-Z])\b([\"'*)]*)(.{0,12})", re.I | re.S
+)
+_ALONE = re.compile(r"[\W_]*([A-Z])[\W_]*", re.I)
+_OPENS = re.compile(r"[\"'*(]*([A-Z])(?:[)*\"']+|\s*[.:])[.:,]?\s+(\S.*)", re.I | re.S)
 
 
 def letter(text: str | None, choices: Sequence[str]) -> str | None:
     """The choice letter ("A", "B", ...) that a text names, or None when it names none or several.
 
-    Read in this order: a letter that opens the text ("B.", "(b) two"), a stated one ("The answer is (B)"), a
-    marked one ("**B**", "(B)"), a choice's own words. An article ("a dog") is not the letter A.
+    Read in this order: a stated letter ("The answer is (B)"), a text that is a letter ("B."), a letter that opens the text
+    ("b) two"), a marked one ("**B**"), a choice's own words. An article ("a dog") is not the letter A, a choice that is
+    denied ("not (B)") is not chosen, and a text that lists the choices names none of them.
     """
-    if not text:
+    if not text or not text.strip():
         return None
+    stripped = text.strip()
     valid = {chr(65 + i) for i in range(len(choices))}
 
-    def only(found: list[str]) -> str | None:
-        named = {x.upper() for x in found} & valid
-        return named.pop() if len(named) == 1 else None
+    def only(found: Iterable[str]) -> str | None:
+        named = {x.upper() for x in found}
+        return named.pop() if len(named) == 1 and named <= valid else None
 
-    stripped = text.strip()
-    marked = ["".join(m) for m in _MARKED.findall(stripped)]
-    stated = [m for m in _STATED.findall(stripped) if m.isupper() or m.lower() not in ("a", "i")]
-    if len({x.upper() for x in marked + stated} & valid) > 1:
-        return only(stated) if len({x.upper() for x in stated} & valid) == 1 else None
-    if alone := _ALONE.match(stripped):
+    stated = []
+    for opening, name, closing, rest in _STATED.findall(stripped):
+        if (opening and closing) or not rest or re.match(r"\s*(?:[.,;:!?\n]|$)", rest):
+            stated += [name, *re.findall(r"^\W*(?:or|and)\W+([A-Z])\b", rest, re.I)]
+    if stated:
+        return only(stated)
+    if alone := _ALONE.fullmatch(stripped):
         return only([alone.group(1)])
-    if found := only(stated) or only(marked):
-        return found
     words = normalise(stripped)
-    exact = [chr(65 + i) for i, c in enumerate(choices) if normalise(c) == words]
-    if exact:
-        return only(exact)
+    by_words = [chr(65 + i) for i, c in enumerate(choices) if normalise(c) == words]
+    if by_words:
+        return only(by_words)
     inside = [chr(65 + i) for i, c in enumerate(choices) if re.search(rf"(?<!\w){re.escape(normalise(c))}(?!\w)", words)]
-    return only(inside) if len(inside) == 1 else None
+    if opens := _OPENS.fullmatch(stripped):
+        name, rest = opens.group(1).upper(), opens.group(2)
+        others = {m.upper() for m in re.findall(r"(?<!\w)\(?([A-Z])(?!\w)", rest)} & valid - {name}
+        contradicted = inside and name not in inside
+        return None if others or contradicted or (not inside and _DENIED.search(rest)) else only([name])
+    if _DENIED.search(stripped):
+        return None
+    if marked := ["".join(m) for m in _MARKED.findall(stripped)]:
+        return only(marked)
+    return only(inside)
 
 
-_SCORE = re.compile(r"\bscore\b[\"'*]*\s*(?:is|:|=)?\s*[\"'*]*(\d+(?:\.\d+)?)", re.I)
+_AFTER = r"(?!\s*(?:/|[-–—]|to\b|or\b|and\b|out\b|of\b|[.,]?\d|e\d|%))"
+_SCORE = re.compile(rf"\bscore\b[\"'*]*\s*(?:is|:|=)?[\"'*]*\s*[\"'*]*(\d+(?:\.\d+)?){_AFTER}", re.I)
 
 
 def score(text: str | None) -> Literal[0, 1] | None:

@@ -28,6 +28,7 @@ from harness.records import BadImageError, DataCard, ImageRef, Sample
 from harness.specs import Bundled, Columns, Hub, Local, Origin, TaskSpec
 
 Source = Literal["auto", "hub", "local", "bundled"]
+DUPLICATE = "duplicate id"
 Used = Literal["hub", "local", "bundled"]
 
 
@@ -235,7 +236,7 @@ def check(samples: Iterable[Sample]) -> dict[str, str]:
     rows = list(samples)
     for name, count in Counter(s.id for s in rows).items():
         if count > 1:
-            bad[name] = f"duplicate id ({count} rows)"
+            bad[name] = f"{DUPLICATE} ({count} rows)"
     images: dict[int, ImageRef] = {}
     for s in rows:
         if not s.question.strip():
@@ -301,6 +302,8 @@ def read(
     limit: int | None = None,
 ) -> Rows:
     """Read, filter and check a split; bad rows are reported, not refused. Raises DataError when it cannot be read at all."""
+    if data_dir and not data_dir.is_dir():
+        raise UserError(f"--data-dir {data_dir}: no such folder")
     split = split or spec.split
     if split not in spec.splits:
         raise UserError(f"task '{spec.name}' has no split '{split}'", hint=did_you_mean(split, spec.splits))
@@ -338,7 +341,7 @@ def load(
                 hint="mend them, or pass --on-bad-row skip; `harness tasks validate` lists them all",
             )
         dropped = dropped | rows.bad
-        samples = [s for s in samples if s.id not in rows.bad]
+        samples = list(_usable(samples, rows.bad))
         if not samples:
             raise DataError(f"task '{spec.name}': none of {total} rows can be used: row {next(iter(rows.bad.items()))}")
     notes = list(rows.notes)
@@ -346,6 +349,15 @@ def load(
         first = "; ".join(f"{k}: {v}" for k, v in list(dropped.items())[:3])
         notes.append(f"{spec.name}: {len(dropped)} rows left out ({first}{' ...' if len(dropped) > 3 else ''})")
     return LoadedTask(spec, samples, card(spec, split or spec.split, rows, samples, dropped), tuple(notes))
+
+
+def _usable(samples: Iterable[Sample], bad: Mapping[str, str]) -> Iterator[Sample]:
+    """The rows that are not bad, and the first of those that only share an id."""
+    seen: set[str] = set()
+    for s in samples:
+        if s.id not in bad or (bad[s.id].startswith(DUPLICATE) and s.id not in seen):
+            yield s
+        seen.add(s.id)
 
 
 def card(spec: TaskSpec, split: str, rows: Rows, samples: list[Sample], dropped: dict[str, str]) -> DataCard:

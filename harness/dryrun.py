@@ -9,22 +9,37 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from harness.contracts import Task
-from harness.models import loading
+from harness.data import LoadedTask
+from harness.models import endpoint, loading
 from harness.prompts import Prompt
 from harness.records import GenerationArgs, ImageRef
 
 
 def estimate(
-    model: str, task: Task, prompt: Prompt, args: GenerationArgs, *, dtype: str, device: str, batch_size: int | None
+    model: str, task: LoadedTask, prompt: Prompt, args: GenerationArgs, *, dtype: str, device: str, batch_size: int | None
 ) -> dict[str, Any]:
-    """One task's document for `harness run --dry-run`. Sizes in MB, tokens in counts."""
+    """One task's document for `harness run --dry-run`. Sizes in MB, tokens in counts.
+
+    For an API model: what would be sent. Its price is LiteLLM's to tell when it answers; nothing is guessed here.
+    """
+    if endpoint.is_api_model(model):
+        sent = endpoint.outgoing(task)
+        return {
+            "task": task.card.task,
+            "model": model,
+            "rows": len(task.samples),
+            "images": sent.images,
+            "image_mb_sent": round(sent.image_bytes / 1e6, 1),
+            "characters": sum(len(prompt.render(s.question)) for s in task.samples),
+            "max_new_tokens": args.max_new_tokens,
+            "cost": "unknown before the first answer",
+        }
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     checkpoint = loading.resolve(model)
     processor = loading.load_processor(checkpoint)
-    config = AutoConfig.from_pretrained(checkpoint.base)
+    config = AutoConfig.from_pretrained(checkpoint.base, trust_remote_code=False)
     device = loading.pick_device(device)
     kind = loading.pick_dtype(dtype, device)
     with torch.device("meta"):

@@ -197,6 +197,8 @@ class ModelCard(Record):
     architecture: str | None = None
     parameters: int | None = None
     weights_sha256: str | None = None
+    #: Hash over configuration, tokenizer, chat template and processor.
+    settings_sha256: str | None = None
     base: str | None = None
     trainer: str | None = None
     dtype: str | None = None

@@ -99,13 +99,8 @@ class RunFolder:
     def place(cls, runs: Path, card: RunCard) -> RunFolder:
         """The folder that this card's run has under `runs`, made or not."""
         model = card.model
-        what = [
-            card.data.fingerprint,
-            model.weights_sha256 or model.name,
-            model.dtype,
-            card.prompt_sha256,
-            card.generation.model_dump(),
-        ]
+        weights = [model.weights_sha256 or model.name, model.settings_sha256, model.dtype]
+        what = [card.data.fingerprint, *weights, card.prompt_sha256, card.generation.model_dump()]
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
         return cls(runs / slug(model.name) / f"{card.data.task}-{key}")
 
@@ -131,7 +126,10 @@ class RunFolder:
                 if p.name != ".lock":
                     shutil.rmtree(p) if p.is_dir() else p.unlink()
         if not self.card_path.exists():
-            write_atomic(self.path / "samples.jsonl", "".join(json.dumps(s.row(), ensure_ascii=False) + "\n" for s in samples))
+            write_atomic(
+                self.path / "samples.jsonl",
+                "".join(json.dumps(s.row() | {"resolution": card.data.resolution}, ensure_ascii=False) + "\n" for s in samples),
+            )
             self.write_card(card)
 
     @property

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic import field_validator as check
@@ -23,9 +23,6 @@ from harness.archives import inside
 from harness.errors import SpecError, UserError
 from harness.plugins import did_you_mean
 from harness.prompts import PROMPTS, Prompt
-
-if TYPE_CHECKING:
-    from ruamel.yaml.comments import CommentedBase
 
 
 def _inside(path: str) -> str:
@@ -56,7 +53,7 @@ DERIVED = ("form", "question_word")
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Columns(Strict):
@@ -247,23 +244,37 @@ def _line(node: Any, loc: tuple[str | int, ...]) -> int:
     return line
 
 
-def _plain(node: CommentedBase | Any, path: Path, loc: tuple[str | int, ...] = (), root: Any = None) -> Any:
+#: A spec of more values than this is a YAML alias bomb, not a spec.
+MOST_VALUES = 10_000
+
+
+def _plain(tree: Any, path: Path) -> Any:
     """Plain Python data; any tag is refused, because a spec never needs one."""
-    root = node if root is None else root
-    tag = getattr(node, "tag", None)
-    value = getattr(tag, "value", tag)
-    if value:
-        raise SpecError(
-            f"{path}:{_line(root, loc)}: key '{'.'.join(map(str, loc))}': YAML tag {value} is not allowed",
-            hint="specs are plain data",
-        )
-    if isinstance(node, dict):
-        return {str(k): _plain(v, path, (*loc, k), root) for k, v in node.items()}
-    if isinstance(node, list):
-        return [_plain(v, path, (*loc, i), root) for i, v in enumerate(node)]
-    if isinstance(node, bool):
-        return node
-    return next((kind(node) for kind in (int, float, str) if isinstance(node, kind)), node)
+    left = MOST_VALUES
+
+    def plain(node: Any, loc: tuple[str | int, ...]) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise SpecError(
+                f"{path}:{_line(tree, loc)}: more than {MOST_VALUES:,} values", hint="aliases that repeat each other?"
+            )
+        tag = getattr(node, "tag", None)
+        value = getattr(tag, "value", tag)
+        if value:
+            key = ".".join(map(str, loc))
+            raise SpecError(
+                f"{path}:{_line(tree, loc)}: key '{key}': YAML tag {value} is not allowed", hint="specs are plain data"
+            )
+        if isinstance(node, dict):
+            return {str(k): plain(v, (*loc, k)) for k, v in node.items()}
+        if isinstance(node, list):
+            return [plain(v, (*loc, i)) for i, v in enumerate(node)]
+        if isinstance(node, bool):
+            return node
+        return next((kind(node) for kind in (int, float, str) if isinstance(node, kind)), node)
+
+    return plain(tree, ())
 
 
 def _tree(text: str, path: Path) -> Any:

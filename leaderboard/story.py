@@ -82,8 +82,9 @@ class Story:
                 if c.model == model:
                     cells += [f"{100 * c.score.value:.1f}", _points(c)]
             shown.add_row(*cells)
-        console.print(shown)
-        console.print()
+        if self.changes:
+            console.print(shown)
+            console.print()
 
 
 def _points(c: Change) -> str:
@@ -106,7 +107,7 @@ def tell(domains: Sequence[Domain], *, judge: str, version: str) -> Story:
         base = next(iter(folders))
         rows = [s for s in folders[base].samples() if domain.holds(s["id"]) and all(s["id"] in f for f in finals.values())]
         if not rows:
-            continue
+            return Story([], [f"No row of {domain.name} was judged in every run: nothing to compare."])
         clusters = [s["cluster"] for s in rows]
         before = [finals[base][s["id"]] for s in rows]
         for name in folders:
@@ -132,7 +133,10 @@ def _sentences(changes: Sequence[Change]) -> list[str]:
         return []
     said = [f"{m} {_and([_word(c) for c in cs])}" for m, cs in by_model.items()]
     kept = [m for m, (first, *rest) in by_model.items() if first.verdict == "gained" and all(c.verdict != "lost" for c in rest)]
-    end = f"Learned without a measurable loss: {', '.join(kept)}." if kept else "None both learned and kept what it knew."
+    moved = any(c.verdict != "no clear change" for cs in by_model.values() for c in cs)
+    end = "None both learned and kept what it knew." if moved else "Nothing changed beyond chance."
+    if kept:
+        end = f"Learned without a measurable loss: {', '.join(kept)}."
     rows = {c.domain.name: f"{c.domain.name}: {c.score.n} questions on {c.score.clusters} images" for c in changes}
     return [
         f"Against the base, {'; '.join(said)}. {end}",

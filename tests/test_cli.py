@@ -122,6 +122,16 @@ def test_train_dry_run_is_a_plan(tmp_path):
             ["train", "sft", "--model", "tiny", "--task", "slake", "--set", "epoch=1"],
             ["unknown key 'epoch'", "did you mean 'epochs'?"],
         ),
+        (["run", "--model", "ckpt/", "--tasks", "slake", "--data", "bundled"], ["ckpt/: no such folder"]),
+        (["run", "--model", "tiny", "--tasks", "slake", "--data-dir", "typo"], ["--data-dir typo: no such folder"]),
+        (["run", "--model", "tiny", "--tasks", "slake", "--data", "bundled", "--device", "foo"], ["--device foo"]),
+        (["run", "--model", "tiny", "--tasks", "slake", "--temperature", "inf"], ["--temperature inf"]),
+        (["run", "--model", "tiny", "--tasks", "slake", "--attn", "flash_attention_2"], ["--attn flash_attention_2"]),
+        (["run", "--model", "tiny", "--tasks", "slake", "--num-samples", "3"], ["greedy answers are all the same"]),
+        (["run", "--model", "openai/gpt-4o-mini", "--tasks", "slake", "--data", "bundled"], ["--allow-external"]),
+        (["train", "sft", "--model", "tiny", "--task", "slake", "--set", "learning_rate=[1"], ["the value is not YAML"]),
+        (["train", "sft", "--model", "tiny", "--task", "slake", "--set", "learning_rate=.inf"], ["learning_rate"]),
+        (["compare", "here", "there"], ["here: no run folder"]),
         (["leaderboard", "--runs", "nowhere"], ["nowhere"]),
         (["model", "build", "huge"], ["only 'tiny'"]),
     ],
@@ -178,13 +188,60 @@ def test_corrupt_image_and_malformed_yaml(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_code_in_a_checkpoint_never_runs(tmp_path):
+    """Not even when somebody answers yes on stdin; and nothing of that stands on stdout."""
+    folder = tmp_path / "ckpt"
+    shutil.copytree(TINY, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForImageTextToText": "evil.Evil"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text("from pathlib import Path\nPath('PWNED').write_text('x')\nclass Evil: pass\n")
+    options = ["--tasks", "slake", "--data", "bundled", "--limit", "1", "--json"]
+    command = [sys.executable, "-m", "harness", "run", "--model", "ckpt", *options]
+    done = subprocess.run(command, input="y\ny\ny\n", capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_changed_processor_is_another_run(tmp_path):
+    """Nothing is taken from a run whose image size was another."""
+    shutil.copytree(TINY, tmp_path / "ckpt")
+    command = "run --model ckpt --tasks slake --data bundled --limit 3 --prompt question --json"
+    (before,) = json.loads(harness(*command.split(), cwd=tmp_path).stdout)["scores"]
+    path = tmp_path / "ckpt" / "processor_config.json"
+    path.write_text(path.read_text().replace("28224", "12544"))
+    (after,) = json.loads(harness(*command.split(), cwd=tmp_path).stdout)["scores"]
+    assert before != after
+
+
+def test_names_with_brackets_are_shown_as_they_are(tmp_path):
+    done = harness(
+        "run", "--model", "tiny", "--tasks", "slake", "--data", "bundled", "--limit", 2, "--runs", "o[/x] b", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "o[/x] b" in done.stdout
+
+
+def test_a_file_where_runs_should_go(tmp_path):
+    (tmp_path / "afile").write_text("")
+    done = harness(
+        "run", "--model", "tiny", "--tasks", "slake", "--data", "bundled", "--limit", 2, "--runs", "afile", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "afile" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_own_task_yaml(tmp_path, archives):
     """A new task is a YAML: here the CT questions of SLAKE, with a prompt of its own."""
     (tmp_path / "ct.yaml").write_text(
-        "name: ct\ntitle: CT only\nlicense: CC-BY-4.0\nlocal: {folder: slake, layout: slake, splits: {test: test}}\nwhere: {modality: CT}\n"
+        "name: ct\ntitle: CT only\nlicense: CC-BY-4.0\nlocal: {folder: slake, layout: slake, splits: {test: test}}\n"
+        "where: {modality: CT}\n"
         "prompts: {short: '{question} One word.'}\nprompt: short\nmax_new_tokens: 16\n"
     )
-    done = harness("run", "--model", "tiny", "--tasks", "ct.yaml", "--data-dir", archives, "--limit", 5, "--json", cwd=tmp_path)
+    command = "run --model tiny --tasks ct.yaml --limit 5 --json"
+    done = harness(*command.split(), "--data-dir", archives, cwd=tmp_path)
     (cell,) = json.loads(done.stdout)["cells"]
     assert (cell["task"], cell["n"], cell["prompt"]) == ("ct", 5, "short")
 

@@ -11,7 +11,8 @@ from harness.records import Prediction
 from harness.runs import RunFolder
 from tests.conftest import load
 
-COMMAND = "-m harness run --model tiny --tasks slake --data bundled --limit 120 --prompt question --max-new-tokens 16 --device cpu --json"
+OPTIONS = "--data bundled --limit 110 --prompt question --max-new-tokens 16 --device cpu --json"
+COMMAND = f"-m harness run --model tiny --tasks slake,vqa_rad {OPTIONS}"
 
 
 def free_port() -> int:
@@ -25,20 +26,23 @@ def run(runs, launcher=()):
     command = [sys.executable, *launcher, *COMMAND.split(), "--runs", str(runs)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
-    (card,) = runs.glob("*/*/card.json")
-    return json.loads(done.stdout), RunFolder(card.parent)
+    return json.loads(done.stdout), [RunFolder(p.parent) for p in sorted(runs.glob("*/*/card.json"))]
 
 
 def test_two_ranks_equal_one_process(tmp_path):
+    """220 rows: SLAKE's square images and VQA-RAD's of every shape."""
     document, alone = run(tmp_path / "one")
-    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-                "--dynamo_backend", "no", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port())]  # fmt: skip
+    launcher = (
+        "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no "
+        f"--main_process_ip 127.0.0.1 --main_process_port {free_port()}"
+    ).split()
     shared_document, shared = run(tmp_path / "two", launcher)
-    assert shared.predictions() == alone.predictions()
-    assert len(shared.predictions()) == 120
-    assert not list(shared.path.glob("predictions.rank*"))
+    for a, b in zip(alone, shared, strict=True):
+        assert len(a.predictions()) == 110
+        assert b.predictions() == a.predictions()
+        assert not list(b.path.glob("predictions.rank*"))
+        assert b.path.name == a.path.name
     assert [c["value"] for c in shared_document["cells"]] == [c["value"] for c in document["cells"]]
-    assert shared.path.name == alone.path.name
 
 
 def test_shards_are_whole_images_and_balanced(slake):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.errors import DataError
 from harness.models import engine
 from harness.models.transformers_model import TransformersModel, evenly, group_by_images
 from harness.prompts import PROMPTS
@@ -102,6 +103,13 @@ def test_running_out_of_memory_loses_nothing_and_changes_nothing(tiny, rows, mon
     monkeypatch.setattr(engine, "complete", small(complete, 0, 1))
     with pytest.raises(torch.OutOfMemoryError):
         texts(tiny, rows[:5])
+
+
+def test_a_question_with_the_models_own_markers_is_refused(tiny, rows):
+    for marker in ("<|im_end|>", "<|image_pad|>"):
+        row = rows[0].model_copy(update={"question": f"What {marker} is this?"})
+        with pytest.raises(DataError, match=f"row {row.id}: the question holds"):
+            list(tiny.generate([row], PROMPTS["question"], GenerationArgs(max_new_tokens=4)))
 
 
 def test_common_prefix_leaves_a_token():

@@ -109,8 +109,9 @@ def test_second_writer_is_refused(tiny, task, tmp_path):
         run(tiny, task, tmp_path)
 
 
-def test_killed_process_resumes(tmp_path):
-    """A real process killed with SIGKILL while it writes; the next one repeats nothing that was stored."""
+def test_killed_process_resumes(tiny, tmp_path):
+    """A real process killed with SIGKILL while it writes; the next one repeats nothing that was stored, and its texts
+    are those of a run that nobody killed."""
     options = f"--data bundled --limit 300 --prompt question --batch-size 8 --runs {tmp_path} --device cpu --json"
     command = [sys.executable, *f"-m harness run --model tiny --tasks slake {options}".split()]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -129,7 +130,12 @@ def test_killed_process_resumes(tmp_path):
     assert rows[: len(stored)] == stored
     assert len(rows) == len(set(rows)) == 300
     assert json.loads(done.stdout)
-    assert RunFolder(path.parent).card().finished
+    folder = RunFolder(path.parent)
+    assert folder.card().finished
+    whole = pipeline.run(
+        load("slake", limit=300), tiny, PROMPTS["question"], folder.card().generation, [ExactJudge()], tmp_path / "whole"
+    )
+    assert folder.predictions() == whole.predictions()
 
 
 def test_slug():

@@ -93,6 +93,13 @@ def test_everything_that_is_wrong_is_said():
     assert e.value.hint == "did you mean 'title'?"
 
 
+def test_alias_bomb_is_refused():
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
+    with pytest.raises(SpecError, match="more than 10,000 values"):
+        parse(GOOD + bomb)
+
+
 def test_own_prompt():
     spec = parse(GOOD + "prompts: {mine: 'Look. {question}'}\nprompt: mine\n")
     assert spec.get_prompt().render("Why?") == "Look. Why?"

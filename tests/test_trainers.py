@@ -156,11 +156,36 @@ def test_bad_use_is_refused_before_training(grounded, tmp_path, trained):
     with pytest.raises(UserError, match="no reward named 'acuracy'") as e:
         make("grpo", grounded, tmp_path / "a", "rewards={acuracy: 1}").plan()
     assert e.value.hint == "did you mean 'accuracy'?"
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match="is not an empty folder"):
         make(name, grounded, out)
     with pytest.raises(UserError, match="is an adapter already"):
         make(name, grounded, tmp_path / "b", model=str(out))
     assert not (tmp_path / "a").exists()
+
+
+def test_an_adapter_on_an_adapter_is_refused(trained, tmp_path):
+    """Its lower half would be lost in silence; and one that names itself would never end."""
+    import shutil
+
+    _, out, _ = trained
+    upper = tmp_path / "upper"
+    shutil.copytree(out, upper)
+    for base in (str(out), str(upper)):
+        config = json.loads((upper / "adapter_config.json").read_text()) | {"base_model_name_or_path": base}
+        (upper / "adapter_config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelError, match="is an adapter itself"):
+            loading.resolve(str(upper))
+
+
+def test_interrupted_training_leaves_no_checkpoint(grounded, tmp_path):
+    def stop(step, steps, log):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make("sft", grounded, tmp_path / "x", *SHORT, report=stop).fit()
+    assert not (tmp_path / "x").exists()
+    assert make("sft", grounded, tmp_path / "x", *SHORT).fit() == tmp_path / "x"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_adapter_whose_base_or_weights_are_missing(trained, tmp_path):

@@ -7,6 +7,7 @@ and `trained.json`; `harness run --model FOLDER` needs nothing else but the base
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +40,10 @@ class Trainer:
                 f"{model}: is an adapter already", hint=f"train from its base '{self.checkpoint.base}', or merge it first"
             )
         self.device, self.report = device, report
-        if out.exists() and any(out.iterdir()):
-            raise UserError(f"{out}: is not empty", hint="give another --out folder, or remove it")
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out}: is not an empty folder", hint="give another --out folder, or remove it")
+        #: Everything is written here and renamed at the end, so that `out` is a whole checkpoint or not there.
+        self.work = out.with_name(f".{out.name}.unfinished")
 
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -77,6 +80,8 @@ class Trainer:
         model = loading.load_weights(self.checkpoint, loading.pick_dtype("auto", device), device)
         for p in model.model.visual.parameters():
             p.requires_grad_(False)
+        shutil.rmtree(self.work, ignore_errors=True)  # what an interrupted try left
+        self.work.mkdir(parents=True)
         start = time.perf_counter()
         trained, log = self._train(model)
         self._save(trained, log, time.perf_counter() - start)
@@ -92,7 +97,7 @@ class Trainer:
         """The settings that every TRL config of ours shares."""
         r = self.recipe
         return {
-            "output_dir": str(self.out / "state"),
+            "output_dir": str(self.work / "state"),
             "per_device_train_batch_size": r.batch_size,
             "gradient_accumulation_steps": r.gradient_accumulation,
             "max_steps": self.steps(),
@@ -134,16 +139,16 @@ class Trainer:
         return Watch()
 
     def _save(self, model: Any, log: list[dict[str, float]], seconds: float) -> None:
-        """Write the checkpoint; `trained.json` comes last, so that a folder which has it is whole."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        """Write the checkpoint aside and give it its name."""
         if hasattr(model, "peft_config"):
             for config in model.peft_config.values():  # the name the user gave, not this machine's path
                 config.base_model_name_or_path = self.model_name
         # the adapter leaves the embeddings alone; asking PEFT to check would ask the hub
-        model.save_pretrained(self.out, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
-        self.processor.save_pretrained(self.out)
-        (self.out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        write_atomic(self.out / "log.json", json.dumps(log, indent=1) + "\n")
+        model.save_pretrained(self.work, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
+        self.processor.save_pretrained(self.work)
+        (self.work / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        shutil.rmtree(self.work / "state", ignore_errors=True)
+        write_atomic(self.work / "log.json", json.dumps(log, indent=1) + "\n")
         about = self.plan() | {
             "name": self.out.name,
             "seconds": round(seconds, 1),
@@ -152,4 +157,9 @@ class Trainer:
             "packages": packages(),
         }
         about.pop("out")
-        write_atomic(self.out / "trained.json", json.dumps(about, indent=2) + "\n")
+        write_atomic(self.work / "trained.json", json.dumps(about, indent=2) + "\n")
+        for f in self.work.iterdir():
+            f.chmod(0o644)  # safetensors writes for the owner alone
+        if self.out.exists():
+            self.out.rmdir()
+        self.work.rename(self.out)

@@ -25,6 +25,10 @@ class GRPO(Trainer):
     summary = "reinforcement learning with format, length and accuracy rewards"
     default_rewards = {"format": 1.0, "length": 1.0, "accuracy": 1.0}
 
+    def steps(self) -> int:
+        self.weights()  # a batch that cuts a group is refused first
+        return super().steps()
+
     def rows_per_step(self) -> int:
         return super().rows_per_step() // self.recipe.num_generations
 

@@ -48,7 +48,7 @@ class Recipe(Strict):
     #: Upper bound on the pixels of an image; None keeps the processor's own.
     max_pixels: Count | None = None
     save_steps: Count = 100
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
     # GRPO and RARL
     num_generations: Annotated[int, Field(ge=2)] = 8
@@ -70,6 +70,7 @@ class Recipe(Strict):
 def _merge(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """`--set key=value` (dots go down, values are YAML) over a recipe's data."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     for setting in settings:
         key, eq, value = setting.partition("=")
@@ -81,7 +82,10 @@ def _merge(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
             node = node.setdefault(p, {})
             if not isinstance(node, dict):
                 raise UserError(f"--set {setting}: '{p}' holds no keys")
-        node[last] = YAML(typ="safe", pure=True).load(value)
+        try:
+            node[last] = YAML(typ="safe", pure=True).load(value)
+        except YAMLError:
+            raise UserError(f"--set {setting}: the value is not YAML") from None
     return data
 
 

@@ -27,7 +27,7 @@ def timed(self, requests):
 Qwen2_VL.generate_until = timed
 done = evaluator.simple_evaluate(
     model="qwen2_vl",
-    model_args=f"pretrained={model},min_pixels={low},max_pixels={high},device=cpu,device_map=cpu",
+    model_args=f"pretrained={model},min_pixels={low},max_pixels={high},device_map=cpu",
     tasks=["slake_bench"],
     task_manager=TaskManager(include_path=tasks, include_defaults=False),
     batch_size=int(batch),

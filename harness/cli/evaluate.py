@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import loads as load_json
@@ -71,6 +72,8 @@ def run(
 
     if num_samples > 1 and temperature == 0:
         raise UserError(f"--num-samples {num_samples}: greedy answers are all the same", hint="give --temperature, such as 0.7")
+    if not math.isfinite(temperature):
+        raise UserError(f"--temperature {temperature}: expected a number")
     rank = distributed.current()
     ui.set_quiet(quiet or not rank.main)
     rows = rows_a_batch(batch_size)
@@ -175,7 +178,7 @@ def load_model(
             ui.note(sent)
         from harness.models.litellm_model import LitellmModel
 
-        with ui.err.status(f"reaching {name}"), importing():
+        with ui.err.status("reaching the API model"), importing():
             api = LitellmModel(
                 name, api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, batch_size=batch_size or 32
             )
@@ -183,7 +186,7 @@ def load_model(
             ui.note(line)
         return api
     loading.resolve(name)  # a wrong name fails before torch is imported
-    with ui.err.status(f"loading {name}"), importing():
+    with ui.err.status("loading the model"), importing():
         ui.quiet_libraries()
         from harness.models.transformers_model import TransformersModel
 
@@ -200,13 +203,16 @@ def run_task(
     limit: int | None = None, fresh: bool = False, rank: Rank | None = None,
 ) -> RunFolder:  # fmt: skip
     """One task through the pipeline with a progress bar."""
+    from rich.markup import escape
+
     from harness import distributed, pipeline
 
-    line = bar.add_task(f"{model.card.name} on {task.spec.name}", total=len(task.samples))
+    name = escape(model.card.name)
+    line = bar.add_task(f"{name} on {task.spec.name}", total=len(task.samples))
 
     def report(step: str, done: int, total: int) -> None:
         verb = "answers" if step == "generate" else "judging"
-        bar.update(line, description=f"{model.card.name} {verb} {task.spec.name}", completed=done, total=total)
+        bar.update(line, description=f"{name} {verb} {task.spec.name}", completed=done, total=total)
 
     return pipeline.run(
         task, model, prompt, args, judges, runs, limit=limit, fresh=fresh, rank=rank or distributed.Rank(), report=report
@@ -237,8 +243,8 @@ def show(folders: list[Path], *, as_json: bool, judges: list[str] | None = None)
     table.render(cells, ui.out, damaged)
     for folder, found in scores.items():
         for line in metric_lines(found):
-            ui.out.print(line, soft_wrap=True, highlight=False)
-        ui.out.print(f"[dim]records: {folder}[/]", soft_wrap=True, highlight=False)
+            ui.line(line)
+        ui.line(f"records: {folder}", "dim")
 
 
 def metric_lines(scores: dict[str, Any]) -> Iterator[str]:

@@ -52,6 +52,9 @@ def compare(
     from harness.runs import RunFolder
     from leaderboard import table
 
+    for run in (run_a, run_b):
+        if not (run / "card.json").is_file():
+            raise UserError(f"{run}: no run folder", hint="give a folder that `harness run` printed after 'records:'")
     name, _, version = judge.partition("@")
     if not version:
         version = next((v for n, v in RunFolder(run_a).judges() if n == name), "")
@@ -61,6 +64,6 @@ def compare(
     if json:
         ui.print_json(found.model_dump(mode="json"))
         return
-    ui.out.print(found.sentence(), soft_wrap=True, highlight=False)
+    ui.line(found.sentence())
     flips = f"only {found.model_a} right: {len(found.only_a)} rows; only {found.model_b} right: {len(found.only_b)} rows"
-    ui.out.print(f"[dim]{flips}[/]", soft_wrap=True, highlight=False)
+    ui.line(flips, "dim")

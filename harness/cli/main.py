@@ -67,8 +67,16 @@ def main() -> None:
     except Interrupted:
         from harness.cli import ui
 
-        ui.error("interrupted; what was finished is kept", "run the same command again to go on")
+        ui.error(
+            "interrupted; answers and verdicts so far are kept",
+            "run the same command again: a run goes on, a training starts over",
+        )
         sys.exit(130)
-    except BrokenPipeError:  # `harness ... | head`
-        sys.stderr.close()
-        sys.exit(0)
+    except OSError as e:
+        from harness.cli import ui
+
+        if isinstance(e, BrokenPipeError):  # `harness ... | head`
+            sys.stderr.close()
+            sys.exit(0)
+        ui.error(f"{e.filename or 'input or output'}: {e.strerror or e}", "is there room, and may you write there?")
+        sys.exit(1)

@@ -26,7 +26,7 @@ def show(model: str, json: opt.Json = False) -> None:
         ui.print_json(card.model_dump(mode="json"))
         return
     for key, value in card.model_dump(mode="json").items():
-        ui.out.print(f"[bold]{key:<15}[/] {value if value is not None else '-'}", highlight=False, soft_wrap=True)
+        ui.line(f"{key:<17} {value if value is not None else '-'}")
 
 
 @app.command("build")
@@ -56,4 +56,4 @@ def build(
             bar.update(line, completed=step, total=steps, description=f"pre-training tiny [dim]loss {loss:.2f}[/]")
 
         build_tiny.build(task.samples, out, epochs=epochs, seed=seed, report=report)
-    ui.out.print(f"model: {out}", soft_wrap=True, highlight=False)
+    ui.line(f"model: {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +35,8 @@ def quickstart(
     The base never saw SLAKE's 716 questions about abnormality. Each trainer learns from them; then all four models
     answer the SLAKE test (the new domain, and the old one, so that forgetting is seen) and VQA-RAD's (another dataset).
     """
+    from rich.markup import escape
+
     from harness.cli import ui
     from harness.cli.evaluate import load_model, load_tasks, run_task
     from harness.cli.train import make
@@ -51,19 +54,17 @@ def quickstart(
     with ui.progress() as bar:
         for i, name in enumerate(TRAINERS, start=1):
             folder = Path(models[name])
-            if (folder / "trained.json").exists():
-                ui.say(f"[bold]{i}/5[/] {name.upper()}: {folder} is there already, keeping it")
-                continue
-            if folder.exists() and any(folder.iterdir()):
-                raise UserError(
-                    f"{folder}: holds an unfinished checkpoint", hint=f"remove it, or give another --out: rm -r {folder}"
-                )
-            ui.say(f"[bold]{i}/5[/] {_WORDS[name]}")
             settings = [f"max_steps={steps}"] if steps else []
+            if (folder / "trained.json").exists():
+                _same_recipe(folder, name, settings)
+                ui.say(f"[bold]{i}/5[/] {name.upper()}: {escape(str(folder))} is there already, keeping it")
+                continue
+            ui.say(f"[bold]{i}/5[/] {_WORDS[name]}")
             trainer, report = make(name, "tiny", "slake_grounded", None, settings, folder, data="bundled", device="cpu")
             report.bar, report.line = bar, bar.add_task(report.label, total=trainer.steps())
             trainer.fit()
-        ui.say("[bold]4/5[/] Scoring all four on SLAKE's test (1,061 questions) and VQA-RAD's (451, another dataset).")
+        counts = [len(t.samples) for t in tasks]
+        ui.say(f"[bold]4/5[/] Scoring all four on SLAKE's test ({counts[0]:,} questions) and VQA-RAD's ({counts[1]}).")
         folders: dict[str, list[Path]] = {}
         for name, model in models.items():
             backend = load_model(model, device="cpu")
@@ -74,6 +75,17 @@ def quickstart(
     ui.say("[bold]5/5[/] Comparing them.")
     images = {i.name: i for task in tasks for s in task.samples for i in s.images}
     _finish(out, folders, domain, images, as_json=json, seconds=time.monotonic() - start)
+
+
+def _same_recipe(folder: Path, name: str, settings: list[str]) -> None:
+    """Raises UserError when a checkpoint of an earlier call was trained in another way than this one would."""
+    import json
+
+    from trainers import recipe
+
+    trained = json.loads((folder / "trained.json").read_text(encoding="utf-8"))
+    if trained.get("recipe") != recipe.load(name, "tiny", None, settings).model_dump(mode="json"):
+        raise UserError(f"{folder}: was trained with another recipe", hint=f"remove it or give another --out: rm -r {folder}")
 
 
 _WORDS = {
@@ -106,14 +118,13 @@ def _finish(
     table.render(found, ui.out, damaged)
     told.render(ui.out)
     for sentence in told.sentences:
-        ui.out.print(sentence, soft_wrap=True, highlight=False)
-    ui.out.print(
-        f"\n[dim]{seconds / 60:.1f} minutes.[/] The same as a page, with slices and examples: [bold]{page}[/]\n\n"
+        ui.line(sentence)
+    harness = "harness" if shutil.which("harness") else ".venv/bin/harness"
+    ui.line(
+        f"\n{seconds / 60:.1f} minutes. As a page, with intervals drawn, slices and examples: {page}\n\n"
         f"Next:\n"
-        f"  harness compare {folders['base'][0]} {folders['rarl'][0]}\n"
-        f"  harness leaderboard --runs {out / 'runs'} --slice content_type\n"
-        f"  harness run --model {out / 'tiny-rarl'} --tasks slake --prompt non_reasoning --runs {out / 'runs'}\n"
-        f"  harness train rarl --model tiny --task slake_grounded --set learning_rate=3e-4",
-        soft_wrap=True,
-        highlight=False,
+        f"  {harness} compare {folders['base'][0]} {folders['rarl'][0]}\n"
+        f"  {harness} leaderboard --runs {out / 'runs'} --slice content_type\n"
+        f"  {harness} run --model {out / 'tiny-rarl'} --tasks slake --prompt non_reasoning --runs {out / 'runs'}\n"
+        f"  {harness} train rarl --model tiny --task slake_grounded --set learning_rate=3e-4"
     )

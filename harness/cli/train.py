@@ -106,14 +106,12 @@ def train(
         ui.print_json(plan)
         return
     with ui.progress() as bar:
-        report.bar, report.line = bar, bar.add_task(f"{name}: {model} on {task}", total=plan["steps"])
+        report.bar, report.line = bar, bar.add_task(report.label, total=plan["steps"])
         folder = trainer.fit()
     if json:
         ui.print_json(plan | {"checkpoint": str(folder)})
     else:
-        ui.out.print(
-            f"checkpoint: {folder}\nscore it:   harness run --model {folder} --tasks {task}", soft_wrap=True, highlight=False
-        )
+        ui.line(f"checkpoint: {folder}\nscore it:   harness run --model {folder} --tasks {task}")
 
 
 class Progress:
@@ -136,6 +134,8 @@ def make(
     split: str = "train", data: str = "auto", data_dir: Path | None = None, device: str = "auto",
 ) -> tuple[Any, Progress]:  # fmt: skip
     """A trainer ready to plan or fit, and the progress it reports to. Nothing is loaded or written yet."""
+    from rich.markup import escape
+
     from harness import plugins
     from harness.cli import ui
     from harness.cli.evaluate import load_tasks
@@ -146,7 +146,7 @@ def make(
     if more:
         raise UserError(f"--task {task}: a trainer takes one task")
     report = Progress()
-    report.label = f"{name}: {model} on {loaded.spec.name}"
+    report.label = escape(f"{name}: {model} on {loaded.spec.name}")
     ui.quiet_libraries()
     load: Callable[..., Any] = recipes.load
     return kind(model, loaded, load(name, model, recipe, settings), out, device=device, report=report), report

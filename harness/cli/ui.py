@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 #: Results go to stdout; everything else (progress, notes, errors) to stderr.
 out = Console()
@@ -44,6 +45,11 @@ def note(message: str) -> None:
 
 def say(message: str) -> None:
     err.print(message, soft_wrap=True, highlight=False)
+
+
+def line(text: str, style: str = "") -> None:
+    """A line of results with names and paths in it, shown as they are."""
+    out.print(Text(text, style), soft_wrap=True)
 
 
 def print_json(document: Any) -> None:

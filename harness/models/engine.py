@@ -62,6 +62,11 @@ def left_pad(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple
     return ids, mask
 
 
+def row_seed(seed: int, key: str) -> int:
+    """A row's own seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:7], "big")
+
+
 class Sampler:
     """The next token of each row: the likeliest at temperature 0, else drawn with the row's own seeded noise.
 
@@ -73,8 +78,7 @@ class Sampler:
         self.generators = []
         if args.temperature > 0:
             for key in keys:
-                seed = int.from_bytes(hashlib.sha256(f"{args.seed}:{key}".encode()).digest()[:7], "big")
-                self.generators.append(torch.Generator().manual_seed(seed))
+                self.generators.append(torch.Generator().manual_seed(row_seed(args.seed, key)))
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         """logits (live rows, vocabulary) -> token ids (live rows,)."""

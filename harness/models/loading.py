@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,31 +75,51 @@ def resolve(model: str) -> Checkpoint:
     if model == "tiny":
         return Checkpoint("tiny", str(TINY), None, None)
     path = Path(model)
-    if not path.exists():
-        if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-            raise ModelError(f"{model}: no such folder", hint="give a checkpoint's folder, a hub id (owner/name), or 'tiny'")
+    if not model.strip() or not path.exists():
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
+            raise ModelError(
+                f"{model or repr(model)}: no such folder", hint="give a checkpoint's folder, a hub id (owner/name), or 'tiny'"
+            )
         return Checkpoint(model, model, None, None)
     if not path.is_dir():
         raise ModelError(f"{model}: is a file", hint="give the folder that holds config.json")
     trained = _json(path / "trained.json") if (path / "trained.json").exists() else {}
-    name = trained.get("name") or path.resolve().name
-    if (path / "adapter_config.json").is_file():
-        base = _json(path / "adapter_config.json").get("base_model_name_or_path")
-        if not base:
-            raise ModelError(f"{path / 'adapter_config.json'}: no base_model_name_or_path")
-        if not (path / "adapter_model.safetensors").is_file():
-            raise ModelError(
-                f"{path}: no adapter_model.safetensors", hint="the checkpoint was not saved whole; take an earlier one"
-            )
-        try:
-            below = resolve(base)
-        except ModelError as e:
-            raise ModelError(
-                f"{path}: its base '{base}' is missing: {e}", hint="put the base where adapter_config.json says"
-            ) from None
-        return Checkpoint(name, below.base, path, trained.get("trainer"))
-    _folder_of_weights(path)
-    return Checkpoint(name, str(path), None, trained.get("trainer"))
+    name = str(trained.get("name") or path.resolve().name)
+    trainer = str(trained["trainer"]) if trained.get("trainer") else None
+    if not (path / "adapter_config.json").is_file():
+        _folder_of_weights(path)
+        return Checkpoint(name, str(path), None, trainer)
+    base = _json(path / "adapter_config.json").get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise ModelError(f"{path / 'adapter_config.json'}: no base_model_name_or_path")
+    if not (path / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{path}: no adapter_model.safetensors", hint="the checkpoint was not saved whole; take an earlier one")
+    if (Path(base) / "adapter_config.json").is_file():
+        raise ModelError(f"{path}: its base '{base}' is an adapter itself", hint="merge that one into its base first")
+    try:
+        below = resolve(base)
+    except ModelError as e:
+        raise ModelError(
+            f"{path}: its base '{base}' is missing: {e}", hint="put the base where adapter_config.json says"
+        ) from None
+    return Checkpoint(name, below.base, path, trainer)
+
+
+#: What beside the weights decides a text: configuration, tokenizer, chat template, processor.
+_SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
+
+
+def settings_sha256(ckpt: Checkpoint) -> str | None:
+    """Hash over the settings of a local checkpoint's folders; None for a hub id."""
+    folders = [p for p in (Path(ckpt.base), ckpt.adapter) if p and p.is_dir()]
+    if not folders:
+        return None
+    h = hashlib.sha256()
+    for folder in folders:
+        for f in sorted({f for pattern in _SETTINGS for f in folder.glob(pattern)}):
+            if f.name not in ("trained.json", "log.json", "model.safetensors.index.json"):
+                h.update(f.name.encode() + f.read_bytes())
+    return h.hexdigest()
 
 
 def sha256_of(folder: Path) -> str:
@@ -127,13 +148,16 @@ def weights_sha256(ckpt: Checkpoint) -> str | None:
 
 
 def pick_device(device: str) -> str:
+    """`--device`, checked; auto is the GPU where there is one. Raises ModelError."""
     import torch
 
-    if device != "auto":
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ModelError("--device cuda: no CUDA device here", hint="use --device cpu")
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except Exception as e:  # each backend raises its own kind
+        raise ModelError(f"--device {device}: {str(e).splitlines()[0]}", hint="use --device cpu") from None
+    return device
 
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
@@ -181,16 +205,19 @@ def load_processor(ckpt: Checkpoint) -> Any:
     from transformers import AutoProcessor
 
     try:
-        processor = AutoProcessor.from_pretrained(ckpt.processor)
-    except (OSError, ValueError) as e:
-        raise ModelError(f"{ckpt.name}: no usable processor: {str(e).splitlines()[0]}") from None
+        processor = AutoProcessor.from_pretrained(ckpt.processor, trust_remote_code=False)
+    except Exception as e:  # a broken file raises whatever its reader meets first
+        raise ModelError(f"{ckpt.name}: no usable processor: {_first_line(e)}") from None
     processor.tokenizer.padding_side = "left"
     return processor
 
 
+def _first_line(e: Exception) -> str:
+    return (str(e).splitlines() or [type(e).__name__])[0]
+
+
 def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bool = True, attention: str = "sdpa") -> Any:
     """The model in eval mode on `device`; an adapter is merged unless `merge` is False. Raises ModelError."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     try:
@@ -203,9 +230,9 @@ def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bo
             model = PeftModel.from_pretrained(model, str(ckpt.adapter))
             if merge:
                 model = model.merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
+    except Exception as e:  # a broken file raises whatever its reader meets first
         raise ModelError(
-            f"{ckpt.name}: cannot be loaded: {str(e).splitlines()[0]}", hint="is the checkpoint whole, and an image-text model?"
+            f"{ckpt.name}: cannot be loaded: {_first_line(e)}", hint="is the checkpoint whole, and an image-text model?"
         ) from None
     return model.to(device).eval()
 
@@ -217,6 +244,7 @@ def model_card(ckpt: Checkpoint, model: Any, attention_reason: str | None = None
         architecture=type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
         weights_sha256=weights_sha256(ckpt),
+        settings_sha256=settings_sha256(ckpt),
         base=("tiny" if ckpt.base == str(TINY) else ckpt.base) if ckpt.adapter else None,
         trainer=ckpt.trainer,
         dtype=str(model.dtype).removeprefix("torch."),

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from harness import answers
+from harness.errors import DataError
 from harness.models import engine, loading
 from harness.prompts import Prompt
 from harness.records import GenerationArgs, ModelCard, Prediction, Sample
@@ -103,17 +104,26 @@ class TransformersModel:
         return self._card
 
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
+        self._refuse_markers(samples)
         pictured = [s for s in samples if s.images]
         if self.why_plain is None and pictured:
             yield from self._shared(pictured, prompt, args)
             samples = [s for s in samples if not s.images]
         yield from self._plain(samples, prompt, args)
 
+    def _refuse_markers(self, samples: Sequence[Sample]) -> None:
+        """Raises DataError for a question that holds one of the model's own markers: it would be read as one."""
+        tokens = self.processor.tokenizer.added_tokens_decoder.values()
+        markers = [t.content for t in tokens if t.special]
+        for s in samples:
+            if found := next((m for m in markers if m in s.question), None):
+                raise DataError(f"row {s.id}: the question holds the model's own marker {found}", hint="mend the row")
+
     def rows_a_batch(self, tokens: int) -> int:
         """Questions a batch, where each takes at most about `tokens` tokens in all."""
         if self._fixed_rows:
             return self._fixed_rows
-        return max(8, min(MOST_ROWS[self._kind], int(MOST_CACHE_MB[self._kind] / (tokens * self._token_mb))))
+        return max(8, min(MOST_ROWS.get(self._kind, 32), int(MOST_CACHE_MB.get(self._kind, 1_000) / (tokens * self._token_mb))))
 
     def _why_plain(self) -> str | None:
         """None when prefixes can be shared, else the reason."""
@@ -142,7 +152,8 @@ class TransformersModel:
 
     def _plain(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         ordered = sorted(samples, key=lambda s: len(s.question), reverse=True)
-        for batch in evenly(ordered, self._fixed_rows or 32):
+        # a drawn text must not depend on its batch, and `generate` draws for all rows from one seed
+        for batch in evenly(ordered, 1 if args.temperature > 0 else self._fixed_rows or 32):
             for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
                 yield done
 
@@ -155,7 +166,7 @@ class TransformersModel:
         inputs = inputs.to(self.model.device, self.model.dtype)
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if args.temperature > 0:
-            torch.manual_seed(args.seed)
+            torch.manual_seed(engine.row_seed(args.seed, samples[0].id))
             sampling = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": 0}
         out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
         width = inputs["input_ids"].shape[1]
