@@ -2,7 +2,7 @@
 
     make bench                       # or: python -m benchmarks.generation [--data-dir DIR] [--skip-peers]
 
-Same checkpoint (the tiny model in fp32), same questions, at most 16 new tokens, same pixel limits, one process after the
+lmms-eval adds a system prompt of its own. Same checkpoint (the tiny model in fp32), same questions, at most 16 new tokens, same pixel limits, one process after the
 other on the same machine. "generation" is what happens between handing over the questions and having all texts (images are
 read in it); "process" is the whole command, imports and loading included. Texts must equal plain `generate`'s.
 Prints the table and writes benchmarks/results/generation.json.
@@ -97,53 +97,28 @@ def full_precision(folder: Path) -> Path:
     return folder
 
 
-def lm_eval(model: Path, scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """lm-eval's hf-multimodal at batch 32, on what `harness export lm-eval` writes."""
-    tasks, out = scratch / "lm_eval", scratch / "lm_eval.json"
-    export = [
-        sys.executable,
-        "-m",
-        "harness",
-        "export",
-        "lm-eval",
-        str(tasks),
-        "--tasks",
-        "slake",
-        "--prompt",
-        "question",
-        "--max-new-tokens",
-        str(TOKENS),
-    ]
-    subprocess.run([*export, *source(args)], check=True, capture_output=True)
-    (spec,) = tasks.rglob("*slake*.yaml")
-    name = next(line.split(":", 1)[1].strip(" '\"") for line in spec.read_text().splitlines() if line.startswith("task:"))
-    driver = [sys.executable, str(HERE / "peers" / "lm_eval_driver.py"), str(model), str(tasks), name]
-    used = timed([*driver, str(MIN_PIXELS), str(MAX_PIXELS), str(BATCH), str(out)])
-    return json.loads(out.read_text()) | used
-
-
-def lmms_eval(model: Path, scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """lmms-eval's qwen2_vl at batch 32 with the same pixel limits (it adds a system prompt of its own)."""
-    from datasets import Dataset, Image
+def peer_tasks(name: str, scratch: Path, args: argparse.Namespace) -> Path:
+    """A peer's task folder with the questions and images beside it in one parquet file, the form that both read fastest."""
+    from datasets import Dataset, Image, List
 
     ((spec, path),) = specs.find("slake")
     task = data.load(spec, path, source="local" if args.data_dir else "bundled", data_dir=args.data_dir)
-    rows = [
-        {
-            "image": {"bytes": s.images[0].content, "path": None},
-            "question": s.question,
-            "answer": s.reference.answers[0],
-            "id": s.id,
-        }
-        for s in task.samples
-    ]
-    tasks = scratch / "lmms_tasks"
-    shutil.copytree(HERE / "peers" / "lmms_tasks", tasks)
-    Dataset.from_list(rows).cast_column("image", Image()).to_parquet(tasks / "rows.parquet")
-    spec_file = tasks / "slake_bench.yaml"
-    spec_file.write_text(spec_file.read_text().replace("ROWS", str(tasks / "rows.parquet")))
-    out = scratch / "lmms_eval.json"
-    driver = [str(LMMS / "bin" / "python"), str(HERE / "peers" / "lmms_eval_driver.py"), str(model), str(tasks)]
+    rows = []
+    for s in task.samples:
+        image = {"bytes": s.images[0].content, "path": None}
+        rows.append({"id": s.id, "question": s.question, "answer": s.reference.answers[0], "image": image, "images": [image]})
+    tasks = scratch / name
+    shutil.copytree(HERE / "peers" / name, tasks)
+    Dataset.from_list(rows).cast_column("image", Image()).cast_column("images", List(Image())).to_parquet(tasks / "rows.parquet")
+    for spec_file in tasks.glob("*.yaml"):
+        spec_file.write_text(spec_file.read_text().replace("ROWS", str(tasks / "rows.parquet")))
+    return tasks
+
+
+def peer(python: Path | str, name: str, model: Path, scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """A peer at batch 32 with the tiny model's own pixel limits; `name` is lm_eval or lmms_eval."""
+    tasks, out = peer_tasks(f"{name}_tasks", scratch, args), scratch / f"{name}.json"
+    driver = [str(python), str(HERE / "peers" / f"{name}_driver.py"), str(model), str(tasks)]
     used = timed([*driver, str(MIN_PIXELS), str(MAX_PIXELS), str(BATCH), str(out)])
     return json.loads(out.read_text()) | used
 
@@ -166,9 +141,9 @@ def main() -> None:
         middle = {key: statistics.median(r[key] for r in runs) for key in ("generation_s", "process_s", "peak_mb")}
         results["harness"] = runs[0] | middle
         if not args.skip_peers:
-            results["lm-eval 0.4.13, batch 32"] = lm_eval(model, scratch, args)
+            results["lm-eval 0.4.13, batch 32"] = peer(sys.executable, "lm_eval", model, scratch, args)
             if LMMS.exists():
-                results["lmms-eval 0.7.3, batch 32"] = lmms_eval(model, scratch, args)
+                results["lmms-eval 0.7.3, batch 32"] = peer(LMMS / "bin" / "python", "lmms_eval", model, scratch, args)
             else:
                 print("lmms-eval: no environment of its own; `make bench` makes one")
     report(results, "original images" if args.data_dir else "bundled-224px images")

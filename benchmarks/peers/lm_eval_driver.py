@@ -1,6 +1,6 @@
-"""Runs lm-eval's own `hf-multimodal` on a task of `harness export lm-eval`; writes seconds and texts as JSON.
+"""Runs lm-eval's own `hf-multimodal` on slake_bench; writes seconds and texts as JSON.
 
-python lm_eval_driver.py MODEL TASKS_FOLDER TASK MIN_PIXELS MAX_PIXELS BATCH OUT
+python lm_eval_driver.py MODEL TASKS_FOLDER MIN_PIXELS MAX_PIXELS BATCH OUT
 """
 
 import json
@@ -12,7 +12,7 @@ from lm_eval import evaluator
 from lm_eval.models.hf_vlms import HFMultimodalLM
 from lm_eval.tasks import TaskManager
 
-model, tasks, task, low, high, batch, out = sys.argv[1:]
+model, tasks, low, high, batch, out = sys.argv[1:]
 real = HFMultimodalLM.generate_until
 seconds = []
 
@@ -28,7 +28,7 @@ HFMultimodalLM.generate_until = timed
 done = evaluator.simple_evaluate(
     model="hf-multimodal",
     model_args={"pretrained": model, "dtype": "float32", "max_images": 1, "min_pixels": int(low), "max_pixels": int(high)},
-    tasks=[task],
+    tasks=["slake_bench"],
     task_manager=TaskManager(include_path=tasks, include_defaults=False),
     batch_size=int(batch),
     device="cpu",
@@ -36,5 +36,5 @@ done = evaluator.simple_evaluate(
     log_samples=True,
     bootstrap_iters=0,
 )
-texts = {str(r["doc"]["id"]): r["resps"][0][0] for r in done["samples"][task]}
+texts = {str(r["doc"]["id"]): r["resps"][0][0] for r in done["samples"]["slake_bench"]}
 Path(out).write_text(json.dumps({"generation_s": sum(seconds), "texts": texts}))

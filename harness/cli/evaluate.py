@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from json import loads as load_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -153,16 +151,6 @@ def load_tasks(
     return out
 
 
-@contextmanager
-def importing() -> Iterator[None]:
-    """For large imports: no garbage is collected meanwhile, which saves a tenth of torch's and transformers' time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def load_model(
     name: str, tasks: Sequence[LoadedTask] = (), *, device: str = "auto", dtype: str = "auto", batch_size: int | None = None,
     attention: str = "auto", rank: Rank | None = None,
@@ -171,6 +159,7 @@ def load_model(
     """The backend that answers for `name`: an API model, or a checkpoint in process. `tasks` are what it will be shown."""
     from harness.cli import ui
     from harness.models import endpoint, loading
+    from harness.models.quick_import import quickly
 
     if api_base or endpoint.is_api_model(name):
         sent = endpoint.check_may_leave(tasks, endpoint.Endpoint.parse(name, api_base), allow_external=allow_external)
@@ -178,7 +167,7 @@ def load_model(
             ui.note(sent)
         from harness.models.litellm_model import LitellmModel
 
-        with ui.err.status("reaching the API model"), importing():
+        with ui.err.status("reaching the API model"):
             api = LitellmModel(
                 name, api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, batch_size=batch_size or 32
             )
@@ -186,7 +175,7 @@ def load_model(
             ui.note(line)
         return api
     loading.resolve(name)  # a wrong name fails before torch is imported
-    with ui.err.status("loading the model"), importing():
+    with ui.err.status("loading the model"), quickly():
         ui.quiet_libraries()
         from harness.models.transformers_model import TransformersModel
 

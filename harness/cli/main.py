@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -55,28 +56,47 @@ def _interrupt(*_: object) -> None:
 
 
 def main() -> None:
-    """Run the app; a UserError prints its message and hint, never a traceback."""
+    """Run the app and end the process; a UserError prints its message and hint, never a traceback."""
     signal.signal(signal.SIGINT, _interrupt)
     try:
+        code = _run()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:  # `harness ... | head`
+        code = 0
+    # everything is on disk by now, and taking torch and transformers apart takes a second
+    os._exit(code)
+
+
+def _say(message: str, hint: str | None = None) -> None:
+    from harness.cli import ui
+
+    ui.error(message, hint)
+
+
+def _run() -> int:
+    """The exit code."""
+    try:
         app()
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
     except UserError as e:
-        from harness.cli import ui
-
-        ui.error(str(e), e.hint)
-        sys.exit(e.exit_code)
+        _say(str(e), e.hint)
+        return e.exit_code
     except Interrupted:
-        from harness.cli import ui
-
-        ui.error(
+        _say(
             "interrupted; answers and verdicts so far are kept",
             "run the same command again: a run goes on, a training starts over",
         )
-        sys.exit(130)
+        return 130
+    except BrokenPipeError:
+        raise
     except OSError as e:
-        from harness.cli import ui
+        _say(f"{e.filename or 'input or output'}: {e.strerror or e}", "is there room, and may you write there?")
+        return 1
+    except Exception:
+        import traceback
 
-        if isinstance(e, BrokenPipeError):  # `harness ... | head`
-            sys.stderr.close()
-            sys.exit(0)
-        ui.error(f"{e.filename or 'input or output'}: {e.strerror or e}", "is there room, and may you write there?")
-        sys.exit(1)
+        traceback.print_exc()
+        return 1
+    return 0
