@@ -2,7 +2,8 @@
 
     make bench                       # or: python -m benchmarks.generation [--data-dir DIR] [--skip-peers]
 
-lmms-eval adds a system prompt of its own. Same checkpoint (the tiny model in fp32), same questions, at most 16 new tokens, same pixel limits, one process after the
+Same checkpoint (the tiny model in fp32), same questions, at most 16 new tokens, same pixel limits (lmms-eval adds a
+system prompt of its own), one process after the
 other on the same machine. "generation" is what happens between handing over the questions and having all texts (images are
 read in it); "process" is the whole command, imports and loading included. Texts must equal plain `generate`'s.
 Prints the table and writes benchmarks/results/generation.json.
@@ -103,13 +104,18 @@ def peer_tasks(name: str, scratch: Path, args: argparse.Namespace) -> Path:
 
     ((spec, path),) = specs.find("slake")
     task = data.load(spec, path, source="local" if args.data_dir else "bundled", data_dir=args.data_dir)
-    rows = []
-    for s in task.samples:
-        image = {"bytes": s.images[0].content, "path": None}
-        rows.append({"id": s.id, "question": s.question, "answer": s.reference.answers[0], "image": image, "images": [image]})
+    rows = [
+        {
+            "id": s.id,
+            "question": s.question,
+            "answer": s.reference.answers[0],
+            "images": [{"bytes": s.images[0].content, "path": None}],
+        }
+        for s in task.samples
+    ]
     tasks = scratch / name
     shutil.copytree(HERE / "peers" / name, tasks)
-    Dataset.from_list(rows).cast_column("image", Image()).cast_column("images", List(Image())).to_parquet(tasks / "rows.parquet")
+    Dataset.from_list(rows).cast_column("images", List(Image())).to_parquet(tasks / "rows.parquet")
     for spec_file in tasks.glob("*.yaml"):
         spec_file.write_text(spec_file.read_text().replace("ROWS", str(tasks / "rows.parquet")))
     return tasks

@@ -40,8 +40,8 @@ def refused(*args, **options):
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["train", "list", "--help"], ["tasks", "list", "--help"]])
 def test_help_imports_nothing_heavy(command):
     code = (
-        "import sys\nsys.argv = ['harness', *sys.argv[1:]]\nfrom harness.cli.main import main\n"
-        f"try:\n    main()\nexcept SystemExit:\n    pass\nprint([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+        "import sys\nsys.argv = ['harness', *sys.argv[1:]]\nfrom harness.cli.main import _run\n_run()\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
     assert "Usage" in done.stdout
@@ -267,8 +267,8 @@ def test_offline_run_opens_no_socket(tmp_path):
     code = (
         "import sys\nseen = []\n"
         "sys.addaudithook(lambda e, a: seen.append((e, a[1:])) if e in ('socket.connect', 'socket.getaddrinfo') else None)\n"
-        "from harness.cli.main import main\n"
-        "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        "from harness.cli.main import _run\n"
+        "assert _run() == 0\n"
         "print('SOCKETS', seen)"
     )
     command = f"run --model tiny --tasks slake --data bundled --limit 4 --runs {tmp_path}"

@@ -2,7 +2,7 @@
 
 
 def visual(doc):
-    return [doc["image"].convert("RGB")]
+    return [image.convert("RGB") for image in doc["images"]]
 
 
 def text(doc, lmms_eval_specific_kwargs=None):
