@@ -303,7 +303,7 @@ def read(
 ) -> Rows:
     """Read, filter and check a split; bad rows are reported, not refused. Raises DataError when it cannot be read at all."""
     if data_dir and not data_dir.is_dir():
-        raise UserError(f"--data-dir {data_dir}: no such folder")
+        raise DataError(f"--data-dir {data_dir}: no such folder")
     split = split or spec.split
     if split not in spec.splits:
         raise UserError(f"task '{spec.name}' has no split '{split}'", hint=did_you_mean(split, spec.splits))

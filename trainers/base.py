@@ -69,6 +69,7 @@ class Trainer:
     def fit(self, resume: Path | None = None) -> Path:
         if resume is not None:
             raise UserError("this trainer cannot resume yet", hint="start it again")
+        import torch
         from transformers import set_seed
 
         set_seed(self.recipe.seed)
@@ -83,7 +84,11 @@ class Trainer:
         shutil.rmtree(self.work, ignore_errors=True)  # what an interrupted try left
         self.work.mkdir(parents=True)
         start = time.perf_counter()
-        trained, log = self._train(model)
+        torch.use_deterministic_algorithms(True, warn_only=True)  # else the last bit of a gradient depends on the threads
+        try:
+            trained, log = self._train(model)
+        finally:
+            torch.use_deterministic_algorithms(False)
         self._save(trained, log, time.perf_counter() - start)
         return self.out
 

@@ -204,12 +204,21 @@ def load_processor(ckpt: Checkpoint) -> Any:
     """The processor, padding on the left (right padding misplaces image markers in a batch)."""
     from transformers import AutoProcessor
 
+    _run_no_code()
     try:
         processor = AutoProcessor.from_pretrained(ckpt.processor, trust_remote_code=False)
     except Exception as e:  # a broken file raises whatever its reader meets first
         raise ModelError(f"{ckpt.name}: no usable processor: {_first_line(e)}") from None
     processor.tokenizer.padding_side = "left"
     return processor
+
+
+def _run_no_code() -> None:
+    """Some readers inside transformers do not pass `trust_remote_code=False` on and ask on the terminal instead; without
+    time to answer they raise."""
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
 def _first_line(e: Exception) -> str:
@@ -220,6 +229,7 @@ def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bo
     """The model in eval mode on `device`; an adapter is merged unless `merge` is False. Raises ModelError."""
     from transformers import AutoModelForImageTextToText
 
+    _run_no_code()
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             ckpt.base, dtype=dtype, use_safetensors=True, attn_implementation=attention
