@@ -137,20 +137,8 @@ def completion_logits(
     prompt (groups, P), left-padded; completion (rows, C), right-padded; owner (rows,) says which group a row is in.
     Gradients flow through the shared prompts.
     """
-    grid = torch.cat([g for _, g in pixels])
-    kinds = (prompt == model.config.image_token_id).int()
-    positions, _ = model.model.get_rope_index(prompt, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=prompt_mask)
-    out = model(
-        input_ids=prompt,
-        attention_mask=prompt_mask,
-        position_ids=positions,
-        mm_token_type_ids=kinds,
-        image_grid_thw=grid,
-        pixel_values=torch.cat([p for p, _ in pixels]),
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    following = positions.masked_fill(prompt_mask[None] == 0, 0).amax((0, 2)) + 1
+    patches, grids = [p for p, _ in pixels], [g for _, g in pixels]
+    out, following = engine.read_prompts(model, prompt, prompt_mask, model.config.image_token_id, patches, grids)
     cache = out.past_key_values
     cache.batch_select_indices(owner)
     steps = torch.arange(completion.shape[1], device=completion.device)

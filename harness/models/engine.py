@@ -111,15 +111,20 @@ class Prefilled:
     opening: int  # how many of each row's own tokens are in the prefix already
 
 
-@torch.inference_mode()
-def prefill(model: Any, prefixes: Sequence[Prefix], opening: Sequence[int], *, image_token: int, pad: int) -> Prefilled:
-    """Read each prefix and then `opening`, the tokens that all rows begin with."""
-    device = model.device
-    ids, mask = left_pad([p.input_ids + list(opening) for p in prefixes], pad, device)
+def read_prompts(
+    model: Any,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    image_token: int,
+    patches: Sequence[torch.Tensor],
+    grids: Sequence[torch.Tensor],
+) -> tuple[Any, torch.Tensor]:
+    """One pass over left-padded prompts (rows, length) and their images, keeping keys and values (and gradients, if any).
+
+    Returns the model's output, with the logits of the last token, and the rotary position that follows each row.
+    """
     kinds = (ids == image_token).int()
-    grids = [p.grid_thw for p in prefixes if p.grid_thw is not None]
-    grid = torch.cat(grids).to(device) if grids else None
-    patches = [p.pixel_values for p in prefixes if p.pixel_values is not None]
+    grid = torch.cat(list(grids)).to(model.device) if grids else None
     positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=mask)
     out = model(
         input_ids=ids,
@@ -127,11 +132,20 @@ def prefill(model: Any, prefixes: Sequence[Prefix], opening: Sequence[int], *, i
         position_ids=positions,
         mm_token_type_ids=kinds,
         image_grid_thw=grid,
-        pixel_values=torch.cat(patches).to(device, model.dtype) if patches else None,
+        pixel_values=torch.cat(list(patches)).to(model.device, model.dtype) if patches else None,
         use_cache=True,
         logits_to_keep=1,
     )
-    following = positions.masked_fill(mask[None] == 0, 0).amax((0, 2)) + 1
+    return out, positions.masked_fill(mask[None] == 0, 0).amax((0, 2)) + 1
+
+
+@torch.inference_mode()
+def prefill(model: Any, prefixes: Sequence[Prefix], opening: Sequence[int], *, image_token: int, pad: int) -> Prefilled:
+    """Read each prefix and then `opening`, the tokens that all rows begin with."""
+    ids, mask = left_pad([p.input_ids + list(opening) for p in prefixes], pad, model.device)
+    grids = [p.grid_thw for p in prefixes if p.grid_thw is not None]
+    patches = [p.pixel_values for p in prefixes if p.pixel_values is not None]
+    out, following = read_prompts(model, ids, mask, image_token, patches, grids)
     return Prefilled(out.past_key_values, mask, following, mask.sum(1).tolist(), len(opening))
 
 
