@@ -16,10 +16,10 @@ from harness.records import Prediction, Sample, Verdict
 from harness.scoring.bertscore import MINILM, bertscore_f1
 from harness.scoring.exact import is_correct
 
-#: On SLAKE's validation split at most 5 % of other rows' answers to questions of the same kind reach these (make bench-free
-#: script in docs/judges.md); nothing was looked at on a test split.
-THRESHOLD = 0.8
-REASONING_THRESHOLD = 0.8
+#: On SLAKE's validation split 5 % of the answers to another question of the same content type reach 0.725 (581 pairs), and
+#: 5 % of another row's reasoning reach 0.894 (711 pairs of slake_grounded's training split). No test row was looked at.
+THRESHOLD = 0.73
+REASONING_THRESHOLD = 0.9
 
 
 class BertscoreJudge(Judge):

@@ -173,13 +173,13 @@ class Rate(Record):
 
 
 class Certificate(Record):
-    """One judge and version, tried on rows of one task."""
+    """One judge and version, tried on real rows."""
 
     judge: str
     version: str
     created: str
-    task: str
-    fingerprint: str
+    #: Whose rows, with the fingerprint of each task's data.
+    tasks: dict[str, str]
     attacks: dict[str, Rate]
     card: dict[str, object] = {}
 
@@ -254,7 +254,7 @@ def _prediction(sample_id: str, case: Case) -> Prediction:
 
 
 def certify(
-    judge: Judge, samples: Sequence[Sample], *, task: str, fingerprint: str, count: int = 50,
+    judge: Judge, samples: Sequence[Sample], tasks: dict[str, str], *, count: int = 50,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> Certificate:  # fmt: skip
     """Put every attack before the judge, on up to `count` images each."""
@@ -266,8 +266,7 @@ def certify(
         report(len(given), len(pairs))
     rates = {name: _rate([(s, p, c, given[s.id]) for s, p, c in rows]) for name, rows in asked.items()}
     return Certificate(
-        judge=judge.name, version=judge.version, created=now(), task=task, fingerprint=fingerprint, attacks=rates,
-        card=judge.card(),
+        judge=judge.name, version=judge.version, created=now(), tasks=tasks, attacks=rates, card=judge.card(),
     )  # fmt: skip
 
 

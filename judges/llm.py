@@ -31,7 +31,7 @@ FLUSH = 0.25
 #: Tokens that a verdict takes, about: for the estimate before anything is sent.
 TYPICAL = (450, 60)
 #: Sent beside the messages. The limit leaves room for a model that thinks first.
-PARAMETERS: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
+PARAMETERS: dict[str, Any] = {"temperature": 0, "max_tokens": 512}
 #: How vendors mark a snapshot of the model that was asked for.
 _SNAPSHOT = re.compile(r"[-@](?:\d{4}-?\d{2}-?\d{2}|\d{3,4}|main|latest)")
 

@@ -44,7 +44,9 @@ class LocalModel:
 
     def load(self) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         device = loading.pick_device(self.device)
         dtype = loading.pick_dtype("auto", device)
         if self.checkpoint is not None and self._is_image_text():

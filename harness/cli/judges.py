@@ -43,12 +43,15 @@ def list_judges(judge_registry: opt.JudgeRegistry = None, runs: opt.Runs = Path(
     for name, about in offline.items():
         table.add_row(name, about)
     ui.out.print(table)
-    table = Table("LLM judge", "$ a million tokens", "until", "answered by", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for column in ("LLM judge", "$ a million tokens", "until"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("answered by", overflow="fold")
     today = datetime.date.today()
     for name, k in known.judges.items():
         left = k.days_left(today)
-        until = "" if left is None else f"retired {k.ends}" if left <= 0 else f"{k.ends} ({left} days)"
-        price = f"{k.price[0]:.2f} in, {k.price[1]:.2f} out" if k.price else ""
+        until = "" if left is None else f"retired {k.ends}" if left <= 0 else f"{k.ends}, {left} days"
+        price = f"{k.price[0]:.2f} / {k.price[1]:.2f}" if k.price else ""
         table.add_row(name, price, until, k.model, style="dim" if left is not None and left <= 0 else "")
         if k.successor:
             table.add_row(f"  → {k.successor}", "", "", "", style="dim")
@@ -67,7 +70,7 @@ def _about(factory: Any) -> str:
 @app.command("test")
 def try_out(
     name: Annotated[str, typer.Argument(help="A judge, as --judge takes it.")],
-    task: Annotated[str, typer.Option("--task", "-t", help="Whose rows are used.")] = "slake_grounded",
+    tasks: Annotated[str, typer.Option("--tasks", "-t", help="Whose rows are used.")] = "slake,slake_grounded",
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows an attack, each on an image of its own.")] = 50,
     split: Annotated[str | None, typer.Option("--split")] = None,
     data: opt.Data = "auto",
@@ -102,15 +105,17 @@ def try_out(
         runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, 0, device
     )
     chosen = make_judges(name, options)
-    (loaded,) = load_tasks(task, data=data, data_dir=data_dir, split=split)
-    asked = sum(len(c) for c in certificate.cases(loaded.samples, rows).values())
+    loaded = load_tasks(tasks, data=data, data_dir=data_dir, split=split)
+    samples = [s.model_copy(update={"id": f"{t.spec.name}/{s.id}"}) for t in loaded for s in t.samples]
+    asked = sum(len(c) for c in certificate.cases(samples, rows).values())
+    sent = [Outgoing(tasks, asked, all(t.spec.may_leave_machine for t in loaded))]
     found = []
     for one in chosen:
-        for note in one.prepare([Outgoing(loaded.spec.name, asked, loaded.spec.may_leave_machine)]):
+        for note in one.prepare(sent):
             ui.note(note)
         with ui.progress() as bar:
             made = certificate.certify(
-                one, loaded.samples, task=loaded.spec.name, fingerprint=loaded.card.fingerprint, count=rows,
+                one, samples, {t.spec.name: t.card.fingerprint for t in loaded}, count=rows,
                 report=ui.reporter(bar, f"testing {one.name}"),
             )  # fmt: skip
         where = certificate.save(made, runs)
@@ -126,7 +131,7 @@ def _show_certificate(made: Certificate, where: Path) -> None:
 
     from harness.cli import ui
 
-    ui.line(f"{made.judge}@{made.version} on {made.task}", "bold")
+    ui.line(f"{made.judge}@{made.version} on {', '.join(made.tasks)}", "bold")
     table = Table("", "deserves", "passed", "", "95 % interval", "missing", box=None, header_style="bold")
     for name, r in sorted(made.attacks.items(), key=lambda a: -a[1].deserves):
         style = "" if r.share >= 0.95 else "yellow" if r.share >= 0.5 else "red"
