@@ -38,11 +38,11 @@ class Given(Record):
     @field_validator("final", "reasoning", mode="before")
     @classmethod
     def _score(cls, value: Any) -> Any:
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if isinstance(value, str) and not value.strip():
             return None
         if isinstance(value, str) and value.strip() in ("0", "1"):
             return int(value)
-        if type(value) is not int:
+        if type(value) is not int and value is not None:
             raise ValueError("expected 0, 1 or nothing")
         return value
 
@@ -112,7 +112,7 @@ def _read(path: Path) -> Iterator[Given]:
         if not isinstance(row, dict) or not row.get("sample_id"):
             raise UserError(f"{path}:{n}: no sample_id", hint=f"the columns are {', '.join(COLUMNS)}")
         try:
-            yield Given.model_validate({k: v for k, v in row.items() if k in COLUMNS and v is not None})
+            yield Given.model_validate({k: v for k, v in row.items() if k in COLUMNS and v not in (None, "")})
         except ValidationError as e:
             first = e.errors()[0]
             said = first["msg"].removeprefix("Value error, ")

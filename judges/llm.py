@@ -28,6 +28,8 @@ from judges.store import VerdictStore, key
 
 #: Seconds after which verdicts are handed on, and kept: a kill loses no more.
 FLUSH = 0.25
+#: A try gets this part of the deadline: one that hangs leaves time for others.
+TRIES = 5
 #: Tokens that a verdict takes, about: for the estimate before anything is sent.
 TYPICAL = (450, 60)
 #: Sent beside the messages. The limit leaves room for a model that thinks first.
@@ -106,7 +108,7 @@ class LlmJudge(Judge):
             deadline = 86400.0 if self.endpoint.in_process else self.options.deadline
             self._client = Client(
                 self.endpoint,
-                timeout=deadline if self.endpoint.in_process else min(60.0, deadline),
+                timeout=deadline if self.endpoint.in_process else deadline / TRIES,
                 deadline=deadline,
                 limits=self.options.limits,
                 price=self.known.cost() if self.known else None,

@@ -45,9 +45,8 @@ class Recorded(Record):
         return cls(pair=pair(sample, prediction), version=version, **verdict.model_dump(exclude={"usage"}))
 
     def verdict(self, sample_id: str, judge: str) -> Verdict:
-        return Verdict(sample_id=sample_id, judge=judge, **self.model_dump(include={*Recorded._SHARED}))
-
-    _SHARED = ("final", "reasoning", "missing", "rationale", "raw", "served")
+        said = self.model_dump(include={"final", "reasoning", "missing", "rationale", "raw", "served"})
+        return Verdict(sample_id=sample_id, judge=judge, **said)
 
 
 class ReplayJudge(Judge):

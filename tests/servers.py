@@ -61,7 +61,8 @@ def completion(content: str | None, *, finish: str = "stop", tokens: int = 3, **
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Does what the server's plan says: a status, "drop", "hang", seconds to take, or a reply; "fine" when it is used up."""
+    """Does what the server's plan says: a status, "drop", "hang", seconds to take, a reply, or what a function of the request
+    gives; "fine" when it is used up."""
 
     protocol_version = "HTTP/1.1"
     server: FaultServer
@@ -77,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.open += 1
             self.server.peak = max(self.server.peak, self.server.open)
             step = self.server.plan.pop(0) if self.server.plan else self.server.otherwise
+            if callable(step):
+                step = step(json.loads(body))
         try:
             self.answer(step)
         except OSError:

@@ -154,7 +154,8 @@ def version_of(folder: RunFolder, judge: str) -> tuple[str, str]:
     known = folder.judges()
     found = [(n, v) for n, v in known if judge in (n, f"{n}@{v}")]
     if not found:
-        raise UserError(f"{folder.path}: no verdicts of '{judge}'", hint=did_you_mean(judge, [f"{n}@{v}" for n, v in known]))
+        names = [*dict.fromkeys(n for n, _ in known)] if "@" not in judge else [f"{n}@{v}" for n, v in known]
+        raise UserError(f"{folder.path}: no verdicts of '{judge}'", hint=did_you_mean(judge, names))
     if len(found) > 1:
         raise UserError(
             f"{folder.path}: '{judge}' is there in {len(found)} versions",

@@ -224,17 +224,12 @@ class Client:
         price: Price | None = None,
     ) -> None:
         self.endpoint, self.timeout, self.deadline, self.retries, self.limits = endpoint, timeout, deadline, retries, limits
-        if endpoint.is_local and endpoint.host:
-            # an HTTP proxy from the environment would take a local request off this machine
-            for variable in ("NO_PROXY", "no_proxy"):
-                hosts = [h for h in os.environ.get(variable, "").split(",") if h]
-                if endpoint.host not in hosts:
-                    os.environ[variable] = ",".join([*hosts, endpoint.host])
         self.litellm = load_litellm()
         self._key = endpoint.api_key()
         #: None where it is not known; it is never taken to be nothing.
         self.price = price or self._list_price()
         self._turns: list[tuple[AsyncLimiter, bool]] | None = None
+        self._direct: Any = None
         self._jitter = random.Random()  # not seeded: several clients must not retry in step
 
     async def ask(self, messages: list[dict[str, Any]], **sent: Any) -> Reply:
@@ -272,20 +267,42 @@ class Client:
     async def close(self) -> None:
         """Close the connections that LiteLLM keeps for this event loop."""
         self._turns = None  # they belong to this loop
+        if self._direct is not None:
+            await self._direct.close()
+            self._direct = None
         await self.litellm.close_litellm_async_clients()
 
     async def _once(self, messages: list[dict[str, Any]], sent: dict[str, Any], seconds: float, tries: int) -> Reply | _Failure:
         try:
             async with asyncio.timeout(seconds):  # LiteLLM's own bounds a read, not a reply that trickles
                 response = await self.litellm.acompletion(
-                    model=self.endpoint.model, messages=messages, api_base=self.endpoint.api_base, api_key=self._key,
-                    timeout=seconds, num_retries=0, max_retries=0, **sent,
-                )  # fmt: skip
+                    messages=messages, timeout=seconds, num_retries=0, max_retries=0, **self._route(), **sent
+                )
             return self._reply(response, tries)
         except RequestFailed as e:
             return _Failure(str(e), False, e.fatal, None, e.withheld)
         except Exception as e:  # every vendor and transport has its own
             return self._failure(e, seconds)
+
+    def _route(self) -> dict[str, Any]:
+        """Where LiteLLM sends a request. A server on this machine is asked directly: no redirect or proxy takes it elsewhere."""
+        e = self.endpoint
+        if e.in_process or not e.is_local:
+            return {"model": e.model, "api_base": e.api_base, "api_key": self._key}
+        if self._direct is None:
+            import httpx
+            from httpx_aiohttp import AiohttpTransport
+            from openai import AsyncOpenAI
+
+            # httpx's own pool takes a millisecond a request at 64 open ones
+            transport = AiohttpTransport(limits=httpx.Limits(max_connections=None, max_keepalive_connections=None))
+            http = httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False, timeout=None)
+            base = str(e.api_base).rstrip("/")
+            if e.provider.startswith("ollama") and not base.endswith("/v1"):
+                base += "/v1"
+            self._direct = AsyncOpenAI(base_url=base, api_key=self._key or "none", max_retries=0, http_client=http)
+        name = f"openai/{e.model.partition('/')[2]}"
+        return {"model": name, "api_base": str(self._direct.base_url), "api_key": self._key or "none", "client": self._direct}
 
     def _failure(self, e: Exception, seconds: float) -> _Failure:
         status = getattr(e, "status_code", None)
@@ -295,7 +312,8 @@ class Client:
         status = status if isinstance(status, int) else 0
         # a lost connection is a 500 to LiteLLM, but no server said so
         said = f"{status} " if status and (headers is not None or status < 500) else ""
-        text = redact(said + _WRAPPING.sub("", str(e)), [self._key] if self._key and len(self._key) >= 8 else [])
+        words = str(e).split("Traceback (most recent call last)")[0]  # some vendors' clients put their own into the message
+        text = redact(said + _WRAPPING.sub("", words), [self._key] if self._key and len(self._key) >= 8 else [])
         # an account without credit also says 429, and waiting does not help
         broke = "insufficient_quota" in text
         unsupported = isinstance(e, self.litellm.exceptions.UnsupportedParamsError)

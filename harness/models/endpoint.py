@@ -29,6 +29,8 @@ PROVIDERS = (
 )  # fmt: skip
 #: Providers that are a server of the user's own and have no address until one is given.
 _NEED_BASE = ("hosted_vllm", "litellm_proxy", "lm_studio", "ollama", "ollama_chat")
+#: Providers whose servers speak the OpenAI API: with an address on this machine, nothing but that address is asked.
+_OPENAI_LIKE = ("openai", "hosted_vllm", "litellm_proxy", "lm_studio", "ollama", "ollama_chat")
 _AT_SERVER = re.compile(r"(?P<model>.+?)@(?P<base>https?://.+)")
 
 
@@ -99,13 +101,20 @@ class Endpoint:
         """Who receives a request, in words."""
         if self.in_process:
             return "this process"
+        if self.provider not in _OPENAI_LIKE:
+            return f"the vendor '{self.provider}'"
         return self.host or f"the vendor '{self.provider}'"
 
     @property
     def is_local(self) -> bool:
-        """Whether requests stay on this machine, as far as the address tells."""
+        """Whether requests stay on this machine.
+
+        An address here is not enough: the other providers' clients sign in elsewhere first, or do not heed it.
+        """
         if self.host is None:
             return self.in_process
+        if self.provider not in _OPENAI_LIKE:
+            return False
         if self.host == "localhost":
             return True
         try:

@@ -47,7 +47,7 @@ def join(reply: Reply) -> str:
     return f"<think>{reply.reasoning}{close}{reply.content}".strip()
 
 
-def row_seed(seed: int, sample_id: str) -> int:
+def request_seed(seed: int, sample_id: str) -> int:
     """A row's own seed, as in process: several samples of one question would all be the same text under one seed."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:4], "big") >> 1
 
@@ -159,7 +159,7 @@ class LitellmModel:
         if args.top_p != 1 or self.endpoint.api_base is not None:
             sent["top_p"] = args.top_p
         if "seed" in self.supported:
-            sent["seed"] = args.seed if args.temperature <= 0 else row_seed(args.seed, sample.id)
+            sent["seed"] = args.seed if args.temperature <= 0 else request_seed(args.seed, sample.id)
         return sent
 
     def _hint(self, reason: str) -> str:
