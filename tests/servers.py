@@ -24,12 +24,12 @@ def free_port() -> int:
 
 
 class TransformersServe:
-    """`transformers serve` with the tiny model, which takes a quarter of a minute to start: `base` waits for it."""
+    """`transformers serve` of a folder, which takes a quarter of a minute to start: `base` waits for it."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, model: Path = TINY) -> None:
         self.log, self.port = log, free_port()
         program = str(Path(sys.executable).with_name("transformers"))
-        command = [program, "serve", str(TINY), "--host", "127.0.0.1", "--port", str(self.port), "--device", "cpu"]
+        command = [program, "serve", str(model), "--host", "127.0.0.1", "--port", str(self.port), "--device", "cpu"]
         env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         with open(log, "wb") as out:
             self.process = subprocess.Popen([*command, "--dtype", "float32"], stdout=out, stderr=out, env=env)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import datetime
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.inter_rater import cohens_kappa as statsmodels_kappa
 
-from harness import pipeline, plugins
-from harness.cli.main import _run
+from harness import plugins
 from harness.contracts import JudgeOptions
 from harness.errors import UserError
 from harness.pipeline import make_judges
-from harness.prompts import PROMPTS
-from harness.records import GenerationArgs, Prediction, Reference, Sample, Verdict
+from harness.records import Prediction, Reference, Sample, Verdict
 from harness.runs import RunFolder
 from judges import prompt, registry, reply
 from judges.agreement import agreement
@@ -41,35 +38,6 @@ def says(answer: str | None, name: str = "1", reasoning: str | None = None, fini
         sample_id=name, text=text, reasoning=reasoning, answer=answer, finish=finish, prompt_tokens=1, completion_tokens=1,
         error=error,
     )  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def judged(tiny, tmp_path_factory) -> Path:
-    """A real run: the tiny model on 120 rows of SLAKE, judged exactly. Copy it before writing."""
-    root = tmp_path_factory.mktemp("judged")
-    task, args = load_task("slake", limit=120), GenerationArgs(max_new_tokens=16)
-    return pipeline.run(task, tiny, PROMPTS["non_reasoning"], args, [ExactJudge()], root).path
-
-
-@pytest.fixture
-def run(judged, tmp_path) -> Path:
-    """A copy of that run in a folder of runs of its own."""
-    place = tmp_path / "runs" / "tiny" / judged.name
-    shutil.copytree(judged, place)
-    return place
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run a command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["harness", *map(str, words)])
-        code = _run()
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 # -- reading a reply ----------------------------------------------------------------------------------------------

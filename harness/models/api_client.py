@@ -136,10 +136,16 @@ def secrets() -> set[str]:
     return {v for k, v in os.environ.items() if _KEY_NAMES.search(k) and len(v) >= 8}
 
 
-def redact(text: str, known: Iterable[str] = ()) -> str:
-    """One line of at most 500 characters without known keys, anything shaped like one, and images."""
+def without_keys(text: str, known: Iterable[str] = ()) -> str:
+    """The text with the environment's keys, and those `known`, replaced; a reply may quote one."""
     for value in sorted({*known, *secrets()}, key=len, reverse=True):
         text = text.replace(value, "[key]")
+    return text
+
+
+def redact(text: str, known: Iterable[str] = ()) -> str:
+    """One line of at most 500 characters without known keys, anything shaped like one, and images."""
+    text = without_keys(text, known)
     text = _KEY_SHAPES.sub("[key]", _DATA_URL.sub("[image]", text))
     text = " ".join(text.split())
     return text if len(text) <= 500 else text[:497] + "..."
@@ -329,8 +335,8 @@ class Client:
         if not response.choices:
             raise RequestFailed("the reply holds no choices", withheld=True)
         choice = response.choices[0]
-        content = choice.message.content or ""
-        reasoning = getattr(choice.message, "reasoning_content", None) or None
+        content = without_keys(choice.message.content or "")
+        reasoning = without_keys(getattr(choice.message, "reasoning_content", None) or "") or None
         usage = getattr(response, "usage", None)
         read = int(getattr(usage, "prompt_tokens", 0) or 0)
         written = int(getattr(usage, "completion_tokens", 0) or 0)
