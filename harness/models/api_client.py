@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import importlib
 import logging
 import os
 import random
@@ -119,7 +120,6 @@ def load_litellm() -> Any:
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    litellm.turn_off_message_logging = True
     litellm.drop_params = False  # a temperature is never dropped in silence
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # its warnings quote requests
@@ -136,16 +136,10 @@ def secrets() -> set[str]:
     return {v for k, v in os.environ.items() if _KEY_NAMES.search(k) and len(v) >= 8}
 
 
-def without_keys(text: str, known: Iterable[str] = ()) -> str:
-    """The text with the environment's keys, and those `known`, replaced; a reply may quote one."""
-    for value in sorted({*known, *secrets()}, key=len, reverse=True):
-        text = text.replace(value, "[key]")
-    return text
-
-
 def redact(text: str, known: Iterable[str] = ()) -> str:
     """One line of at most 500 characters without known keys, anything shaped like one, and images."""
-    text = without_keys(text, known)
+    for value in sorted({*known, *secrets()}, key=len, reverse=True):
+        text = text.replace(value, "[key]")
     text = _KEY_SHAPES.sub("[key]", _DATA_URL.sub("[image]", text))
     text = " ".join(text.split())
     return text if len(text) <= 500 else text[:497] + "..."
@@ -231,9 +225,12 @@ class Client:
     ) -> None:
         self.endpoint, self.timeout, self.deadline, self.retries, self.limits = endpoint, timeout, deadline, retries, limits
         self.litellm = load_litellm()
+        if endpoint.is_local and not endpoint.in_process:
+            importlib.import_module("openai.resources.chat")  # a second that the first request would wait for
         self._key = endpoint.api_key()
         #: None where it is not known; it is never taken to be nothing.
         self.price = price or self._list_price()
+        self._secrets = secrets()
         self._turns: list[tuple[AsyncLimiter, bool]] | None = None
         self._direct: Any = None
         self._jitter = random.Random()  # not seeded: several clients must not retry in step
@@ -290,6 +287,12 @@ class Client:
         except Exception as e:  # every vendor and transport has its own
             return self._failure(e, seconds)
 
+    def _hide(self, reply: str) -> str:
+        """A reply without our keys: a vendor may quote one."""
+        for value in self._secrets:
+            reply = reply.replace(value, "[key]")
+        return reply
+
     def _route(self) -> dict[str, Any]:
         """Where LiteLLM sends a request. A server on this machine is asked directly: no redirect or proxy takes it elsewhere."""
         e = self.endpoint
@@ -335,8 +338,8 @@ class Client:
         if not response.choices:
             raise RequestFailed("the reply holds no choices", withheld=True)
         choice = response.choices[0]
-        content = without_keys(choice.message.content or "")
-        reasoning = without_keys(getattr(choice.message, "reasoning_content", None) or "") or None
+        content = self._hide(choice.message.content or "")
+        reasoning = self._hide(getattr(choice.message, "reasoning_content", None) or "") or None
         usage = getattr(response, "usage", None)
         read = int(getattr(usage, "prompt_tokens", 0) or 0)
         written = int(getattr(usage, "completion_tokens", 0) or 0)
