@@ -44,7 +44,7 @@ def _harmless(value: object) -> object:
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """A table of text, its first column to the left and the others to the right."""
 
     title: str
@@ -55,7 +55,7 @@ class _Table:
 
 def as_markdown(views: Sequence[Overview], found: Sequence[Cell], claimed: Sequence[Claim] = ()) -> str:
     """GitHub's tables."""
-    return "\n".join(_markdown(t) for t in [*_tables(views, found), *_claimed(claimed)])
+    return "\n".join(markdown(t) for t in [*_tables(views, found), *_claimed(claimed)])
 
 
 def as_latex(views: Sequence[Overview], found: Sequence[Cell], claimed: Sequence[Claim] = ()) -> str:
@@ -63,13 +63,13 @@ def as_latex(views: Sequence[Overview], found: Sequence[Cell], claimed: Sequence
     return "\n".join(_latex(t) for t in [*_tables(views, found), *_claimed(claimed)])
 
 
-def _tables(views: Sequence[Overview], found: Sequence[Cell]) -> list[_Table]:
+def _tables(views: Sequence[Overview], found: Sequence[Cell]) -> list[Table]:
     out = []
     for view in views:
         head = ("model", *(f"{c.task} ({c.split})" for c in view.columns), "average")
         rows = [(row.model, *(_score(c) for c in row.cells), _score(row.average)) for row in view.rows]
         note = f"Percent ± half of the 95 % interval. Judge {view.judge}@{view.judge_version}, prompt {view.prompt}."
-        out.append(_Table("Models x tasks", head, rows, note))
+        out.append(Table("Models x tasks", head, rows, note))
     for group in grouped(found):
         first, names = group[0], labels(group)
         metrics = sorted({name for c in group for name in c.metrics})
@@ -91,11 +91,11 @@ def _tables(views: Sequence[Overview], found: Sequence[Cell]) -> list[_Table]:
         judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
         note = f"{judge}, prompt {first.prompt}, {first.source} data {first.data_fingerprint[:8]}, {first.resolution}."
         by = f", by {first.slice[0]}" if first.slice else ""
-        out.append(_Table(f"{first.task} ({first.split}){by}", head, rows, note[:1].upper() + note[1:]))
+        out.append(Table(f"{first.task} ({first.split}){by}", head, rows, note[:1].upper() + note[1:]))
     return out
 
 
-def _claimed(claimed: Sequence[Claim]) -> list[_Table]:
+def _claimed(claimed: Sequence[Claim]) -> list[Table]:
     out = []
     for task in dict.fromkeys(c.task for c in claimed):
         own = [c for c in claimed if c.task == task]
@@ -111,7 +111,7 @@ def _claimed(claimed: Sequence[Claim]) -> list[_Table]:
         ]
         sources = dict.fromkeys(f"{c.source.authors}, {c.source.title}." for c in own)
         note = " ".join([*sources, *dict.fromkeys(f"n: {c.n_from}." for c in own if c.n_from)])
-        out.append(_Table(f"{task}, published", head, rows, note))
+        out.append(Table(f"{task}, published", head, rows, note))
     return out
 
 
@@ -121,7 +121,9 @@ def _score(what: Cell | Interval | None) -> str:
     return f"{percent(what.value)} ± {percent((what.high - what.low) / 2)}"
 
 
-def _markdown(t: _Table) -> str:
+def markdown(t: Table) -> str:
+    """The table under its title, its note below."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(_escaped(c, r"\`*_{}[]<>|#~$&") for c in cells) + " |"
 
@@ -141,7 +143,7 @@ _LATEX = {
 }  # fmt: skip
 
 
-def _latex(t: _Table) -> str:
+def _latex(t: Table) -> str:
     def text(words: str) -> str:
         return "".join(_LATEX.get(c, c) for c in " ".join(words.split()))
 

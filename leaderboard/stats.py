@@ -163,6 +163,11 @@ def paired_variance(a: Sequence[int], b: Sequence[int], clusters: Sequence[Hasha
     return _variance(*_totals(_checked(a, clusters) - _checked(b, clusters), clusters))
 
 
+def standard_error(sums: Floats, sizes: Floats) -> float:
+    """The cluster-robust standard error of the share, from each cluster's sum and number of rows; 0 where it cannot be told."""
+    return math.sqrt(_variance(sums, sizes))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p values corrected for being several (Holm 1979), in their order: each at most 1, the family-wise error kept."""
     adjusted = [0.0] * len(p_values)

@@ -54,6 +54,8 @@ class Cell(Record):
     #: None, as is `value`, where no judge has seen the run.
     judge: str | None
     judge_version: str | None
+    #: Whether the judge, where it is a model, has a certificate among these runs; None for the others.
+    certified: bool | None
     #: (name, value); None for all rows.
     slice: tuple[str, str] | None
     data_fingerprint: str
@@ -273,6 +275,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         split=card.data.split,
         judge=judged.judge if judged else None,
         judge_version=judged.version if judged else None,
+        certified=_certified(run, judged),
         slice=slice_,
         data_fingerprint=card.data.fingerprint,
         source=card.data.source,
@@ -300,6 +303,18 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         run=str(run.folder),
         created=card.created,
     )
+
+
+def judge_card(card: RunCard, judged: Judged) -> dict[str, Any]:
+    """What the run's card says of a judge: model, prompt, parameters. Empty for judges that are no models, and in older cards."""
+    found: dict[str, Any] = vars(card).get("judges", {}).get(f"{judged.judge}@{judged.version}", {})
+    return found
+
+
+def _certified(run: Run, judged: Judged | None) -> bool | None:
+    if judged is None or "model" not in judge_card(run.card, judged):
+        return None
+    return (run.folder.parent.parent / ".certificates" / f"{judged.path.stem}.json").is_file()
 
 
 def _configuration(card: RunCard) -> str:
