@@ -63,7 +63,8 @@ def eval_results(runs: Sequence[Exported]) -> dict[Path, str]:
             repo = hub_dataset(cell.task)
             if repo:
                 limits = f"95 % interval {percent(cell.low)} to {percent(cell.high)}, n {cell.n}, {cell.clusters} images"
-                notes = f"percent; {cell.judge}@{cell.judge_version}, {limits}; prompt {cell.prompt}; {cell.source} rows, {cell.resolution}"
+                rows = f"{cell.source} rows, {cell.resolution}"
+                notes = f"percent; {cell.judge}@{cell.judge_version}, {limits}; prompt {cell.prompt}; {rows}"
                 value, date = round(100 * (cell.value or 0.0), 2), run.run.card.finished
                 entry = EvalResultEntry(dataset_id=repo, task_id=cell.task, value=value, date=date, notes=notes)
                 entries.setdefault(cell.task, []).append(entry)
