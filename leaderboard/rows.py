@@ -127,10 +127,10 @@ def _lines(columns: dict[str, str], key: str, files: list[tuple[int, Path]]) -> 
     runs, paths = zip(*there, strict=True)
     names = ", ".join(index.quoted(glob.escape(path)) for path in paths)
     typed = ", ".join(f"{column}: '{of}'" for column, of in columns.items())
+    options = f"format = 'newline_delimited', ignore_errors = true, filename = true, columns = {{{typed}}}"
     return f"""
         SELECT {list(runs)}[place + 1] AS run, parse_filename(filename, true) AS file, * EXCLUDE (place, filename)
-        FROM (SELECT row_number() OVER () AS line, file_index::INT AS place, * FROM read_json([{names}], format = 'newline_delimited',
-              ignore_errors = true, filename = true, columns = {{{typed}}}))
+        FROM (SELECT row_number() OVER () AS line, file_index::INT AS place, * FROM read_json([{names}], {options}))
         WHERE {key} IS NOT NULL QUALIFY line = max(line) OVER (PARTITION BY place, {key})"""
 
 
