@@ -1,31 +1,38 @@
-"""Cells, the terminal table and JSON made of them, and two runs compared row by row.
+"""Cells: what a leaderboard's tables are made of (terminal.py and formats.py show them).
 
 A cell is one model's score on one task by one judge (or on one slice of it). A missing verdict is neither right nor wrong:
 the value is over judged rows, `coverage` says how many those are, `bound_low` and `bound_high` what the value would be if
 every missing verdict were a 0 or a 1. Cells stand in one table only when data, prompt and judge version are the same.
 
     found, damaged = cells([Path("runs")])
-    render(found, Console(), damaged)
+    found[0].value, found[0].low, found[0].high, found[0].rank
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.plugins import did_you_mean
 from harness.records import Record, RunCard
-from harness.runs import RunFolder
-from leaderboard.stats import paired_difference, totals_interval
-from leaderboard.store import Counts, Damaged, count, find, load
+from leaderboard.ranks import rank_ranges
+from leaderboard.reading import FINISH, NONE, Int8, Judged, Run
+from leaderboard.stats import Floats, totals_interval
+from leaderboard.store import Damaged, find, load, read_runs
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+Sort = Literal["score", "model", "trainer", "created", "n"]
+GroupBy = Literal["trainer", "base", "model"]
 
 #: Below this share of judged rows a cell is shown but not ranked.
 RANK_COVERAGE = 0.98
@@ -39,6 +46,8 @@ class Cell(Record):
     """One model's score on one task by one judge. Scores, limits and shares are from 0 to 1."""
 
     model: str
+    #: Hash over weights, settings and generation arguments: what tells models of one name apart.
+    configuration: str
     trainer: str | None
     base: str | None
     task: str
@@ -46,6 +55,10 @@ class Cell(Record):
     #: None, as is `value`, where no judge has seen the run.
     judge: str | None
     judge_version: str | None
+    #: Whether the judge has a certificate among these runs (`harness judges test`); None for a judge that needs none.
+    certified: bool | None
+    #: What it says, in a line.
+    certificate: str | None = None
     #: (name, value); None for all rows.
     slice: tuple[str, str] | None
     data_fingerprint: str
@@ -71,11 +84,16 @@ class Cell(Record):
     bound_high: float
     finished: bool
     ranked: bool
+    #: The best and the worst place among the ranked cells of its table, given which differences are real (leaderboard/ranks.py);
+    #: None where there is nobody to compare it with.
+    rank: tuple[int, int] | None = None
     #: Share of the answers that were cut off at the token limit.
     truncated: float
     #: Share of right reasoning over the `reasoning_n` rows where it was judged.
     reasoning: float | None
     reasoning_n: int
+    #: Those of scores.json that were asked for: means without an interval.
+    metrics: dict[str, float] = {}
     run: str
     created: str
 
@@ -84,6 +102,26 @@ class Cell(Record):
         """What cells of one table share; the value of a slice may differ, as it takes its own rows."""
         slice_name, judge = self.slice[0] if self.slice else "", f"{self.judge}@{self.judge_version}" if self.judge else ""
         return (self.task, self.split, slice_name, judge, self.data_fingerprint, self.prompt_sha256)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which cells: those that match one of the globs in each list given. Judges are NAME or NAME@VERSION."""
+
+    tasks: Sequence[str] | None = None
+    judges: Sequence[str] | None = None
+    models: Sequence[str] | None = None
+    trainers: Sequence[str] | None = None
+    prompts: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Board:
+    """Cells in the order of a table, what could not be read, and the runs behind the cells by folder."""
+
+    cells: list[Cell]
+    damaged: list[Damaged]
+    runs: dict[str, Run]
 
 
 def cells(
@@ -95,8 +133,7 @@ def cells(
 ) -> tuple[list[Cell], list[Damaged]]:
     """Every cell of the runs under the folders `runs`, in the order of a table, and the run folders that cannot be read.
 
-    `slice_by` gives each value of that slice a cell of its own; `judges` are NAME or NAME@VERSION. Raises UserError, with the
-    nearest name, for a folder, task, judge or slice that is not there.
+    Raises UserError, with the nearest name, for a folder, task, judge or slice that is not there.
     """
     return cells_of(find(runs), slice_by=slice_by, tasks=tasks, judges=judges)
 
@@ -109,56 +146,142 @@ def cells_of(
     judges: Sequence[str] | None = None,
 ) -> tuple[list[Cell], list[Damaged]]:
     """`cells`, of these run folders and no others."""
+    found = board(folders, slice_by=slice_by, filters=Filters(tasks=tasks, judges=judges))
+    return found.cells, found.damaged
+
+
+def board(
+    folders: Sequence[Path],
+    *,
+    slice_by: str | None = None,
+    filters: Filters | None = None,
+    sort: Sort = "score",
+    group_by: GroupBy | None = None,
+    metrics: Sequence[str] = (),
+) -> Board:
+    """The cells of these run folders that pass `filters`, in the order of a table.
+
+    `slice_by` gives each value of that slice a cell of its own; `group_by` keeps a table's cells of one trainer, base or
+    model together; `metrics` are read from scores.json. Raises UserError, with the nearest name, for a filter that nothing
+    passes, a slice that no run has and a metric that no run was scored by.
+    """
+    filters = filters or Filters()
     sound, damaged = load(folders)
-    if tasks is not None:
-        _known("task", tasks, {card.data.task for _, card in sound})
-        sound = [(path, card) for path, card in sound if card.data.task in tasks]
-    counts, unreadable = count(sound, slice_by)
+    for what, wanted in (
+        ("task", filters.tasks),
+        ("model", filters.models),
+        ("trainer", filters.trainers),
+        ("prompt", filters.prompts),
+    ):
+        if wanted is not None:
+            _known(what, wanted, {_property(what, card) for _, card in sound})
+            sound = [(path, card) for path, card in sound if _matches(_property(what, card), wanted)]
+    runs, unreadable = read_runs(sound)
     if slice_by is not None:
-        have = {c.entry.folder for c in counts if c.slice is not None}
-        if counts and not have:
-            known = _slice_names(c.entry.folder for c in counts)
+        have = [run for run in runs if slice_by in run.asked.slices]
+        if runs and not have:
+            known = sorted({name for run in runs for name in run.asked.slices})
             raise UserError(f"no run has a slice '{slice_by}'", hint=did_you_mean(slice_by, known))
-        counts = [c for c in counts if c.entry.folder in have]
-    found = [_cell(c, slice_by) for c in counts]
-    if judges is not None:
-        _known("judge", judges, {name for c in found for name in _judge_names(c)})
-        found = [c for c in found if _judge_names(c) & set(judges)]
-    found.sort(key=lambda c: (*c.comparable, c.slice or ("", ""), not c.ranked, -(c.value or 0.0), c.model, c.run))
-    return found, sorted([*damaged, *unreadable], key=lambda d: d.path)
+        runs = have
+    counted = [one for run in runs for judged in run.judged or (None,) for one in _counted(run, judged, slice_by)]
+    if filters.judges is not None:
+        _known("judge", filters.judges, {name for one in counted for name in _judge_names(one.cell)})
+        counted = [one for one in counted if any(_matches(name, filters.judges) for name in _judge_names(one.cell))]
+    found = list(_with_ranks(counted))
+    if metrics:
+        found = _with_metrics(found, metrics)
+    found.sort(key=lambda c: (*c.comparable, c.slice or ("", ""), *_order(c, sort, group_by)))
+    return Board(found, sorted([*damaged, *unreadable], key=lambda d: d.path), {str(run.folder): run for run in runs})
+
+
+def _property(what: str, card: RunCard) -> str:
+    found = {"task": card.data.task, "model": card.model.name, "trainer": card.model.trainer or "none", "prompt": card.prompt}
+    return found[what]
+
+
+def _order(c: Cell, sort: Sort, group_by: GroupBy | None) -> tuple[Any, ...]:
+    """Where a cell stands in its table."""
+    by_score = (not c.ranked, -(c.value or 0.0), c.model, c.run)
+    first: dict[str, Any] = {"score": (), "model": c.model, "trainer": c.trainer or "", "created": c.created, "n": -c.n}
+    return (group_of(c, group_by) or "", first[sort], *by_score)
+
+
+def group_of(c: Cell, group_by: GroupBy | None) -> str | None:
+    """What `group_by` calls the cell's group; None without one."""
+    if group_by is None:
+        return None
+    return {"trainer": c.trainer or "no trainer", "base": c.base or c.model, "model": c.model}[group_by]
 
 
 def _judge_names(cell: Cell) -> set[str]:
     return {cell.judge, f"{cell.judge}@{cell.judge_version}"} if cell.judge else set()
 
 
+def _matches(name: str, globs: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in globs)
+
+
 def _known(kind: str, wanted: Iterable[str], there: set[str]) -> None:
-    for name in wanted:
-        if name not in there:
-            raise UserError(f"no run of {kind} '{name}'", hint=did_you_mean(name, sorted(there)))
+    for pattern in wanted:
+        if not any(fnmatchcase(name, pattern) for name in there):
+            raise UserError(f"no run of {kind} '{pattern}'", hint=did_you_mean(pattern, sorted(there)))
 
 
-def _slice_names(folders: Iterable[Path]) -> list[str]:
-    return sorted({name for folder in set(folders) for row in RunFolder(folder).samples() for name in row["slices"]})
+@dataclass(frozen=True)
+class _Counted:
+    """A cell, and the rows and verdicts it was counted from."""
+
+    cell: Cell
+    run: Run
+    final: Int8
+    rows: NDArray[np.intp]
 
 
-def _cell(c: Counts, slice_by: str | None) -> Cell:
-    """The cell that an entry's counts make."""
-    card = c.entry.card
-    judged = [(right, n) for right, n in zip(c.right, c.n, strict=True) if n]
-    interval = totals_interval([right for right, _ in judged], [n for _, n in judged]) if judged else None
-    n, right = sum(c.n), sum(c.right)
-    finished = card.finished is not None and c.predicted == c.samples
-    judge, _, version = c.entry.verdicts.stem.rpartition("@") if c.entry.verdicts else ("", "", "")
+def _counted(run: Run, judged: Judged | None, slice_by: str | None) -> Iterator[_Counted]:
+    """The cell of all rows; those of each value of the slice, if one is given."""
+    parts: list[tuple[tuple[str, str] | None, NDArray[np.intp]]] = [(None, np.arange(len(run.asked.ids)))]
+    if slice_by is not None:
+        values, codes = run.asked.slices[slice_by]
+        named = [(int(code), NO_VALUE if code == NONE else values[code]) for code in np.unique(codes)]
+        parts = [((slice_by, value), np.flatnonzero(codes == code)) for code, value in named]
+    final = judged.final if judged else np.full(len(run.finish), NONE, dtype=np.int8)
+    for slice_, rows in parts:
+        if len(rows):
+            yield _Counted(_cell(run, judged, slice_, final, rows), run, final, rows)
+
+
+def totals(run: Run, final: Int8, rows: NDArray[np.intp]) -> tuple[list[str], Floats, Floats]:
+    """The images that judged rows are about, and for each how many of these are right, and how many there are."""
+    seen = rows[final[rows] != NONE]
+    sizes = np.bincount(run.asked.clusters[seen], minlength=len(run.asked.images)).astype(np.float64)
+    right = np.bincount(run.asked.clusters[seen], weights=final[seen], minlength=len(sizes)).astype(np.float64)
+    there = np.flatnonzero(sizes)
+    return [run.asked.images[i] for i in there], right[there], sizes[there]
+
+
+def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final: Int8, rows: NDArray[np.intp]) -> Cell:
+    """The cell that these rows of a run make."""
+    card, samples = run.card, len(rows)
+    images, right, sizes = totals(run, final, rows)
+    interval = totals_interval(right, sizes) if images else None
+    n, correct = int(sizes.sum()), int(right.sum())
+    finish = run.finish[rows]
+    reasoned = judged.reasoning[rows][judged.reasoning[rows] != NONE] if judged else np.empty(0)
+    predicted = int(np.count_nonzero(finish != NONE))
+    finished = card.finished is not None and predicted == samples
+    certificate = _certificate(run.folder.parent.parent, judged.judge, judged.version) if judged else None
     return Cell(
         model=card.model.name,
+        configuration=_configuration(card),
         trainer=card.model.trainer,
         base=card.model.base,
         task=card.data.task,
         split=card.data.split,
-        judge=c.judge or judge or None,
-        judge_version=version or None,
-        slice=(slice_by, NO_VALUE if c.slice is None else c.slice) if slice_by is not None else None,
+        judge=judged.judge if judged else None,
+        judge_version=judged.version if judged else None,
+        certified=certificate is not None or (None if judged is None or "model" not in judge_card(card, judged) else False),
+        certificate=certificate,
+        slice=slice_,
         data_fingerprint=card.data.fingerprint,
         source=card.data.source,
         resolution=card.data.resolution,
@@ -169,22 +292,95 @@ def _cell(c: Counts, slice_by: str | None) -> Cell:
         high=interval.high if interval else None,
         method=interval.method if interval else None,
         n=n,
-        clusters=len(judged),
-        samples=c.samples,
-        predicted=c.predicted,
-        missing=c.samples - n,
-        missing_reasons=_shortened(c.missing),
-        coverage=n / c.samples,
-        bound_low=right / c.samples,
-        bound_high=(right + c.samples - n) / c.samples,
+        clusters=len(images),
+        samples=samples,
+        predicted=predicted,
+        missing=samples - n,
+        missing_reasons=_missing(run, judged, rows[final[rows] == NONE]),
+        coverage=n / samples,
+        bound_low=correct / samples,
+        bound_high=(correct + samples - n) / samples,
         finished=finished,
-        ranked=finished and n / c.samples >= RANK_COVERAGE,
-        truncated=c.truncated / c.predicted if c.predicted else 0.0,
-        reasoning=c.reasoning_right / c.reasoning_n if c.reasoning_n else None,
-        reasoning_n=c.reasoning_n,
-        run=str(c.entry.folder),
+        ranked=finished and n / samples >= RANK_COVERAGE,
+        truncated=int(np.count_nonzero(finish == FINISH.index("length"))) / predicted if predicted else 0.0,
+        reasoning=int(reasoned.sum()) / len(reasoned) if len(reasoned) else None,
+        reasoning_n=len(reasoned),
+        run=str(run.folder),
         created=card.created,
     )
+
+
+def judge_card(card: RunCard, judged: Judged) -> dict[str, Any]:
+    """What the run's card says of a judge: model, prompt, parameters. Empty for judges that are no models, and in older cards."""
+    found: dict[str, Any] = vars(card).get("judges", {}).get(f"{judged.judge}@{judged.version}", {})
+    return found
+
+
+@cache
+def _certificate(runs: Path, judge: str, version: str) -> str | None:
+    """How far the judge was found to be right, and what fools it most; None where nobody has tried."""
+    from judges.certificate import load as load_certificate
+
+    found = load_certificate(runs, judge, version)
+    return found.summary() if found else None
+
+
+def _configuration(card: RunCard) -> str:
+    model = card.model
+    what = [model.name, model.weights_sha256, model.settings_sha256, model.dtype, card.generation.model_dump_json()]
+    return sha256(repr(what).encode()).hexdigest()[:16]
+
+
+def _with_ranks(counted: Sequence[_Counted]) -> Iterator[Cell]:
+    """The cells, those that may be ranked with their rank among the others of their table (and slice value)."""
+    together: dict[tuple[Any, ...], list[_Counted]] = defaultdict(list)
+    for one in counted:
+        together[one.cell.comparable, one.cell.slice, one.cell.ranked].append(one)
+    for (_, _, ranked), group in together.items():
+        if not ranked or len(group) == 1:
+            yield from (one.cell for one in group)
+            continue
+        asked, rows = group[0].run.asked, group[0].rows
+        places = [one.run.asked.rows_of(asked)[rows] for one in group]
+        final = np.stack([np.where(p == NONE, NONE, one.final[p]) for one, p in zip(group, places, strict=True)]).astype(np.int8)
+        for one, rank in zip(group, rank_ranges(final, asked.clusters[rows]), strict=True):
+            yield one.cell.model_copy(update={"rank": rank})
+
+
+def _with_metrics(found: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
+    """The cells with the metrics that their runs' scores.json has. Raises UserError for one that no run has."""
+    scores = {run: _scores(Path(run)) for run in {c.run for c in found}}
+    for name in names:
+        if found and not any(name in own for own in scores.values()):
+            known = sorted({metric for own in scores.values() for metric in own})
+            raise UserError(f"no run was scored by metric '{name}'", hint=did_you_mean(name, known))
+    return [c.model_copy(update={"metrics": dict(_metrics(c, scores[c.run], names))}) for c in found]
+
+
+def _scores(run: Path) -> dict[str, Any]:
+    """The metrics of a run's scores.json; none where it was not written yet or cannot be read."""
+    try:
+        found = json.loads((run / "scores.json").read_text(encoding="utf-8"))["metrics"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _metrics(c: Cell, scores: dict[str, Any], names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    for name in names:
+        entry = scores.get(name, {})
+        if c.slice:
+            entry = entry.get("slices", {}).get(c.slice[0], {}).get(c.slice[1], {})
+        if entry.get("value") is not None:
+            yield name, entry["value"]
+
+
+def _missing(run: Run, judged: Judged | None, rows: NDArray[np.intp]) -> dict[str, int]:
+    """Why these rows have no verdict, the most frequent reason first."""
+    given = judged.missing if judged else {}
+    absent = ("not answered yet", "not judged yet")
+    reasons = Counter(given.get(row, absent[int(run.finish[row] != NONE)]) for row in rows.tolist())
+    return _shortened(dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))))
 
 
 def _shortened(reasons: dict[str, int]) -> dict[str, int]:
@@ -230,178 +426,3 @@ def note(cell: Cell) -> str:
 def as_json(found: Sequence[Cell], damaged: Sequence[Damaged]) -> dict[str, Any]:
     """What `--json` prints: {"cells": [...], "damaged": [...]}, ready for json.dumps. Shares from 0 to 1, None where unknown."""
     return {"cells": [c.model_dump(mode="json") for c in found], "damaged": [d.model_dump(mode="json") for d in damaged]}
-
-
-# -- the terminal -----------------------------------------------------------------------------------------------------
-
-
-def render(found: Sequence[Cell], console: Console, damaged: Sequence[Damaged] = ()) -> None:
-    """Print a table for each group of comparable cells, the best model first, then the run folders that are damaged."""
-    for group in grouped(found):
-        console.print(_table(group))
-    if damaged:
-        console.print(_plain("Damaged, and in no table:", "bold red"))
-        for d in damaged:
-            console.print(_plain(f"  {d.path}\n    {d.reason}", "red"))
-
-
-def _plain(text: str, style: str = "") -> Text:
-    """Text from a run folder, in which nothing is markup or moves the cursor."""
-    from rich.text import Text
-
-    return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text), style=style)
-
-
-def _table(group: list[Cell]) -> Table:
-    """One table. Columns that would say nothing (all judged, nothing cut off, no reasoning judged) are left out."""
-    from rich import box
-    from rich.table import Table
-
-    first, names = group[0], labels(group)
-    questions = "" if first.slice else f" · {first.samples} questions"
-    table = Table(
-        title=_plain(f"{first.task} · {first.split}{questions}", "bold"),
-        title_justify="left",
-        caption=_caption(group, names),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    extra = {
-        "judged\n%": [percent(c.coverage) if c.coverage < 1 else "" for c in group],
-        "cut\noff %": [percent(c.truncated) if c.truncated else "" for c in group],
-        "reason-\ning %": [percent(c.reasoning) if c.reasoning is not None else "" for c in group],
-    }
-    extra = {title: column for title, column in extra.items() if any(column)}
-    table.add_column("model", overflow="fold")
-    table.add_column("trainer", no_wrap=True)
-    for title in ("score\n%", "95 %\ninterval", "n", "images", *extra):
-        table.add_column(title, justify="right", no_wrap=True)
-    for i, c in enumerate(group):
-        if c.slice and (i == 0 or group[i - 1].slice != c.slice):
-            table.add_row(_plain(f"{c.slice[0]}: {c.slice[1]}", "bold"))
-        between = "–" if c.value is None else f"{percent(c.low)} – {percent(c.high)}"
-        last = i + 1 == len(group) or (group[i + 1].slice, group[i + 1].ranked) != (c.slice, c.ranked)
-        table.add_row(
-            _plain(("  " if c.slice else "") + names[c.run], "" if c.ranked else "dim"),
-            _plain(c.trainer or "–"),
-            _plain(percent(c.value), "bold" if c.ranked else "dim"),
-            *(between, str(c.n), str(c.clusters)),
-            *(column[i] for column in extra.values()),
-            end_section=last,
-        )
-    return table
-
-
-def _caption(group: list[Cell], names: dict[str, str]) -> Text:
-    """What a reader must know of single rows, and what all of them have in common."""
-    first = group[0]
-    notes = [] if first.slice else [f"{names[c.run]}: {note(c)}" for c in group if note(c)]
-    judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
-    data = f"{first.source} data {first.data_fingerprint[:8]}, {first.resolution}"
-    return _plain("\n".join([*notes, f"{judge} · prompt {first.prompt} · {data}", ""]), "dim")
-
-
-# -- two runs ---------------------------------------------------------------------------------------------------------
-
-
-class Comparison(Record):
-    """Run a against run b on the rows that one judge has judged in both. Shares and differences from 0 to 1 (-1 to 1)."""
-
-    run_a: str
-    run_b: str
-    model_a: str
-    model_b: str
-    task: str
-    split: str
-    judge: str
-    judge_version: str
-    data_fingerprint: str
-    #: Rows asked; rows judged in both; the images these are about.
-    samples: int
-    n: int
-    clusters: int
-    value_a: float
-    value_b: float
-    #: a - b, its 95 % interval and two-sided p value, and the formulas they come from (leaderboard/stats.py).
-    difference: float
-    low: float
-    high: float
-    method: str
-    p: float
-    p_method: str
-    #: Ids of the rows that only a, and only b, has right.
-    only_a: tuple[str, ...]
-    only_b: tuple[str, ...]
-
-    def sentence(self) -> str:
-        """The finding in plain words."""
-        more = f"{abs(100 * self.difference):.1f} points {'more' if self.difference >= 0 else 'less'} often than {self.model_b}"
-        limits = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        seen = f"{self.n} questions on {self.clusters} images"
-        chance = "" if self.p < 0.05 else " This may be chance."
-        return f"On {self.task}, {self.model_a} is right {more} ({limits}, {p}; {seen}).{chance}"
-
-
-def compare(run_a: Path, run_b: Path, judge: str, version: str, *, across_prompts: bool = False) -> Comparison:
-    """The paired difference of two runs over the rows that `judge` at `version` has judged in both.
-
-    Raises UserError when the runs asked different data, or different prompts unless `across_prompts` says that this is
-    what is being compared, or when there is no row that the judge has judged in both.
-    """
-    a, b = RunFolder(run_a), RunFolder(run_b)
-    card_a, card_b = a.card(), b.card()
-    _same_question(run_a, card_a, run_b, card_b, across_prompts)
-    final_a, final_b = (_finals(folder, judge, version) for folder in (a, b))
-    cluster = {row["id"]: row["cluster"] for row in a.samples()}
-    shared = [i for i in cluster if i in final_a and i in final_b]
-    if not shared:
-        raise UserError(f"{run_a} and {run_b}: no row that {judge}@{version} has judged in both")
-    rows_a, rows_b = [final_a[i] for i in shared], [final_b[i] for i in shared]
-    d = paired_difference(rows_a, rows_b, [cluster[i] for i in shared])
-    return Comparison(
-        run_a=str(run_a),
-        run_b=str(run_b),
-        model_a=card_a.model.name,
-        model_b=card_b.model.name,
-        task=card_a.data.task,
-        split=card_a.data.split,
-        judge=judge,
-        judge_version=version,
-        data_fingerprint=card_a.data.fingerprint,
-        samples=len(cluster),
-        n=d.n,
-        clusters=d.clusters,
-        value_a=sum(rows_a) / d.n,
-        value_b=sum(rows_b) / d.n,
-        difference=d.value,
-        low=d.low,
-        high=d.high,
-        method=d.method,
-        p=d.p,
-        p_method=d.p_method,
-        only_a=tuple(i for i in shared if final_a[i] > final_b[i]),
-        only_b=tuple(i for i in shared if final_a[i] < final_b[i]),
-    )
-
-
-def _same_question(run_a: Path, a: RunCard, run_b: Path, b: RunCard, across_prompts: bool) -> None:
-    if a.data.fingerprint != b.data.fingerprint:
-        raise UserError(
-            f"cannot compare: {run_a} and {run_b} asked different data "
-            f"({a.data.task} {a.data.split}, {a.data.rows} rows, {a.data.source} against "
-            f"{b.data.task} {b.data.split}, {b.data.rows} rows, {b.data.source})",
-            hint="run both with the same --tasks, --data and --limit",
-        )
-    if a.prompt_sha256 != b.prompt_sha256 and not across_prompts:
-        raise UserError(f"cannot compare: prompt {a.prompt} against {b.prompt}", hint="run both with the same --prompt")
-
-
-def _finals(folder: RunFolder, judge: str, version: str) -> dict[str, int]:
-    """sample id -> 0 or 1, for the rows that were judged."""
-    if not folder.verdict_path(judge, version).exists():
-        known = [f"{name}@{v}" for name, v in folder.judges()]
-        raise UserError(f"{folder.path}: no verdicts of {judge}@{version}", hint=did_you_mean(f"{judge}@{version}", known))
-    return {i: v.final for i, v in folder.verdicts(judge, version).items() if v.final is not None}

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from harness.cli import evaluate, export, judge, judges, leaderboard, model, quickstart, tasks, train
+from harness.cli import doctor, evaluate, export, importing, judge, judges, leaderboard, model, quickstart, tasks, train
 from harness.errors import UserError
 
 app = typer.Typer(
@@ -27,9 +27,12 @@ app.command("judge", rich_help_panel="Evaluate")(judge.judge)
 app.command("agreement", rich_help_panel="Evaluate")(judge.agreement)
 app.command("leaderboard", rich_help_panel="Evaluate")(leaderboard.leaderboard)
 app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
+app.command("power", rich_help_panel="Evaluate")(leaderboard.power)
 app.add_typer(tasks.app, name="tasks", rich_help_panel="Evaluate")
 app.add_typer(judges.app, name="judges", rich_help_panel="Evaluate")
 app.add_typer(export.app, name="export", rich_help_panel="Evaluate")
+app.add_typer(importing.app, name="import", rich_help_panel="Evaluate")
+app.command("doctor", rich_help_panel="Start here")(doctor.doctor)
 app.add_typer(train.app, name="train", rich_help_panel="Train")
 app.add_typer(model.app, name="model", rich_help_panel="Train")
 

@@ -101,7 +101,7 @@ def _finish(
 ) -> None:
     """Leaderboard, the sentences its numbers say, the page, and what to try next."""
     from harness.cli import ui
-    from leaderboard import story, table
+    from leaderboard import story, table, terminal
 
     every = [f for paths in folders.values() for f in paths]
     found, damaged = table.cells_of(every)
@@ -116,7 +116,7 @@ def _finish(
     if as_json:
         ui.print_json(table.as_json(found, damaged) | {"domains": told.as_json(), "says": told.sentences, "page": str(page)})
         return
-    table.render(found, ui.out, damaged)
+    terminal.render(found, ui.out, damaged)
     told.render(ui.out)
     for sentence in told.sentences:
         ui.line(sentence)
