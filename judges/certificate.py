@@ -198,10 +198,8 @@ class Certificate(Record):
     def summary(self) -> str:
         """One line, as the leaderboard shows it."""
         share, worst = self.withstands
-        return (
-            f"accepts {100 * self.accepts:.0f} % of right answers, withstands {100 * share:.0f} % of attacks "
-            f"(worst: {worst.replace('_', ' ')}, {100 * self.attacks[worst].share:.0f} %)"
-        )
+        fooled = f"{100 * share:.0f} % of attacks; {worst.replace('_', ' ')}: {100 * self.attacks[worst].share:.0f} %"
+        return f"accepts {100 * self.accepts:.0f} % of right answers, withstands {'all attacks' if share == 1 else fooled}"
 
 
 def _order(sample: Sample) -> str:

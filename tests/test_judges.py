@@ -468,7 +468,7 @@ def test_certificate_command(command, tmp_path):
     assert set(found["tasks"]) == {"slake", "slake_grounded"}
     kept = load(tmp_path, "exact", ExactJudge.version)
     assert kept.model_dump(mode="json") == found
-    assert "withstands 100 % of attacks" in kept.summary()
+    assert "withstands all attacks" in kept.summary()
 
 
 # -- agreement ----------------------------------------------------------------------------------------------------
