@@ -377,7 +377,7 @@ def load(
 
 
 def refuse(name: str, bad: Mapping[str, str], good: int, on_bad_row: OnBadRow) -> None:
-    """Raise DataError where `bad` rows (id -> why) of a task end a run: all of them by "fail", by "skip" if no good one is left."""
+    """Raise DataError where `bad` rows (id -> why) of a task end the run: by "fail" always, by "skip" if no good one is left."""
     if bad and on_bad_row == "fail":
         listed = "\n".join(f"  row {k}: {v}" for k, v in list(bad.items())[:5])
         more = f"\n  ... and {len(bad) - 5} more" if len(bad) > 5 else ""
@@ -395,7 +395,7 @@ def _left_out(name: str, rows: Mapping[str, str]) -> list[str]:
     return [f"{name}: {len(rows)} rows left out ({first}{' ...' if len(rows) > 3 else ''})"] if rows else []
 
 
-def without(task: LoadedTask, bad: Mapping[str, str], on_bad_row: OnBadRow) -> LoadedTask:
+def without(task: LoadedTask, bad: dict[str, str], on_bad_row: OnBadRow) -> LoadedTask:
     """The task without the rows that a model cannot be asked (id -> why). Raises DataError as `load` does."""
     samples = [s for s in task.samples if s.id not in bad]
     refuse(task.spec.name, bad, len(samples), on_bad_row)

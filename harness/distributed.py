@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from harness.records import Sample
 
@@ -36,6 +37,14 @@ class Rank:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
+
+    def share(self, text: str | None) -> str | None:
+        """What rank 0 has to tell, when every rank has come here."""
+        if self.count == 1:
+            return text
+        from accelerate.utils import broadcast_object_list
+
+        return cast(str | None, broadcast_object_list([text])[0])
 
 
 def current() -> Rank:

@@ -155,12 +155,14 @@ class Sample(Record):
     question: str
     reference: Reference
     slices: dict[str, str] = {}
+    #: The id of the question that this is one more answer to (--num-samples).
+    repeat_of: str | None = None
 
     @cached_property
     def cluster(self) -> str:
-        """Hash over the images, 16 hex digits; the sample's own id where it has none."""
+        """Hash over the images, 16 hex digits; without any, the question's own id, the same for all its repeats."""
         if not self.images:
-            return self.id
+            return self.repeat_of or self.id
         if len(self.images) == 1:
             return self.images[0].sha256[:16]
         return hashlib.sha256("".join(i.sha256 for i in self.images).encode()).hexdigest()[:16]
@@ -271,6 +273,8 @@ class RunCard(Record):
     prompt_sha256: str
     generation: GenerationArgs
     limit: int | None
+    #: Version of the reader that took the answers from the texts (harness.answers.VERSION).
+    reader: int = 1
     git_sha: str | None
     packages: dict[str, str]
     hardware: str

@@ -184,7 +184,7 @@ def test_an_image_that_is_a_strip_is_refused(own):
     Image.new("RGB", (2001, 10)).save("imgs/strip.png")
     Image.new("RGB", (2000, 10)).save("imgs/wide.png")
     row = {"question": "a", "answer": "b"}
-    with pytest.raises(DataError, match="row 1: image imgs/strip.png: 2001x10 pixels, one side more than 200 times"):
+    with pytest.raises(DataError, match=r"row 1: image imgs/strip\.png: 2001x10 pixels, one side more than 200 times"):
         own([row | {"img": "wide.png"}, row | {"img": "strip.png"}], "{image: img}")
 
 
