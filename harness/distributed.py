@@ -1,4 +1,7 @@
-"""Several processes, one run: `accelerate launch -m harness run ...` or torchrun. Each rank answers its own images.
+"""Several processes, one run. Each rank answers its own images.
+
+    accelerate launch --multi_gpu -m harness run ...    a process a GPU
+    torchrun --nproc_per_node 2 -m harness run ...      on a CPU, where accelerate starts one process whatever it is told
 
 Launchers tell each process its rank through RANK and WORLD_SIZE; alone, everything here is free and does nothing.
 """

@@ -129,7 +129,7 @@ def run(
     card = RunCard(
         harness_version=__version__, created=now(), command=sys.argv[1:], data=task.card, model=model.card, prompt=prompt.name,
         prompt_sha256=prompt.sha256, generation=args, limit=limit, reader=answers.VERSION, git_sha=git_sha(),
-        packages=packages(), hardware=hardware(),
+        packages=packages(), hardware=hardware(), processes=rank.count,
     )  # fmt: skip
     folder = RunFolder.place(runs, card)
     if not rank.main:

@@ -278,6 +278,8 @@ class RunCard(Record):
     git_sha: str | None
     packages: dict[str, str]
     hardware: str
+    #: Processes that shared the work (torchrun, accelerate launch), when the run began.
+    processes: int = 1
     finished: str | None = None
     #: What an API model used: answered, failed, tokens, cost (None where unknown), which model served.
     usage: dict[str, Any] = {}
