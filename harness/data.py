@@ -370,20 +370,20 @@ def load(
     Raises DataError when a row is bad and `on_bad_row` is "fail"; the message names the first rows and counts the rest.
     """
     rows = read(spec, spec_path, source=source, data_dir=data_dir, split=split, limit=limit)
-    refuse(spec.name, rows.bad, len(rows.samples), on_bad_row)
+    refuse(spec.name, rows.bad, len(rows.samples), on_bad_row, "; `harness tasks validate` lists them all")
     dropped = rows.dropped | rows.bad
     notes = rows.notes + _left_out(spec.name, dropped)
     return LoadedTask(spec, rows.samples, card(spec, split or spec.split, rows), tuple(notes))
 
 
-def refuse(name: str, bad: Mapping[str, str], good: int, on_bad_row: OnBadRow) -> None:
+def refuse(name: str, bad: Mapping[str, str], good: int, on_bad_row: OnBadRow, hint: str = "") -> None:
     """Raise DataError where `bad` rows (id -> why) of a task end the run: by "fail" always, by "skip" if no good one is left."""
     if bad and on_bad_row == "fail":
         listed = "\n".join(f"  row {k}: {v}" for k, v in list(bad.items())[:5])
         more = f"\n  ... and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise DataError(
             f"task '{name}': {len(bad)} of {good + len(bad)} rows cannot be used:\n{listed}{more}",
-            hint="mend them, or pass --on-bad-row skip; `harness tasks validate` lists them all",
+            hint=f"mend them, or pass --on-bad-row skip{hint}",
         )
     if bad and not good:
         raise DataError(f"task '{name}': none of {len(bad)} rows can be used: row {': '.join(next(iter(bad.items())))}")

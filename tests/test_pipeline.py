@@ -9,8 +9,9 @@ from harness import data, pipeline, specs
 from harness.models.litellm_model import LitellmModel
 from harness.pipeline import add_usage, repeated
 from harness.prompts import PROMPTS
-from harness.records import DataCard, GenerationArgs, ModelCard, Reference, RunCard, Sample
+from harness.records import DataCard, GenerationArgs, ModelCard, Prediction, Reference, RunCard, Sample, Verdict
 from harness.runs import RunFolder
+from harness.scoring.summary import scores
 from judges.exact import ExactJudge
 from tests.conftest import load
 from tests.servers import FaultServer, completion
@@ -152,9 +153,6 @@ def test_a_model_in_process_uses_nothing(tiny, tmp_path):
 
 
 def test_a_row_that_a_judge_was_never_heard_on_is_missing(tmp_path):
-    from harness.records import Prediction, Verdict
-    from harness.scoring.summary import scores
-
     rows = [
         Sample(id=str(i), images=(), question="q", reference=Reference(answers=("yes",)), slices={"s": "x"}) for i in range(4)
     ]
