@@ -177,7 +177,7 @@ def add_usage(held: dict[str, Any], before: dict[str, Any], after: dict[str, Any
 
     The cost is None where that of any reply is not known.
     """
-    if after.get("answered") == before.get("answered") and after.get("failed") == before.get("failed"):
+    if after == before:
         return held
     out: dict[str, Any] = {}
     for key, value in after.items():
@@ -224,12 +224,14 @@ def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float],
     """
     predictions = folder.predictions()
     samples = folder.questions()
+    held = folder.card().judges
     cards = {}
     for one in judges:
         # a missing verdict is asked for again: whatever kept the judge from answering may have passed
         given = {i for i, v in folder.verdicts(one.name, one.version).items() if v.final is not None}
         pairs = [(s, predictions[s.id]) for s in samples if s.id in predictions and s.id not in given]
         start = time.perf_counter()
+        before = one.card().get("use", {})
         count = len(samples) - len(pairs)
         report("judge", count, len(samples))
         buffer: list[Verdict] = []
@@ -246,7 +248,11 @@ def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float],
                 folder.add_verdicts(one.name, one.version, buffer)
         if pairs:
             seconds[f"judge:{one.name}"] = round(time.perf_counter() - start, 3)
-            cards[f"{one.name}@{one.version}"] = one.card()
+            label = f"{one.name}@{one.version}"
+            about = one.card()
+            if "use" in about:  # of this run alone, with what earlier tries used
+                about["use"] = add_usage(held.get(label, {}).get("use", {}), before, about["use"])
+            cards[label] = held.get(label, {}) | about
         report("judge", len(samples), len(samples))
     return cards
 
