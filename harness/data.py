@@ -416,6 +416,7 @@ def card(spec: TaskSpec, split: str, rows: Rows) -> DataCard:
         dropped=rows.dropped | rows.bad,
         filtered=rows.filtered,
         spec_sha256=spec.sha256,
+        may_leave_machine=spec.may_leave_machine,
         **_counted(rows.samples),
     )
 

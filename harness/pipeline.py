@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,7 @@ from harness.data import LoadedTask, OnBadRow, fingerprint, without
 from harness.distributed import Rank, shard
 from harness.errors import RunError, UserError
 from harness.prompts import Prompt
-from harness.records import GenerationArgs, RunCard, Sample, Verdict
+from harness.records import GenerationArgs, Prediction, RunCard, Sample, Verdict
 from harness.runs import RunFolder
 from harness.scoring.summary import scores
 
@@ -153,16 +153,15 @@ def run(
         _generate(task, model, prompt, args, folder, seconds, rank, report)
         rank.wait()
         folder.gather()
-        given = judge(folder, judges, seconds, report)
+        judge(folder, judges, seconds, report)
         spec = task.spec
         write_scores(folder, spec.slices, spec.metrics, spec.aggregate)
         closing = {
             "finished": now(),
             "seconds": seconds,
             "usage": add_usage(card.usage, before, _usage(model)),
-            "judges": card.judges | given,
         }
-        folder.write_card(card.model_copy(update=closing))
+        folder.write_card(folder.card().model_copy(update=closing))
     return folder
 
 
@@ -217,26 +216,37 @@ def _generate(
         seconds["generate"] = round(seconds.get("generate", 0.0) + time.perf_counter() - start, 3)
 
 
-def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float], report: Report) -> dict[str, dict[str, Any]]:
-    """Judge what a run folder holds, adding to what is judged already; the judges' cards, by NAME@VERSION.
+def verdicts_of(judge: Judge, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterator[Verdict]:
+    """The judge's verdicts; a prediction that failed is missing without asking, whoever the judge is."""
+    for sample, prediction in pairs:
+        if prediction.finish == "error":
+            why = f"no prediction: {prediction.error}"
+            yield Verdict(sample_id=sample.id, judge=judge.name, final=None, missing=why)
+    yield from judge.judge([(s, p) for s, p in pairs if p.finish != "error"])
+
+
+def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float], report: Report) -> None:
+    """Judge what a run folder holds, adding to what is judged already, and write each judge's card into the run's.
 
     The folder must be held (`with folder:`). Whatever was judged before an error is kept.
     """
     predictions = folder.predictions()
     samples = folder.questions()
-    held = folder.card().judges
-    cards = {}
     for one in judges:
         # a missing verdict is asked for again: whatever kept the judge from answering may have passed
-        given = {i for i, v in folder.verdicts(one.name, one.version).items() if v.final is not None}
+        given = {
+            i for i, v in folder.verdicts(one.name, one.version).items()
+            if v.final is not None and i in predictions and predictions[i].finish != "error"
+        }  # fmt: skip
         pairs = [(s, predictions[s.id]) for s in samples if s.id in predictions and s.id not in given]
-        start = time.perf_counter()
-        before = one.card().get("use", {})
         count = len(samples) - len(pairs)
         report("judge", count, len(samples))
+        if not pairs:
+            continue
+        start, before = time.perf_counter(), one.card().get("use", {})
         buffer: list[Verdict] = []
         try:
-            for verdict in one.judge(pairs):
+            for verdict in verdicts_of(one, pairs):
                 buffer.append(verdict)
                 count += 1
                 if len(buffer) == 256:
@@ -246,15 +256,18 @@ def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float],
         finally:
             if buffer:
                 folder.add_verdicts(one.name, one.version, buffer)
-        if pairs:
-            seconds[f"judge:{one.name}"] = round(time.perf_counter() - start, 3)
-            label = f"{one.name}@{one.version}"
-            about = one.card()
-            if "use" in about:  # of this run alone, with what earlier tries used
-                about["use"] = add_usage(held.get(label, {}).get("use", {}), before, about["use"])
-            cards[label] = held.get(label, {}) | about
+            _add_judge(folder, one, before)
+        seconds[f"judge:{one.name}"] = round(time.perf_counter() - start, 3)
         report("judge", len(samples), len(samples))
-    return cards
+
+
+def _add_judge(folder: RunFolder, judge: Judge, before: dict[str, Any]) -> None:
+    """Put the judge's card into the run's; what it used since `before` is added to what earlier tries used."""
+    card, label, about = folder.card(), f"{judge.name}@{judge.version}", judge.card()
+    held = card.judges.get(label, {})
+    if "use" in about:
+        about["use"] = add_usage(held.get("use", {}), before, about["use"])
+    folder.write_card(card.model_copy(update={"judges": card.judges | {label: held | about}}))
 
 
 def write_scores(folder: RunFolder, slices: Sequence[str], metrics: Sequence[str], aggregate: str | None) -> None:
@@ -272,10 +285,10 @@ def judge_again(folder: RunFolder, judges: Sequence[Judge], report: Report = lam
         card = folder.card()
         before = folder.scores()
         seconds = dict(card.seconds)
-        given = judge(folder, judges, seconds, report)
+        judge(folder, judges, seconds, report)
         slices = {name for entry in before["judges"].values() for name in entry["slices"]}
         write_scores(folder, sorted(slices), list(before["metrics"]), next(iter(before["aggregates"]), None))
-        folder.write_card(card.model_copy(update={"seconds": seconds, "judges": card.judges | given}))
+        folder.write_card(folder.card().model_copy(update={"seconds": seconds}))
 
 
 def update_card(folder: RunFolder, judge: str, found: dict[str, Any]) -> None:

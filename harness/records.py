@@ -231,6 +231,8 @@ class DataCard(Record):
     origin: str | None = None
     fingerprint: str
     spec_sha256: str
+    #: What the spec said about sending rows to an API judge or model when they were asked.
+    may_leave_machine: bool = False
 
 
 class ModelCard(Record):

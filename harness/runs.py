@@ -85,8 +85,9 @@ def append_jsonl(path: Path, rows: Iterable[BaseModel]) -> None:
 
 
 def slug(name: str) -> str:
-    """A file name for any name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.rstrip("/")).strip("-.") or "unnamed"
+    """A file name for any name; a long one ends in its hash."""
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", name.rstrip("/")).strip("-.") or "unnamed"
+    return found if len(found) <= 100 else f"{found[:90]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 class RunFolder:

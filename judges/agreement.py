@@ -77,12 +77,23 @@ def agreement(a: Mapping[str, int | None], b: Mapping[str, int | None], cluster:
         confusion=((n00, n01), (n10, n11)),
         share_a=(n10 + n11) / len(both),
         share_b=(n01 + n11) / len(both),
-        raw=_estimate(raw_agreement, total, parts),
+        raw=_raw(total, parts),
         kappa=_estimate(cohens_kappa, total, parts),
         ac1=_estimate(gwets_ac1, total, parts),
         only_one=one,
         differ=tuple(i for i in both if a[i] != b[i]),
     )
+
+
+def _raw(total: Counts, parts: Sequence[Counts]) -> Estimate:
+    """Raw agreement; where every row agrees (or none does), Wilson's limits on as many rows as there are images."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    found = _estimate(raw_agreement, total, parts)
+    if found.low is not None or found.value not in (0.0, 1.0):
+        return found
+    low, high = proportion_confint(round(found.value * len(parts)), len(parts), method="wilson")
+    return Estimate(value=found.value, low=float(low), high=float(high))
 
 
 def _estimate(f: Callable[[Counts], float], total: Counts, parts: Sequence[Counts]) -> Estimate:

@@ -37,9 +37,6 @@ class BertscoreJudge(Judge):
         reasons = self._similar([(p.reasoning, b) for (_, p), b in zip(pairs, because, strict=True)], REASONING_THRESHOLD)
         for (sample, prediction), final, reasoning in zip(pairs, finals, reasons, strict=True):
             about: dict[str, Any] = {"sample_id": sample.id, "judge": self.name}
-            if prediction.finish == "error":
-                yield Verdict(**about, final=None, missing=f"no prediction: {prediction.error}")
-                continue
             if sample.reference.kind != "open":
                 right = is_correct(prediction.answer, sample.reference)
                 said = "read exactly"

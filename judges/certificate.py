@@ -13,11 +13,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from harness import answers
 from harness.contracts import Judge
+from harness.errors import UserError
 from harness.pipeline import now
 from harness.records import Prediction, Record, Sample, Verdict
 from harness.runs import slug, write_atomic
@@ -27,8 +29,12 @@ FOLDER = ".certificates"
 #: How many failures of an attack are kept, word for word.
 EXAMPLES = 3
 
-_SIDES = {"left": "right", "right": "left", "upper": "lower", "lower": "upper"}
-_SIDE = re.compile(r"\b(left|right|upper|lower)\b", re.I)
+_SIDES = {"left": "right", "right": "left"}
+_SIDE = re.compile(r"\b(left|right)\b", re.I)
+
+
+#: A reference that can be denied: words, and none that denies or counts.
+_FINDING = re.compile(r"(?!.*\b(?:no|not|none|normal|nothing|without|healthy)\b)[A-Za-z][A-Za-z ,-]{3,}", re.I)
 
 
 class Case(NamedTuple):
@@ -53,11 +59,26 @@ def _thought(s: Sample) -> str:
 
 
 def _swapped(text: str) -> str | None:
-    """The text with every side turned into the other; None where it has none, or both of a pair."""
-    sides = {m.lower() for m in _SIDE.findall(text)}
-    if not sides or any(_SIDES[s] in sides for s in sides):
+    """The text with left and right exchanged; None where it names neither side, or both."""
+    if len({m.lower() for m in _SIDE.findall(text)}) != 1:
         return None
     return _SIDE.sub(lambda m: _SIDES[m.group().lower()], text)
+
+
+@cache
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.lower()))
+
+
+def _overlap(a: str, b: str) -> float:
+    """Share of the words of the shorter text that the other has too."""
+    x, y = _words(a), _words(b)
+    return len(x & y) / max(1, min(len(x), len(y)))
+
+
+def _unlike(a: str, b: str) -> bool:
+    """Whether no word of one begins a word of the other: "R frontal lobe" may mean "Right"."""
+    return not any(x.startswith(y) or y.startswith(x) for x in _words(a) for y in _words(b))
 
 
 def reference(s: Sample, o: Sample) -> Case:
@@ -123,14 +144,14 @@ def hedged(s: Sample, o: Sample) -> Case:
 
 
 def wrong_reasoning(s: Sample, o: Sample) -> Case | None:
-    """The right answer for another row's reasons: final 1, reasoning 0."""
-    if s.reference.reasoning is None or same(_thought(s), _thought(o)):
+    """The right answer for another row's reasons: final 1, reasoning 0. The two share at most half of their words."""
+    if s.reference.reasoning is None or _overlap(_thought(s), _thought(o)) > 0.5:
         return None
     return Case(_thought(o), _reference(s), 1, 0)
 
 
 def side_swapped(s: Sample, o: Sample) -> Case | None:
-    """Left for right, upper for lower."""
+    """Left for right, and nothing else changed."""
     other = _swapped(_reference(s)) if s.reference.kind == "open" else None
     return Case("", other, 0) if other else None
 
@@ -139,7 +160,7 @@ def negated(s: Sample, o: Sample) -> Case | None:
     """Yes for no, or the finding denied."""
     if s.reference.kind == "yesno":
         return Case("", "No" if answers.yes_no(_reference(s)) == "yes" else "Yes", 0)
-    if s.reference.kind == "open":
+    if s.reference.kind == "open" and _FINDING.fullmatch(_reference(s)):
         return Case("", f"There is no {_reference(s).lower()}; it is ruled out.", 0)
     return None
 
@@ -207,23 +228,20 @@ def _order(sample: Sample) -> str:
 
 
 def partners(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
-    """Every row, in an order of its own, with a row of its kind that has another answer."""
+    """Every row, in an order of its own, with a row of its kind (and content type, if there is one) whose answer is unlike."""
     ordered = sorted(samples, key=_order)
     for i, s in enumerate(ordered):
         rest = ordered[i + 1 :] + ordered[:i]
-        other = next(
-            (
-                o
-                for o in rest
-                if o.reference.kind == s.reference.kind
-                and o.reference.choices == s.reference.choices
-                and not any(same(a, b) for a in o.reference.answers for b in s.reference.answers)
-                and (o.reference.reasoning is None) == (s.reference.reasoning is None)
-            ),
-            None,
-        )
-        if other is not None:
+        alike = (o for o in rest if o.slices.get("content_type") == s.slices.get("content_type") and _is_partner(s, o))
+        if (other := next(alike, None) or next((o for o in rest if _is_partner(s, o)), None)) is not None:
             yield s, other
+
+
+def _is_partner(s: Sample, o: Sample) -> bool:
+    a, b = s.reference, o.reference
+    if a.kind != b.kind or a.choices != b.choices or (a.reasoning is None) != (b.reasoning is None):
+        return False
+    return all(_unlike(x, y) for x in a.answers for y in b.answers)
 
 
 def cases(samples: Sequence[Sample], count: int) -> dict[str, list[tuple[Sample, Prediction, Case]]]:
@@ -257,6 +275,8 @@ def certify(
 ) -> Certificate:  # fmt: skip
     """Put every attack before the judge, on up to `count` images each."""
     asked = cases(samples, count)
+    if not {c.final for rows in asked.values() for _, _, c in rows} == {0, 1}:
+        raise UserError("these rows make no test: no two of them have answers that differ", hint="take rows of another task")
     pairs = [(s, p) for rows in asked.values() for s, p, _ in rows]
     given: dict[str, Verdict] = {}
     for verdict in judge.judge(pairs):

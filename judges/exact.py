@@ -21,12 +21,7 @@ class ExactJudge(Judge):
 
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterable[Verdict]:
         for sample, prediction in pairs:
-            if prediction.finish == "error":
-                yield Verdict(sample_id=sample.id, judge=self.name, final=None, missing=f"no prediction: {prediction.error}")
-            else:
-                yield Verdict(
-                    sample_id=sample.id, judge=self.name, final=1 if is_correct(prediction.answer, sample.reference) else 0
-                )
+            yield Verdict(sample_id=sample.id, judge=self.name, final=1 if is_correct(prediction.answer, sample.reference) else 0)
 
 
 def create(argument: str, options: JudgeOptions) -> ExactJudge:

@@ -1,14 +1,16 @@
 """Human judge (`--judge human:FILE`): verdicts that people gave, as CSV or JSONL.
 
 `harness judges sheet` writes a file to fill in. Columns: sample_id and final (0, 1 or empty); where given also reasoning,
-annotator, comment, and text (the model's own, so that a verdict never counts for another text). Several people may judge one
-row: the majority counts, a tie is missing.
+annotator, comment, and pair (a hash over question, reference and the model's text, which the sheet holds) or text: a verdict
+never counts for another text. Several people may judge one row: the majority counts, a tie is missing; of two lines by one
+person about one row the later one holds.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,9 +21,11 @@ from pydantic import ValidationError, field_validator
 
 from harness.contracts import Judge, JudgeOptions
 from harness.errors import UserError
+from harness.plugins import did_you_mean
 from harness.records import Prediction, Record, Sample, Verdict
+from judges.replay import pair
 
-COLUMNS = ("sample_id", "final", "reasoning", "annotator", "comment", "text")
+COLUMNS = ("sample_id", "final", "reasoning", "annotator", "comment", "text", "pair")
 Score = Literal[0, 1] | None
 
 
@@ -34,6 +38,7 @@ class Given(Record):
     annotator: str = ""
     comment: str = ""
     text: str | None = None
+    pair: str | None = None
 
     @field_validator("final", "reasoning", mode="before")
     @classmethod
@@ -60,9 +65,10 @@ class HumanJudge(Judge):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.given: dict[str, list[Given]] = defaultdict(list)
+        #: sample id -> each person's last word, by what it is about.
+        self.given: dict[str, dict[tuple[str, str | None], Given]] = defaultdict(dict)
         for row in _read(path):
-            self.given[row.sample_id].append(row)
+            self.given[row.sample_id][row.annotator, row.pair or row.text] = row
         self.name = f"human:{path.stem}"
         self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
@@ -72,8 +78,8 @@ class HumanJudge(Judge):
 
     def _verdict(self, sample: Sample, prediction: Prediction) -> Verdict:
         about: dict[str, Any] = {"sample_id": sample.id, "judge": self.name}
-        rows = self.given.get(sample.id, [])
-        about_this = [r for r in rows if r.text is None or r.text == prediction.text]
+        rows = list(self.given.get(sample.id, {}).values())
+        about_this = [r for r in rows if self._is_about(r, sample, prediction)]
         votes = [r.final for r in about_this if r.final is not None]
         final = majority(votes)
         if final is None:
@@ -86,37 +92,61 @@ class HumanJudge(Judge):
         words = [f"{r.annotator}: {r.comment}" if r.annotator else r.comment for r in about_this if r.comment]
         return Verdict(**about, final=final, reasoning=reasoning, rationale="; ".join(words) or None)
 
+    @staticmethod
+    def _is_about(given: Given, sample: Sample, prediction: Prediction) -> bool:
+        if given.pair is not None:
+            return given.pair == pair(sample, prediction)
+        return given.text is None or given.text == prediction.text
+
     def card(self) -> dict[str, Any]:
-        people = {r.annotator for rows in self.given.values() for r in rows if r.annotator}
+        people = {r.annotator for rows in self.given.values() for r in rows.values() if r.annotator}
         return {"file": self.path.name, "rows": len(self.given), "annotators": len(people) or None}
 
 
 def _read(path: Path) -> Iterator[Given]:
     """The file's rows. Raises UserError naming file, line and column."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a mark first
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets write a mark first
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"--judge human:{path}: cannot be read: {e}", hint="a CSV or JSONL file in UTF-8") from None
-    rows: list[tuple[int, Any]]
-    if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True))
-        rows = [(reader.line_num, r) for r in reader]
-    else:
-        rows = []
-        for n, line in enumerate(text.splitlines(), start=1):
-            try:
-                rows += [(n, json.loads(line))] if line.strip() else []
-            except ValueError:
-                raise UserError(f"{path}:{n}: not a JSON object", hint="a .csv file, or JSON lines") from None
+    rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text)
+    count = 0
     for n, row in rows:
         if not isinstance(row, dict) or not row.get("sample_id"):
             raise UserError(f"{path}:{n}: no sample_id", hint=f"the columns are {', '.join(COLUMNS)}")
+        count += 1
         try:
             yield Given.model_validate({k: v for k, v in row.items() if k in COLUMNS and v not in (None, "")})
         except ValidationError as e:
             first = e.errors()[0]
             said = first["msg"].removeprefix("Value error, ")
             raise UserError(f"{path}:{n}: column '{first['loc'][0]}': {said}", hint="0, 1 or empty") from None
+    if not count:
+        raise UserError(f"{path}: holds no verdicts", hint=f"the columns are {', '.join(COLUMNS)}")
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(10_000_000)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        header = [name.strip() for name in reader.fieldnames or []]
+        for needed in ("sample_id", "final"):
+            if needed not in header:
+                raise UserError(f"{path}:1: no column '{needed}'", hint=did_you_mean(needed, header))
+        reader.fieldnames = header
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as e:
+        raise UserError(f"{path}:{reader.line_num}: {e}") from None
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    for n, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield n, json.loads(line)
+            except ValueError:
+                raise UserError(f"{path}:{n}: not a JSON object", hint="a .csv file, or JSON lines") from None
 
 
 def create(argument: str, options: JudgeOptions) -> HumanJudge:

@@ -21,7 +21,7 @@ class JuryJudge(Judge):
     """Fulfils harness.contracts.Judge over its members."""
 
     def __init__(self, members: Sequence[Judge]) -> None:
-        self.members = list(members)
+        self.members = sorted(members, key=lambda m: (m.name, m.version))
         self.name = "jury:" + "+".join(m.name for m in self.members)
         versions = "+".join(m.version for m in self.members)
         self.version = hashlib.sha256(versions.encode()).hexdigest()[:8]
@@ -56,8 +56,7 @@ class JuryJudge(Judge):
     def card(self) -> dict[str, Any]:
         return {
             "members": {f"{m.name}@{m.version}": m.card() for m in self.members},
-            "judged_by_several": self.judged,
-            "disagreement": self.disagreed / self.judged if self.judged else None,
+            "use": {"judged_by_several": self.judged, "disagreed": self.disagreed},
         }
 
 

@@ -7,6 +7,7 @@ the judge's to decide: an answer that cannot be read is 0 without asking.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import functools
 import hashlib
@@ -46,7 +47,8 @@ class LlmJudge(Judge):
     ) -> None:
         self.name, self.endpoint, self.options, self.known = name, endpoint, options, known
         own = known.parameters if known else {}
-        self.parameters = {k: v for k, v in {**PARAMETERS, "seed": options.seed, **own}.items() if v is not None}
+        asked: dict[str, Any] = PARAMETERS | {"seed": options.seed} | dict(own)
+        self.parameters: dict[str, Any] = {k: v for k, v in asked.items() if v is not None}
         self.prompt_sha256 = prompt.sha256(options.prompt)
         #: Everything that decides a verdict beside the row.
         self.asks = {
@@ -62,16 +64,18 @@ class LlmJudge(Judge):
         self.usage = Usage()
         self.from_store = self.shared = 0
         self._client: Client | None = None
+        #: A note when its vendor has said that it will end.
+        self.ending: str | None = None
 
     # -- before any work ----------------------------------------------------------------------------------------
 
     def prepare(self, rows: Sequence[Outgoing]) -> list[str]:
         """What will be sent, to whom, and for about how much. Raises UserError without a key, or where rows may not leave."""
-        notes = []
+        notes = [] if self.ending is None else [self.ending]
+        if self.known and self.known.api_base is None and self.endpoint.api_base is not None:
+            notes.append(f"judge {self.name}: the environment has it answered at {self.endpoint.api_base}")
         if said := check_may_leave(rows, self.endpoint, allow_external=self.options.allow_external):
             notes.append(f"judge {self.name}: {said}")
-        if self.known and (soon := registry.ends_soon(self.name, self.known, datetime.date.today())):
-            notes.append(soon)
         if not self.endpoint.is_local:
             self._need_key()
             count = sum(o.questions for o in rows)
@@ -148,10 +152,8 @@ class LlmJudge(Judge):
                     yield self._final(verdict.model_copy(update=own), prediction)
 
     def _unasked(self, sample: Sample, prediction: Prediction) -> Verdict | None:
-        """The verdict on a row that no judge is asked about: no prediction, or nothing in it that could be judged."""
+        """The verdict on a row that no judge is asked about: there is nothing in it that could be judged."""
         about: dict[str, Any] = {"sample_id": sample.id, "judge": self.name}
-        if prediction.finish == "error":
-            return Verdict(**about, final=None, missing=f"no prediction: {prediction.error}")
         answered = any(c.isalnum() for c in prediction.answer or "") or (prediction.answer or "") in sample.reference.answers
         if answered or (sample.reference.reasoning is not None and prediction.reasoning):
             return None
@@ -194,18 +196,22 @@ class LlmJudge(Judge):
         if self._schema and "schema" in asked:
             sent["response_format"] = asked["schema"]
         budget, price = self.options.budget, self.client.price
+        # a try that got no answer may have been billed: each of them is held
         worst = price.of(worst_tokens(asked["messages"]), sent["max_tokens"]) if price else 0.0
-        if not budget.hold(worst):
-            return row, self._missing(sample, f"--max-cost {budget.limit:g}: the budget was reached")
-        cost = 0.0
+        held = worst * (self.client.retries + 1)
+        while not budget.hold(held):
+            if not budget.held:  # nothing that is under way could give some back
+                return row, self._missing(sample, f"--max-cost {budget.limit:g}: the budget was reached")
+            await asyncio.sleep(0.02)
+        cost = held
         try:
             answer = await self.client.ask(asked["messages"], **sent)
-            cost = answer.cost or 0.0
+            cost = (answer.cost or 0.0) + answer.lost * worst
         except RequestFailed as e:
-            cost = worst if "no reply within" in str(e) else 0.0  # it may have been billed
+            cost = e.lost * worst
             return row, self._failed(sample, e)
         finally:
-            budget.settle(worst, cost)
+            budget.settle(held, cost)
         self.usage.add(answer)
         return row, self._read(sample, answer)
 
@@ -214,7 +220,7 @@ class LlmJudge(Judge):
         where = self.endpoint.api_base or self.endpoint.where
         if e.fatal:
             raise ModelError(f"judge {self.name} at {where}: {e}", hint="check the judge's name and its key") from None
-        if not (e.withheld or self.usage.answered) and self.usage.failed >= GIVE_UP_AFTER:
+        if not (e.withheld or self.usage.answered or self.from_store) and self.usage.failed >= GIVE_UP_AFTER:
             raise ModelError(
                 f"judge {self.name} at {where}: the first {self.usage.failed} requests all failed: {e}",
                 hint="is the server up, and its address right? Verdicts so far are kept; run the same command again",
@@ -241,7 +247,7 @@ class LlmJudge(Judge):
 
     def _is_asked_for(self, served: str | None) -> bool:
         """Whether the model that says it answered is the one that was asked, or a snapshot of it."""
-        if served is None or self.endpoint.in_process:
+        if served is None or self.endpoint.in_process or (self.known and served == self.known.serves):
             return True
         asked = self.endpoint.model.partition("/")[2]
         names = {served, served.removeprefix(f"{self.endpoint.provider}/"), served.removeprefix("models/")}
@@ -265,13 +271,19 @@ class LlmJudge(Judge):
 
 def create(argument: str, options: JudgeOptions) -> LlmJudge:
     """The factory behind every name that no other judge has. Raises UserError for one that means nothing, or has ended."""
-    known = registry.read(options.registry)
+    known, today = registry.read(options.registry), datetime.date.today()
     if found := known.find(argument):
         name, entry = found
-        registry.refuse_ended(name, entry, datetime.date.today())
-        return LlmJudge(name, Endpoint.parse(entry.model, entry.api_base), options, entry)
+        registry.refuse_ended(name, entry, today)
+        judge = LlmJudge(name, Endpoint.parse(entry.model, entry.api_base), options, entry)
+        judge.ending = registry.ends_soon(name, entry, today)
+        return judge
     if "/" not in argument:
         hint = did_you_mean(argument, sorted({*available("judges"), *known.judges} - {"litellm"}))
         raise UserError(f"no judge named '{argument}'", hint=f"{hint} Any LiteLLM name works too: PROVIDER/NAME")
     endpoint = Endpoint.parse(argument)
-    return LlmJudge(endpoint.model, endpoint, options)
+    judge = LlmJudge(endpoint.model, endpoint, options)
+    if not endpoint.is_local and (same := known.same_model(endpoint.model)):
+        registry.refuse_ended(argument, same, today)
+        judge.ending = registry.ends_soon(argument, same, today)
+    return judge

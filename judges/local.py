@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ class LocalModel:
             raise ModelError(f"{path}: no such file")
         self.checkpoint = None if self.file else loading.resolve(path)
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Hash of the weights."""
+        """Hash of the weights and settings."""
         if self.file is not None:
             with open(self.file, "rb") as f:
                 return hashlib.file_digest(f, "sha256").hexdigest()
@@ -62,6 +63,10 @@ class LocalModel:
             self.model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, trust_remote_code=False, **how)
         except Exception as e:  # a broken file raises whatever its reader meets first
             raise ModelError(f"{self.path}: cannot be loaded: {(str(e).splitlines() or ['?'])[0]}") from None
+        if self.checkpoint is not None and self.checkpoint.adapter:
+            from peft import PeftModel
+
+            self.model = PeftModel.from_pretrained(self.model, str(self.checkpoint.adapter)).merge_and_unload()
         self.model = self.model.to(device).eval()
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
@@ -95,7 +100,8 @@ class Provider:
     """Registers a model with LiteLLM under harness_local/NAME and batches what is asked of it."""
 
     def __init__(self, name: str, model: LocalModel) -> None:
-        self.model = model
+        #: Of this very model: two may have folders of one name.
+        self.name, self.model = provider_of(model), model
         self.waiting: list[tuple[list[dict[str, str]], int, asyncio.Future[Any]]] = []
         self.worker: asyncio.Task[None] | None = None
         self._register(name)
@@ -115,8 +121,8 @@ class Provider:
                 response.usage = litellm.Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
                 return response
 
-        others = [p for p in litellm.custom_provider_map if p["provider"] != f"{PROVIDER}_{name}"]
-        litellm.custom_provider_map = [*others, {"provider": f"{PROVIDER}_{name}", "custom_handler": InProcess()}]
+        others = [p for p in litellm.custom_provider_map if p["provider"] != self.name]
+        litellm.custom_provider_map = [*others, {"provider": self.name, "custom_handler": InProcess()}]
         litellm.utils.custom_llm_setup()
 
     async def ask(self, chat: list[dict[str, str]], max_tokens: int) -> tuple[str, bool, int, int]:
@@ -141,6 +147,10 @@ class Provider:
                     result.set_result(text)
 
 
+def provider_of(model: LocalModel) -> str:
+    return f"{PROVIDER}_{hashlib.sha256(model.identity.encode()).hexdigest()[:12]}"
+
+
 class LocalJudge(LlmJudge):
     """An LlmJudge whose endpoint is this process; the model is loaded when the first row needs it."""
 
@@ -149,7 +159,7 @@ class LocalJudge(LlmJudge):
         short = self.model.file.stem if self.model.file else self.model.checkpoint.name  # type: ignore[union-attr]
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in short)
         self.provider: Provider | None = None
-        endpoint = Endpoint(f"{PROVIDER}_{name}/{name}", None, in_process=True)
+        endpoint = Endpoint(f"{provider_of(self.model)}/{name}", None, in_process=True)
         super().__init__(f"local:{name}", endpoint, options, identity=self.model.identity)
 
     def _drop_unsupported(self) -> None:

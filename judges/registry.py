@@ -6,14 +6,20 @@ A judge that has ended is refused before any work, by name, with the way to its 
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from harness.errors import UserError
 from harness.models.api_client import Price
 from harness.specs import Strict
+
+#: What may be sent. Nothing that would let something else answer, or nobody.
+Parameter = Literal["temperature", "top_p", "max_tokens", "seed", "reasoning_effort", "verbosity"]
+#: What marks a snapshot or an alias of a model.
+_SNAPSHOT = re.compile(r"(-\d{4}-?\d{2}-?\d{2}|-\d{3}|-latest|[:@].*)$")
 
 FILE = Path(__file__).with_name("registry.yaml")
 #: A judge that ends within so many days is announced.
@@ -28,9 +34,18 @@ class Known(Strict):
     price: tuple[float, float] | None = None
     ends: datetime.date | None = None
     successor: str | None = None
-    parameters: dict[str, Any] = {}
+    #: The name under which it answers, where that is not the model's.
+    serves: str | None = None
+    parameters: dict[Parameter, Any] = {}
     source: str | None = None
     note: str | None = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _bounded(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value.get("max_tokens", 1) is None:
+            raise ValueError("max_tokens must be a number: without one a verdict's price has no bound")
+        return value
 
     def days_left(self, today: datetime.date) -> int | None:
         """None where no end is known; 0 or less once it has ended."""
@@ -51,6 +66,14 @@ class Registry(Strict):
         if name in self.judges:
             return name, self.judges[name]
         return next(((short, k) for short, k in self.judges.items() if k.model == name), None)
+
+    def same_model(self, name: str) -> Known | None:
+        """The entry of the model that `name` is a snapshot, an alias or another provider's name of."""
+        return next((k for k in self.judges.values() if _bare(k.model) == _bare(name)), None)
+
+
+def _bare(name: str) -> str:
+    return _SNAPSHOT.sub("", name.lower().rpartition("/")[2])
 
 
 def read(over: Path | None = None) -> Registry:

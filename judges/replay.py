@@ -10,14 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from harness.contracts import Judge, JudgeOptions
 from harness.errors import UserError
 from harness.records import Prediction, Record, Sample, Verdict
-from harness.runs import read_jsonl
+from judges.reply import Score
 
 
 def pair(sample: Sample, prediction: Prediction) -> str:
@@ -33,8 +33,8 @@ class Recorded(Record):
     judge: str
     version: str
     sample_id: str
-    final: Literal[0, 1] | None
-    reasoning: Literal[0, 1] | None = None
+    final: Score | None
+    reasoning: Score | None = None
     missing: str | None = None
     rationale: str | None = None
     raw: str | None = None
@@ -46,6 +46,8 @@ class Recorded(Record):
 
     def verdict(self, sample_id: str, judge: str) -> Verdict:
         said = self.model_dump(include={"final", "reasoning", "missing", "rationale", "raw", "served"})
+        if self.final is None and self.missing is None:
+            said["missing"] = "no reason was recorded"
         return Verdict(sample_id=sample_id, judge=judge, **said)
 
 
@@ -60,7 +62,12 @@ class ReplayJudge(Judge):
             found = ", ".join(sorted(f"{j}@{v}" for j, v in judges)) or "no verdicts"
             raise UserError(f"{path}: holds {found}", hint="a replay file holds the verdicts of one judge; export them apart")
         ((judge, version),) = judges
-        self.recorded = {r.pair: r for r in rows}
+        self.recorded: dict[str, Recorded] = {}
+        for row in rows:
+            before = self.recorded.get(row.pair)
+            if before is not None and (before.final, before.reasoning) != (row.final, row.reasoning):
+                row = row.model_copy(update={"final": None, "reasoning": None, "missing": "recorded twice, with other verdicts"})
+            self.recorded[row.pair] = row
         self.name = f"replay:{judge}"
         content = json.dumps(sorted((r.pair, r.final, r.reasoning) for r in self.recorded.values()), sort_keys=True)
         self.version = f"{version}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
@@ -81,12 +88,14 @@ class ReplayJudge(Judge):
 def _read(path: Path) -> Iterator[Recorded]:
     if not path.is_file():
         raise UserError(f"--judge replay:{path}: no such file", hint="`harness judges export` writes one")
-    for n, row in enumerate(read_jsonl(path), start=1):
+    for n, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
         try:
-            yield Recorded.model_validate(row)
+            yield Recorded.model_validate_json(line)
         except ValidationError as e:
             first = e.errors()[0]
-            raise UserError(f"{path}:{n}: {'.'.join(str(x) for x in first['loc'])}: {first['msg']}") from None
+            raise UserError(f"{path}:{n}: {'.'.join(str(x) for x in first['loc']) or 'line'}: {first['msg']}") from None
 
 
 def create(argument: str, options: JudgeOptions) -> ReplayJudge:

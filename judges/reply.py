@@ -9,11 +9,13 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from harness.models.api_client import encodable
+
+#: What a server may leave of a reasoning model's thinking, its opening tag or not.
+_THOUGHT_END = "</think>"
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?```", re.S | re.I)
-#: What a reasoning model writes before it answers.
-_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.S)
 
 
 def _whole(value: Any) -> Any:
@@ -30,7 +32,7 @@ class Scores(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    evaluation: str = ""
+    evaluation: Annotated[str, AfterValidator(encodable)] = ""
     reasoning_score: Score | None = None
     prediction_score: Score
 
@@ -53,7 +55,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read(text: str, *, reasoning: bool) -> Scores | str:
     """The scores, or in words why there are none. With `reasoning` both scores must be there; without it one."""
-    body = _THOUGHT.sub("", text, count=1).strip() if _THOUGHT.match(text) else text.strip()
+    body = text.strip()
+    if not body.startswith(("{", "```")):
+        body = body.rpartition(_THOUGHT_END)[2].strip()
     if fenced := _FENCED.fullmatch(body):
         body = fenced.group(1)
     if not body:

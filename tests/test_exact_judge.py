@@ -5,6 +5,7 @@ import pytest
 from harness import plugins
 from harness.contracts import JudgeOptions
 from harness.errors import UserError
+from harness.pipeline import verdicts_of
 from harness.records import Prediction, Reference, Sample
 from harness.scoring.summary import summarise
 from judges.exact import ExactJudge, is_correct
@@ -52,7 +53,7 @@ def test_all_right_is_one_and_all_wrong_is_zero(slake):
 
 def test_empty_answer_is_wrong_but_a_failed_prediction_is_missing(slake):
     s = slake.samples[0]
-    empty, failed = ExactJudge().judge([(s, prediction(s.id, None)), (s, prediction(s.id, None, "error"))])
+    failed, empty = verdicts_of(ExactJudge(), [(s, prediction(s.id, None)), (s, prediction(s.id, None, "error"))])
     assert (empty.final, empty.missing) == (0, None)
     assert failed.final is None
     assert "out of memory" in failed.missing

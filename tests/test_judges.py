@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.inter_rater import cohens_kappa as statsmodels_kappa
 
-from harness import plugins
+from harness import pipeline, plugins
 from harness.contracts import JudgeOptions
 from harness.errors import UserError
 from harness.pipeline import make_judges
@@ -260,13 +260,11 @@ def test_bertscore_reads_open_answers_by_meaning_and_the_rest_exactly():
         (sample("b"), says("The abdomen", "b")),
         (sample("c", "Yes"), says("No", "c")),
         (sample("d"), says(None, "d")),
-        (sample("e"), says(None, "e", finish="error")),
         (sample("f", reasoning="A mass in the lung."), says("Lung cancer", "f", "A mass in the lung.")),
     ]
     found = {v.sample_id: v for v in judge.judge(rows)}
-    assert [found[i].final for i in "abcdef"] == [1, 0, 0, 0, None, 1]
+    assert [found[i].final for i in "abcdf"] == [1, 0, 0, 0, 1]
     assert found["f"].reasoning == 1
-    assert "out of memory" in found["e"].missing
     (strict,) = make_judges("bertscore:1", JudgeOptions())
     assert strict.version != judge.version
     with pytest.raises(UserError, match="expected a threshold"):
@@ -306,7 +304,7 @@ def test_a_human_verdict_never_counts_for_another_text(tmp_path):
     ("text", "suffix", "said"),
     [
         ("sample_id,final\na,2\n", "csv", r"ward\.csv:2: column 'final': "),
-        ("id,final\na,1\n", "csv", r"ward\.csv:2: no sample_id"),
+        ("id,final\na,1\n", "csv", r"ward\.csv:1: no column 'sample_id'"),
         ('{"sample_id": "a", "final": 1}\nnonsense\n', "jsonl", r"ward\.jsonl:2: not a JSON object"),
         ('{"sample_id": "a", "final": true}\n', "jsonl", r"ward\.jsonl:1: column 'final': "),
     ],
@@ -343,7 +341,7 @@ def test_a_jury_needs_more_than_half_of_its_members(tmp_path):
     found = list(jury.judge([(sample(i), says("x", i)) for i in "abc"]))
     assert [v.final for v in found] == [1, None, 0]
     assert "human:ann: 1; human:bob: 0; human:eve: missing (no human verdict)" in found[1].missing
-    assert jury.card()["disagreement"] == pytest.approx(1 / 3)
+    assert jury.card()["use"] == {"judged_by_several": 3, "disagreed": 1}
     with pytest.raises(UserError, match="several members"):
         make_judges("jury:exact", JudgeOptions())
     with pytest.raises(UserError, match="there twice"):
@@ -358,9 +356,9 @@ def test_judged_again_without_model_or_data(command, run, judged):
     code, out, _ = command("judge", run, "--judge", "bertscore,jury:exact+bertscore", "--json")
     assert code == 0
     judges = {c["judge"] for c in json.loads(out)["cells"]}
-    assert judges == {"bertscore", "jury:exact+bertscore"}
+    assert judges == {"bertscore", "jury:bertscore+exact"}
     folder = RunFolder(run)
-    assert {j for j, _ in folder.judges()} == {"exact", "bertscore", "jury:exact+bertscore"}
+    assert {j for j, _ in folder.judges()} == {"exact", "bertscore", "jury:bertscore+exact"}
     kept = json.loads((judged / "scores.json").read_text())["judges"]
     assert {k: v for k, v in folder.scores()["judges"].items() if k in kept} == kept
     assert folder.card().judges[f"bertscore@{make_judges('bertscore', JudgeOptions())[0].version}"]["threshold"] == 0.73
@@ -555,3 +553,164 @@ def test_judges_list(command):
     code, out, _ = command("judges", "list")
     assert code == 0
     assert "retired 2025-09-24" in out
+
+
+# -- what a review found ------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_failed_is_missing_whoever_the_judge_is(tmp_path):
+    """An empty text of a model that answered and one of a request that failed are not the same thing."""
+    silent, failed = says(None, "a"), says(None, "a", finish="error")
+    file = tmp_path / "ward.csv"
+    file.write_text("sample_id,final\na,0\n")
+    (person,) = make_judges(f"human:{file}", JudgeOptions())
+    for judge in (person, ExactJudge(), make_judges("bertscore", JudgeOptions())[0]):
+        (verdict,) = pipeline.verdicts_of(judge, [(sample("a"), failed)])
+        assert (verdict.final, verdict.missing) == (None, "no prediction: out of memory")
+        (verdict,) = pipeline.verdicts_of(judge, [(sample("a"), silent)])
+        assert verdict.final == 0
+
+
+def test_a_prediction_that_failed_first_is_judged_when_it_came(run):
+    """The verdict on the failed row does not stick."""
+    folder = RunFolder(run)
+    first = folder.questions()[0]
+    answer = folder.predictions()[first.id]
+    folder.add_predictions([answer.model_copy(update={"finish": "error", "error": "down", "text": "", "answer": None})])
+    pipeline.judge_again(folder, [ExactJudge()])
+    assert folder.verdicts("exact", ExactJudge.version)[first.id].missing == "no prediction: down"
+    folder.add_predictions([answer])
+    pipeline.judge_again(folder, [ExactJudge()])
+    assert folder.verdicts("exact", ExactJudge.version)[first.id].final is not None
+
+
+def test_a_sheet_is_about_its_rows_whatever_a_spreadsheet_does_to_the_texts(command, run, tmp_path):
+    folder = RunFolder(run)
+    first = folder.questions()[0]
+    prediction = folder.predictions()[first.id]
+    folder.add_predictions([prediction.model_copy(update={"text": "=HYPERLINK(1)\r\n\u2028\x0b\x85 odd", "answer": "odd"})])
+    out = tmp_path / "sheet.csv"
+    command("judges", "sheet", run, "-o", out)
+    rows = list(csv.DictReader(out.open(encoding="utf-8", newline="")))
+    assert rows[0]["model_text"].startswith("'=HYPERLINK")
+    with out.open("w", encoding="utf-8", newline="") as f:
+        writer = csv.DictWriter(f, [k for k in rows[0] if k != "model_text"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(r | {"final": "1"} for r in rows)
+    (judge,) = make_judges(f"human:{out}", JudgeOptions())
+    predictions = folder.predictions()
+    found = {v.sample_id: v.final for v in judge.judge([(s, predictions[s.id]) for s in folder.questions()])}
+    assert set(found.values()) == {1}
+    # the same id and text under another question or reference is another row
+    other = first.model_copy(update={"question": "And here?"})
+    (verdict,) = judge.judge([(other, predictions[first.id])])
+    assert verdict.missing == "the human verdict is about another text"
+
+
+def test_one_person_has_one_vote(tmp_path):
+    found = human(tmp_path, "sample_id,final,annotator\na,1,ann\na,1,ann\na,0,bob\nb,1,ann\nb,0,ann\n")
+    assert found[0].missing == "people disagree: 1 say 1, 1 say 0"
+    assert found[1].final == 0  # her later word
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sample_id,Final\na,1\n", r"ward\.csv:1: no column 'final'"),
+        ("", "no column 'sample_id'"),
+        ("sample_id,final\n", "holds no verdicts"),
+    ],
+)
+def test_a_file_without_verdicts_is_not_taken_for_one(tmp_path, text, said):
+    with pytest.raises(UserError, match=said):
+        human(tmp_path, text)
+
+
+def test_a_column_name_may_have_blanks_around_it(tmp_path):
+    assert human(tmp_path, "sample_id, final \na,1\n")[0].final == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gemini/gemini-1.5-flash-002", "gemini/gemini-1.5-flash-latest", "gemini/Gemini-1.5-Flash", "vertex_ai/gemini-1.5-flash",
+        "openrouter/google/gemini-1.5-flash", "gemini/gemini-1.5-flash@https://example.org/v1",
+    ],
+)  # fmt: skip
+def test_a_retired_model_is_retired_under_every_name(name):
+    with pytest.raises(UserError, match="was retired on 2025-09-24"):
+        make_judges(name, JudgeOptions())
+
+
+def test_the_end_of_an_alias_is_told_too_and_a_server_of_ones_own_is_nobodys_alias():
+    (alias,) = make_judges("openai/gpt-4o-mini", JudgeOptions())
+    assert "ends on 2027-01-14" in alias.ending
+    (own,) = make_judges("openai/gemini-1.5-flash@http://127.0.0.1:9/v1", JudgeOptions())
+    assert own.ending is None
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["{mock_response: yes}", "{fallbacks: [x]}", "{api_key: sk-canary}", "{api_base: http://x}", "{max_tokens: null}"],
+)
+def test_a_registry_cannot_let_somebody_else_answer(tmp_path, parameters):
+    own = tmp_path / "mine.yaml"
+    own.write_text(f"checked: 2026-01-01\njudges:\n  ward: {{model: openai/ward, parameters: {parameters}}}\n")
+    with pytest.raises(UserError, match=r"key 'judges\.ward\.parameters"):
+        make_judges("ward", JudgeOptions(registry=own))
+
+
+def test_half_a_character_in_a_reply_is_replaced():
+    found = reply.read('{"evaluation": "x\\ud83d", "prediction_score": 1}', reasoning=False)
+    Verdict(sample_id="1", judge="j", final=found.prediction_score, rationale=found.evaluation).model_dump_json()
+    assert reply.read('{"evaluation": "\\ud83d\\ude00", "prediction_score": 1}', reasoning=False).evaluation == "😀"
+
+
+def test_thoughts_without_their_opening_tag():
+    assert reply.read('so it is\n</think>\n{"prediction_score": 0}', reasoning=False).prediction_score == 0
+    assert reply.read('{"evaluation": "</think> {}", "prediction_score": 0}', reasoning=False).prediction_score == 0
+
+
+def test_a_recorded_verdict_is_read_strictly(tmp_path):
+    file = tmp_path / "r.jsonl"
+    line = '{"pair": "x", "judge": "j", "version": "1", "sample_id": "1", "final": FINAL}'
+    file.write_text(line.replace("FINAL", "true"))
+    with pytest.raises(UserError, match=r"r\.jsonl:1: final"):
+        make_judges(f"replay:{file}", JudgeOptions())
+    file.write_text(line.replace("FINAL", "1") + "\n\n" + line.replace("FINAL", "0"))  # no newline at the end
+    (judge,) = make_judges(f"replay:{file}", JudgeOptions())
+    assert judge.recorded["x"].missing == "recorded twice, with other verdicts"
+
+
+def test_a_jury_is_the_same_in_any_order_and_under_a_long_name(tmp_path, run, command):
+    one, other = (make_judges(n, JudgeOptions())[0] for n in ("jury:exact+bertscore", "jury:bertscore+exact"))
+    assert (one.name, one.version) == (other.name, other.version)
+    file = tmp_path / ("long" * 50 + ".csv")
+    file.write_text("sample_id,final\n1,1\n")
+    code, _, err = command("judge", run, "--judge", f"human:{file}")
+    assert (code, err) == (0, "")
+
+
+def test_certificate_needs_rows_that_differ():
+    same = [sample(str(i)) for i in range(5)]
+    with pytest.raises(UserError, match="make no test"):
+        certify(ExactJudge(), same, {"x": "y"})
+
+
+def test_attacks_deserve_what_they_say():
+    """Sides are exchanged and nothing else, only findings are denied, partners are unlike, other reasons are others."""
+    from judges.certificate import negated, side_swapped, wrong_reasoning
+
+    o = sample("o", "Kidney")
+    assert side_swapped(sample(answer="Upper Left Lobe"), o).answer == "Upper right Lobe"
+    assert side_swapped(sample(answer="Left Lung, Right"), o) is None
+    assert [negated(sample(answer=a), o) for a in ("None", "0", "6", "Normal", "No mass")] == [None] * 5
+    assert negated(sample(answer="Lung Cancer"), o).answer == "There is no lung cancer; it is ruled out."
+    near = sample(answer="Yes", reasoning="CT of the chest. A mass in the left lung. So the answer is yes.")
+    assert (
+        wrong_reasoning(near, sample(answer="No", reasoning="CT of the chest. A mass in the left lung. So the answer is no."))
+        is None
+    )
+    for task in ("slake", "vqa_rad"):
+        for s, _, case in cases(load_task(task).samples, 60)["other_row"]:
+            assert not {w[:3] for w in case.answer.lower().split()} & {w[:3] for w in s.reference.answers[0].lower().split()}

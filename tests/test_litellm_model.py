@@ -121,7 +121,7 @@ def test_refused_is_not_tried_again(faults, step):
     assert len(faults.hits) == 3
     assert [done[s.id].finish for s in samples] == ["error", "stop", "stop"]
     assert str(step) in done["0"].error
-    verdicts = {v.sample_id: v for v in ExactJudge().judge([(s, done[s.id]) for s in samples])}
+    verdicts = {v.sample_id: v for v in pipeline.verdicts_of(ExactJudge(), [(s, done[s.id]) for s in samples])}
     assert verdicts["0"].final is None
     assert verdicts["0"].missing
     assert verdicts["1"].final == 1

@@ -78,3 +78,37 @@ def test_names_no_model(tmp_path):
         make_judges("local:", JudgeOptions(runs=tmp_path))
     with pytest.raises(UserError, match="no such"):
         make_judges("local:/nowhere/model.gguf", JudgeOptions(runs=tmp_path))
+
+
+def test_two_models_with_folders_of_one_name_answer_each_for_itself(tmp_path):
+    """Text models of random weights, and an adapter: what each says is its own."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from harness.models import TINY
+
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    for seed, name in enumerate(("a", "b")):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(tmp_path / name / "m")
+        tokenizer.save_pretrained(tmp_path / name / "m")
+    torch.manual_seed(2)
+    base = LlamaForCausalLM.from_pretrained(tmp_path / "a" / "m")
+    base.name_or_path = str(tmp_path / "a" / "m")
+    lora = LoraConfig(r=8, lora_alpha=512, target_modules=["q_proj", "v_proj", "o_proj"], init_lora_weights=False)
+    get_peft_model(base, lora).save_pretrained(tmp_path / "c" / "m")
+    names = ",".join(f"local:{tmp_path / n / 'm'}" for n in "abc")
+    judges = make_judges(names, JudgeOptions(runs=tmp_path))
+    assert {j.name for j in judges} == {"local:m"}
+    rows = pairs(4)
+    said = [words(j, rows) for j in judges]
+    assert len({tuple(s.values()) for s in said}) == 3
+    more = pairs(4, start=4)
+    again = [words(j, more) for j in judges]  # the first one is asked again after the others were made
+    alone = words(make_judges(f"local:{tmp_path / 'a' / 'm'}", JudgeOptions(runs=tmp_path / "x"))[0], more)
+    assert again[0] == alone

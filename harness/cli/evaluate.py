@@ -52,6 +52,7 @@ def run(
     judge_in_flight: opt.JudgeInFlight = 64,
     judge_rpm: opt.JudgeRpm = None,
     judge_tpm: opt.JudgeTpm = None,
+    judge_seed: opt.JudgeSeed = 0,
     judge_registry: opt.JudgeRegistry = None,
     max_cost: opt.MaxCost = None,
     on_bad_row: Annotated[
@@ -88,7 +89,7 @@ def run(
     ui.set_quiet(quiet or not rank.main)
     rows = rows_a_batch(batch_size)
     options = judge_options(
-        runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, seed, device
+        runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, judge_seed, device
     )
     judges = make_judges(judge, options)  # a wrong or retired one fails before anything is read
     policy = bad_row_policy(on_bad_row)
@@ -124,7 +125,7 @@ def run(
         return
     for one in judges if rank.main else ():
         for note in one.prepare([outgoing(t, images=False) for t, _, _ in asked]):
-            ui.note(note)
+            ui.announce(note)
     backend = load_model(
         model, loaded, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank,
         api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight,
@@ -206,7 +207,7 @@ def load_model(
         going = [endpoint.outgoing(t) for t in tasks]
         sent = endpoint.check_may_leave(going, endpoint.Endpoint.parse(name, api_base), allow_external=allow_external)
         if sent:
-            ui.note(sent)
+            ui.announce(sent)
         from harness.models.litellm_model import LitellmModel
 
         with ui.err.status("reaching the API model"):

@@ -26,7 +26,9 @@ def judge_options(
     """The options of one command's judges."""
     from harness.contracts import JudgeOptions
     from harness.models.api_client import Budget, Limits
+    from judges.prompt import sha256
 
+    sha256(prompt)  # a wrong name is an error, whether or not these judges use it
     return JudgeOptions(
         prompt=prompt, runs=runs, allow_external=allow_external, budget=Budget(max_cost), limits=Limits(rpm, tpm),
         max_in_flight=in_flight, registry=registry, seed=seed, device=device,
@@ -51,13 +53,14 @@ def run_folders(paths: list[Path]) -> list[RunFolder]:
 
 
 def going(folder: RunFolder) -> Outgoing:
-    """What judging this run would send. A task whose spec is not found here may not leave."""
+    """What judging this run would send. Its rows may leave where the spec said so when they were asked, and says so now."""
     from harness import specs
     from harness.models.endpoint import Outgoing
 
     card = folder.card()
-    found = specs.catalog().get(card.data.task)
-    return Outgoing(card.data.task, card.data.rows, found is not None and specs.read(found).may_leave_machine)
+    now = specs.catalog().get(card.data.task)
+    revoked = now is not None and not specs.read(now).may_leave_machine
+    return Outgoing(card.data.task, card.data.rows, card.data.may_leave_machine and not revoked)
 
 
 def judge(
@@ -71,11 +74,11 @@ def judge(
     judge_in_flight: opt.JudgeInFlight = 64,
     judge_rpm: opt.JudgeRpm = None,
     judge_tpm: opt.JudgeTpm = None,
+    judge_seed: opt.JudgeSeed = 0,
     judge_registry: opt.JudgeRegistry = None,
     retest: Annotated[
         float, typer.Option("--retest", min=0, max=1, help="Share of rows asked a second time: the judge's own consistency.")
     ] = 0.0,
-    seed: opt.Seed = 0,
     device: opt.Device = "auto",
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -101,13 +104,13 @@ def judge(
         judge_rpm,
         judge_tpm,
         judge_registry,
-        seed,
+        judge_seed,
         device,
     )
     chosen = make_judges(by, options)
     for one in chosen:
         for note in one.prepare([going(f) for f in found]):
-            ui.note(note)
+            ui.announce(note)
     with ui.progress() as bar:
         for folder in found:
             judge_again(folder, chosen, ui.reporter(bar, f"judging {folder.path.name}"))
@@ -120,24 +123,31 @@ def judge(
 
 def _retest(found: list[RunFolder], by: str, options: JudgeOptions, share: float) -> None:
     """Ask for a share of the rows again, past the store, and say how often the verdict was the same."""
+    import math
     from dataclasses import replace
     from hashlib import sha256
 
     from harness.cli import ui
-    from harness.pipeline import make_judges, update_card
+    from harness.pipeline import make_judges, update_card, verdicts_of
     from judges.agreement import agreement as agree
 
     for one in make_judges(by, replace(options, use_store=False)):
         for folder in found:
             first = folder.verdicts(one.name, one.version)
             predictions = folder.predictions()
-            rows = [s for s in folder.questions() if s.id in predictions and s.id in first and first[s.id].final is not None]
-            rows = sorted(rows, key=lambda s: sha256(s.id.encode()).hexdigest())[: max(1, round(share * len(rows)))]
-            second = {v.sample_id: v.final for v in one.judge([(s, predictions[s.id]) for s in rows])}
+            # rows that the judge itself had a word on
+            rows = [s for s in folder.questions() if s.id in predictions and s.id in first and first[s.id].raw is not None]
+            rows = [s for s in rows if first[s.id].final is not None]
+            rows = sorted(rows, key=lambda s: sha256(s.id.encode()).hexdigest())[: math.ceil(share * len(rows))]
+            second = {v.sample_id: v.final for v in verdicts_of(one, [(s, predictions[s.id]) for s in rows])}
             clusters = {r["id"]: r["cluster"] for r in folder.samples() if r["id"] in second}
+            if not any(v is not None for v in second.values()):
+                ui.note(f"{one.name} gave no verdict on {folder.path.name} that could be tested")
+                continue
             same = agree({i: first[i].final for i in second}, second, clusters)
             update_card(folder, f"{one.name}@{one.version}", {"retest": same.model_dump(mode="json")})
             ui.line(f"{one.name} asked again on {same.n} rows of {folder.path.name}: the same verdict on {shown(same.raw)}")
+        ui.say_use(one)
 
 
 def shown(e: Any) -> str:
@@ -176,7 +186,7 @@ def agreement(
     from harness.cli import ui
 
     names = judges.split(",")
-    if len(names) != 2 or not all(names):
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
         raise UserError(f"--judges {judges}: expected two", hint="as in --judges exact,bertscore")
     found = [(f, agree_on(f, names[0], names[1])) for f in run_folders(folders)]
     if json:

@@ -82,6 +82,7 @@ def try_out(
     judge_in_flight: opt.JudgeInFlight = 64,
     judge_rpm: opt.JudgeRpm = None,
     judge_tpm: opt.JudgeTpm = None,
+    judge_seed: opt.JudgeSeed = 0,
     judge_registry: opt.JudgeRegistry = None,
     device: opt.Device = "auto",
     json: opt.Json = False,
@@ -102,7 +103,7 @@ def try_out(
 
     ui.set_quiet(quiet)
     options = judge_options(
-        runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, 0, device
+        runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, judge_seed, device
     )
     chosen = make_judges(name, options)
     loaded = load_tasks(tasks, data=data, data_dir=data_dir, split=split)
@@ -112,7 +113,7 @@ def try_out(
     found = []
     for one in chosen:
         for note in one.prepare(sent):
-            ui.note(note)
+            ui.announce(note)
         with ui.progress() as bar:
             made = certificate.certify(
                 one, samples, {t.spec.name: t.card.fingerprint for t in loaded}, count=rows,
@@ -202,6 +203,7 @@ def sheet(
     from harness.cli import ui
     from harness.runs import write_atomic
     from judges.human import COLUMNS
+    from judges.replay import pair
 
     (found,) = run_folders([folder])
     predictions = found.predictions()
@@ -210,13 +212,18 @@ def sheet(
         samples = random.Random(seed).sample(samples, min(rows, len(samples)))
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*COLUMNS[:5], "question", "reference", "reference_reasoning", "text"])
+    writer.writerow([*COLUMNS[:5], "question", "reference", "reference_reasoning", "model_text", "pair"])
     for s in samples:
-        reference = " | ".join(s.reference.answers)
-        writer.writerow([s.id, "", "", "", "", s.question, reference, s.reference.reasoning or "", predictions[s.id].text])
+        texts = [s.question, " | ".join(s.reference.answers), s.reference.reasoning or "", predictions[s.id].text]
+        writer.writerow([s.id, "", "", "", "", *map(_inert, texts), pair(s, predictions[s.id])])
     write_atomic(out, text.getvalue())
     ui.line(f"{len(samples)} rows in {out}: fill in final (and reasoning) with 0 or 1")
     ui.line(f"use them:  harness judge {folder} --judge human:{out}")
+
+
+def _inert(text: str) -> str:
+    """The text so that no spreadsheet takes it for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 @app.command("bridge")

@@ -14,6 +14,7 @@ JudgePrompt = Annotated[str, typer.Option("--judge-prompt", help="What LLM judge
 JudgeInFlight = Annotated[int, typer.Option("--judge-in-flight", min=1, help="Open requests to an LLM judge.")]
 JudgeRpm = Annotated[float | None, typer.Option("--judge-rpm", min=0.001, help="Requests a minute to an LLM judge.")]
 JudgeTpm = Annotated[float | None, typer.Option("--judge-tpm", min=1, help="Tokens a minute to an LLM judge.")]
+JudgeSeed = Annotated[int, typer.Option("--judge-seed", help="Sent to LLM judges; another seed is another judge version.")]
 JudgeRegistry = Annotated[
     Path | None,
     typer.Option("--judge-registry", envvar="HARNESS_JUDGE_REGISTRY", help="YAML of judges of your own: names, prices, ends."),

@@ -43,6 +43,11 @@ def note(message: str) -> None:
     err.print(f"[yellow]note:[/] {escape(message)}", soft_wrap=True, highlight=False)
 
 
+def announce(message: str) -> None:
+    """A note that --quiet does not hide: what will leave this machine, and what it will cost."""
+    Console(stderr=True).print(f"[yellow]note:[/] {escape(message)}", soft_wrap=True, highlight=False)
+
+
 def say(message: str) -> None:
     err.print(message, soft_wrap=True, highlight=False)
 
@@ -54,10 +59,10 @@ def line(text: str, style: str = "") -> None:
 
 def say_use(judge: Any) -> None:
     """What a judge used, and what a jury disagreed on, where there is something to say."""
-    card = judge.card()
-    if card.get("disagreement") is not None:
-        say(f"{judge.name}: the members disagree on {100 * card['disagreement']:.1f} % of {card['judged_by_several']} rows")
-    if use := card.get("use"):
+    use = judge.card().get("use", {})
+    if several := use.get("judged_by_several"):
+        say(f"{judge.name}: the members disagree on {100 * use['disagreed'] / several:.1f} % of {several} rows")
+    if "answered" in use:
         cost = "unknown" if use["cost_usd"] is None else f"${use['cost_usd']:.4f}"
         free = f", {use['from_store']} from the store, {use['shared_with_equal_rows']} shared by equal rows"
         paid = f", {use['prompt_tokens']:,} tokens read, {use['completion_tokens']:,} written, cost {cost}"

@@ -17,7 +17,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from aiolimiter import AsyncLimiter
@@ -45,6 +45,9 @@ class RequestFailed(Exception):
     `withheld`: the server works, but gives no answer to this very request (a content filter, an empty reply).
     """
 
+    #: Tries that got no answer and may have been billed all the same.
+    lost = 0
+
     def __init__(self, reason: str, *, fatal: bool = False, withheld: bool = False) -> None:
         super().__init__(reason)
         self.fatal = fatal
@@ -53,7 +56,8 @@ class RequestFailed(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `cost` in US dollars, None where no price is known; `tries` counts HTTP requests."""
+    """What came back. `cost` in US dollars, None where no price is known; `tries` counts HTTP requests, of which `lost` had no
+    answer and may have been billed all the same."""
 
     content: str
     reasoning: str | None
@@ -63,6 +67,7 @@ class Reply:
     completion_tokens: int
     cost: float | None
     tries: int
+    lost: int = 0
 
 
 class Price(NamedTuple):
@@ -124,6 +129,11 @@ def load_litellm() -> Any:
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # its warnings quote requests
     return litellm
+
+
+def encodable(text: str) -> str:
+    """The text with every lone half of a character pair replaced: no file could hold it."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def worst_tokens(messages: Iterable[dict[str, Any]]) -> int:
@@ -208,6 +218,7 @@ class _Failure:
     fatal: bool
     wait: float | None
     withheld: bool
+    lost: int = 0
 
 
 class Client:
@@ -228,6 +239,7 @@ class Client:
         if endpoint.is_local and not endpoint.in_process:
             importlib.import_module("openai.resources.chat")  # a second that the first request would wait for
         self._key = endpoint.api_key()
+        self._given_price = price
         #: None where it is not known; it is never taken to be nothing.
         self.price = price or self._list_price()
         self._secrets = secrets()
@@ -240,29 +252,33 @@ class Client:
         clock = asyncio.get_running_loop().time
         await self._turn(messages, sent)
         end = clock() + self.deadline  # waiting for the first turn is not the request's own time
-        tries = 0
+        tries = lost = 0
         while True:
             tries += 1
-            if tries > 1:
-                await self._turn(messages, sent)
             result = await self._once(messages, sent, min(self.timeout, end - clock()), tries)
             if isinstance(result, Reply):
-                return result
+                return replace(result, lost=lost)
+            lost += result.lost
             wait = self._jitter.uniform(0.5, 1.5) * min(0.5 * 2**tries, 30.0) if result.wait is None else result.wait
-            if not result.retried or tries > self.retries or clock() + wait >= end:
-                again = f" ({tries} tries)" if tries > 1 else ""
+            again = result.retried and tries <= self.retries and clock() + wait < end
+            if again:
+                await asyncio.sleep(wait)
+                await self._turn(messages, sent)
+            if not again or clock() >= end:
+                tried = f" ({tries} tries)" if tries > 1 else ""
                 if result.retried and result.wait is not None and clock() + wait >= end:
-                    again += f"; asked to wait {wait:.0f} s, past the deadline of {self.deadline:.0f} s"
+                    tried += f"; asked to wait {wait:.0f} s, past the deadline of {self.deadline:.0f} s"
                 # raised outside of any `except`, so that no cause with a key hangs on it
-                raise RequestFailed(result.reason + again, fatal=result.fatal, withheld=result.withheld)
-            await asyncio.sleep(wait)
+                failed = RequestFailed(result.reason + tried, fatal=result.fatal, withheld=result.withheld)
+                failed.lost = lost
+                raise failed
 
     async def _turn(self, messages: list[dict[str, Any]], sent: dict[str, Any]) -> None:
-        """Wait until the limits allow one more request. Requests are spread evenly; tokens are counted a minute at a time."""
+        """Wait until the limits allow one more request. Requests are spread evenly; tokens are counted over ten seconds."""
         if self._turns is None:
             requests, tokens = self.limits.requests, self.limits.tokens
             self._turns = [(AsyncLimiter(1, 60 / requests), False)] if requests else []
-            self._turns += [(AsyncLimiter(tokens, 60), True)] if tokens else []
+            self._turns += [(AsyncLimiter(tokens / 6, 10), True)] if tokens else []
         for limiter, by_token in self._turns:
             size = worst_tokens(messages) / 4 + sent.get("max_tokens", 0) if by_token else 1
             await limiter.acquire(min(size, limiter.max_rate))
@@ -283,7 +299,7 @@ class Client:
                 )
             return self._reply(response, tries)
         except RequestFailed as e:
-            return _Failure(str(e), False, e.fatal, None, e.withheld)
+            return _Failure(str(e), False, e.fatal, None, e.withheld, lost=int(e.withheld))
         except Exception as e:  # every vendor and transport has its own
             return self._failure(e, seconds)
 
@@ -291,7 +307,7 @@ class Client:
         """A reply without our keys: a vendor may quote one."""
         for value in self._secrets:
             reply = reply.replace(value, "[key]")
-        return reply
+        return encodable(reply)
 
     def _route(self) -> dict[str, Any]:
         """Where LiteLLM sends a request. A server on this machine is asked directly: no redirect or proxy takes it elsewhere."""
@@ -317,7 +333,7 @@ class Client:
         status = getattr(e, "status_code", None)
         headers = getattr(e, "litellm_response_headers", None)
         if isinstance(e, (TimeoutError, self.litellm.exceptions.Timeout)):
-            return _Failure(f"no reply within {seconds:.0f} s", True, False, None, False)
+            return _Failure(f"no reply within {seconds:.0f} s", True, False, None, False, lost=1)
         status = status if isinstance(status, int) else 0
         # a lost connection is a 500 to LiteLLM, but no server said so
         said = f"{status} " if status and (headers is not None or status < 500) else ""
@@ -341,8 +357,8 @@ class Client:
         content = self._hide(choice.message.content or "")
         reasoning = self._hide(getattr(choice.message, "reasoning_content", None) or "") or None
         usage = getattr(response, "usage", None)
-        read = int(getattr(usage, "prompt_tokens", 0) or 0)
-        written = int(getattr(usage, "completion_tokens", 0) or 0)
+        read = max(0, int(getattr(usage, "prompt_tokens", 0) or 0))
+        written = max(0, int(getattr(usage, "completion_tokens", 0) or 0))
         if choice.finish_reason == "content_filter":
             raise RequestFailed("withheld by the vendor's content filter", withheld=True)
         if not content and not reasoning and not written and choice.finish_reason != "length":
@@ -351,7 +367,7 @@ class Client:
             content=content,
             reasoning=reasoning,
             finish="length" if choice.finish_reason == "length" else "stop",
-            served=getattr(response, "model", None),
+            served=served if isinstance(served := getattr(response, "model", None), str) else None,
             prompt_tokens=read,
             completion_tokens=written,
             cost=self._cost(response, read, written),
@@ -373,7 +389,7 @@ class Client:
         return self.endpoint.api_base is None and not self.endpoint.in_process
 
     def _cost(self, response: Any, read: int, written: int) -> float | None:
-        if self._listed:
+        if self._listed and self._given_price is None:
             try:
                 return float(self.litellm.completion_cost(completion_response=response))
             except Exception:  # unmapped model

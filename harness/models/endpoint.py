@@ -80,7 +80,10 @@ class Endpoint:
         if api_base is None and provider in _NEED_BASE:
             raise ModelError(f"{name}: needs its server's address", hint="give --api-base http://HOST:PORT/v1")
         if api_base is not None:
-            parts = urlsplit(api_base)
+            try:
+                parts = urlsplit(api_base)
+            except ValueError as e:  # half a bracket
+                raise ModelError(f"--api-base {api_base}: not an address: {e}", hint="give http://HOST:PORT/v1") from None
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ModelError(f"--api-base {api_base}: not an address", hint="give http://HOST:PORT/v1")
             if parts.username or parts.password or parts.query:

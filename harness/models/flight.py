@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
-
-from harness.errors import UserError
 
 T = TypeVar("T")
 
@@ -21,42 +21,51 @@ def in_flight(
 ) -> Iterator[list[T]]:
     """Run `jobs` with `at_most` open at a time; yield what has finished when it is `batch` results or `flush` seconds old.
 
-    Jobs start in order and finish in any. A job that raises UserError ends everything: what has finished is yielded, then it
-    is raised. `close` is awaited at the end, whatever it is. While the caller is busy with a batch nothing new is sent.
+    Jobs start in order and finish in any. A job that raises ends everything, and so does Ctrl-C: what has finished is yielded
+    first. `close` is awaited at the end, whatever it is. While the caller is busy with a batch nothing new is sent.
     """
     waiting = iter(jobs)
     open_tasks: set[asyncio.Task[T]] = set()
+    handler = signal.getsignal(signal.SIGINT)
 
-    async def step() -> tuple[list[T], UserError | None]:
-        clock = asyncio.get_running_loop().time
-        start = clock()
+    async def step() -> tuple[list[T], BaseException | None, bool]:
+        """What has finished, what a job raised, whether the user asked to stop."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
         done: list[T] = []
-        failed: UserError | None = None
-        while failed is None and len(done) < batch and not (done and clock() - start >= flush):
-            while len(open_tasks) < at_most and (job := next(waiting, None)) is not None:
-                open_tasks.add(asyncio.create_task(job()))
-            if not open_tasks:
-                break
-            finished, _ = await asyncio.wait(open_tasks, timeout=flush, return_when=asyncio.FIRST_COMPLETED)
-            open_tasks.difference_update(finished)
-            for task in finished:
-                error = task.exception()
-                if error is None:
-                    done.append(task.result())
-                elif isinstance(error, UserError):
-                    failed = error
-                else:
-                    raise error
-        return done, failed
+        failed: BaseException | None = None
+        stop = loop.create_future()
+        if here := callable(handler) and threading.current_thread() is threading.main_thread():
+            # else the handler's exception would come up in whatever task is running, a library's own too
+            loop.add_signal_handler(signal.SIGINT, lambda: None if stop.done() else stop.set_result(None))
+        try:
+            while not (failed or stop.done()) and len(done) < batch and not (done and loop.time() - start >= flush):
+                while len(open_tasks) < at_most and (job := next(waiting, None)) is not None:
+                    open_tasks.add(asyncio.create_task(job()))
+                if not open_tasks:
+                    break
+                finished, _ = await asyncio.wait({*open_tasks, stop}, timeout=flush, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished - {stop}:
+                    open_tasks.discard(task)  # type: ignore[arg-type]
+                    failed = failed or task.exception()
+                    if task.exception() is None:
+                        done.append(task.result())
+        finally:
+            if here:
+                loop.remove_signal_handler(signal.SIGINT)
+                signal.signal(signal.SIGINT, handler)
+        return done, failed, stop.done()
 
     with asyncio.Runner() as runner:
         try:
             while True:
-                done, failed = runner.run(step())
+                done, failed, stopped = runner.run(step())
                 if done:
                     yield done
                 if failed is not None:
                     raise failed
+                if stopped and callable(handler):
+                    handler(signal.SIGINT, None)
                 if not done and not open_tasks:
                     return
         finally:
