@@ -85,10 +85,10 @@ class Browser:
         self._search = lru_cache(maxsize=32)(self._search_anew)
 
     def page(self, wanted: Filter, offset: int = 0, limit: int = 50) -> Page:
-        """`limit` rows from the `offset`-th on. Raises UserError for a run, judge or slice that is not there."""
+        """`limit` rows from the `offset`-th on. Raises UserError for a run that is not there."""
         masks = self._masks(wanted)
-        if wanted.text:
-            hits = self._search(wanted.text.casefold(), tuple(masks))
+        if wanted.text and masks:
+            hits = self._search(wanted.text.lower(), tuple(masks))
             masks = {folder: mask & hits[folder] for folder, mask in masks.items()}
         counts = np.cumsum([0, *(int(mask.sum()) for mask in masks.values())])
         places: list[tuple[Path, int]] = []
@@ -103,7 +103,10 @@ class Browser:
         row = self._run(run).asked.position.get(sample_id)
         if row is None:
             raise UserError(f"{run}: no sample '{sample_id}'")
-        return _fetch([(run, row)])[0]
+        found = _fetch([(run, row)])
+        if not found:
+            raise UserError(f"{run}: sample '{sample_id}' has gone since it was listed")
+        return found[0]
 
     def prepare(self) -> None:
         """Make the parquet files of all runs now, so that a search over everything does not wait for them."""
@@ -122,10 +125,10 @@ class Browser:
         masks = {run.folder: _mask(run, wanted) for run in runs if wanted.task in (None, run.card.data.task)}
         if wanted.flips:
             other = self._run(wanted.flips)
-            theirs = dict(zip(other.asked.ids, _finals(other, wanted.judge).tolist(), strict=True))
+            theirs = _finals(other, wanted.judge)
             for folder in masks:
-                own = _finals(self.runs[folder], wanted.judge)
-                against = np.array([theirs.get(i, NONE) for i in self.runs[folder].asked.ids], dtype=np.int8)
+                own, places = _finals(self.runs[folder], wanted.judge), other.asked.rows_of(self.runs[folder].asked)
+                against = np.where(places == NONE, NONE, theirs[places])
                 masks[folder] &= (own != against) & (own != NONE) & (against != NONE)
         return masks
 
@@ -133,8 +136,9 @@ class Browser:
         """For each of the runs, which rows hold the text."""
         hits = {folder: np.zeros(len(self.runs[folder].asked.ids), dtype=np.bool_) for folder in folders}
         found = _query(folders, "row", "WHERE contains(words, lower($text))", {"text": text}, lambda q: q.fetchnumpy())
-        for number, folder in enumerate(folders):
-            own = found["row"][found["run"] == number]
+        order = np.argsort(found["run"], kind="stable")
+        ends = np.searchsorted(found["run"][order], np.arange(1, len(folders)))
+        for folder, own in zip(folders, np.split(found["row"][order], ends), strict=True):
             hits[folder][own[own < len(hits[folder])]] = True
         return hits
 

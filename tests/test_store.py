@@ -25,7 +25,7 @@ from tests.run_folders import make_run, make_samples
 @pytest.fixture(params=["in bulk", "line by line"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of reading."""
-    monkeypatch.setattr(reading, "BULK_FROM", 0 if request.param == "in bulk" else 1_000_000)
+    monkeypatch.setattr(reading, "BULK_FROM", 0 if request.param == "in bulk" else 10**9)
     return request.param
 
 
@@ -81,7 +81,7 @@ def test_bulk_reading_is_line_by_line_reading(tmp_path: Path, monkeypatch: pytes
     make_run(tmp_path, "other", "1111111111")
     change(folder)
     found = []
-    for bulk_from in (0, 1_000_000):
+    for bulk_from in (0, 10**9):
         monkeypatch.setattr(reading, "BULK_FROM", bulk_from)
         runs, damaged = reading.read(store.load(store.find([tmp_path]))[0])
         assert not damaged
