@@ -4,7 +4,8 @@
     python -m benchmarks.leaderboard --keep FOLDER        # makes the runs there, or uses those that are there
 
 100 models x 10 tasks, cards and texts as `harness run` writes them. Cold is the first reading, with no index and (where the
-machine lets us) none of the files in the page cache; warm is the same command again. Both count the whole process, the fastest of several; CPU seconds are those of all threads.
+machine lets us) none of the files in the page cache; warm is the same command again. Both count the whole process, the fastest
+of several; CPU seconds are those of all threads.
 """
 
 from __future__ import annotations
