@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,8 +42,10 @@ class Cell(Record):
     #: None, as is `value`, where no judge has seen the run.
     judge: str | None
     judge_version: str | None
-    #: Whether the judge, where it is a model, has a certificate among these runs; None for the others.
+    #: Whether the judge has a certificate among these runs (`harness judges test`); None for a judge that needs none.
     certified: bool | None
+    #: What it says, in a line.
+    certificate: str | None = None
     #: (name, value); None for all rows.
     slice: tuple[str, str] | None
     data_fingerprint: str
@@ -129,6 +133,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
     reasoned = judged.reasoning[rows][judged.reasoning[rows] != NONE] if judged else np.empty(0)
     predicted = int(np.count_nonzero(finish != NONE))
     finished = card.finished is not None and predicted == samples
+    certificate = _certificate(run, judged) if judged else None
     return Cell(
         model=card.model.name,
         configuration=_configuration(card),
@@ -138,7 +143,8 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         split=card.data.split,
         judge=judged.judge if judged else None,
         judge_version=judged.version if judged else None,
-        certified=_certified(run, judged),
+        certified=certificate is not None or (None if judged is None or "model" not in judge_card(card, judged) else False),
+        certificate=certificate,
         slice=slice_,
         data_fingerprint=card.data.fingerprint,
         source=card.data.source,
@@ -170,14 +176,25 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
 
 def judge_card(card: RunCard, judged: Judged) -> dict[str, Any]:
     """What the run's card says of a judge: model, prompt, parameters. Empty for judges that are no models, and in older cards."""
-    found: dict[str, Any] = vars(card).get("judges", {}).get(f"{judged.judge}@{judged.version}", {})
-    return found
+    return card.judges.get(f"{judged.judge}@{judged.version}", {})
 
 
-def _certified(run: Run, judged: Judged | None) -> bool | None:
-    if judged is None or "model" not in judge_card(run.card, judged):
+def _certificate(run: Run, judged: Judged) -> str | None:
+    """How far the judge was found to be right, and what fools it most; None where nobody has tried."""
+    runs = run.folder.parent.parent
+    try:
+        changed = (runs / ".certificates" / f"{judged.path.stem}.json").stat().st_mtime_ns
+    except OSError:
         return None
-    return (run.folder.parent.parent / ".certificates" / f"{judged.path.stem}.json").is_file()
+    return _summary(runs, judged.judge, judged.version, changed)
+
+
+@cache
+def _summary(runs: Path, judge: str, version: str, changed: int) -> str | None:
+    from judges.certificate import load  # here, as it brings more with it than a table needs
+
+    found = load(runs, judge, version)
+    return found.summary() if found else None
 
 
 def _configuration(card: RunCard) -> str:

@@ -245,6 +245,7 @@ def test_a_page_holds_rows_with_prediction_and_verdicts(two: tuple[Browser, Path
     assert row.verdicts == given
     assert set(given) == {"exact@1", "strict@2"}
     assert browser.sample(a, "q9").prediction is None, "not answered yet"
+    assert [r.id for r in browser.samples([(a, "q7"), (a, "q2")])] == ["q7", "q2"]
 
 
 def test_pages_follow_each_other_over_all_runs(two: tuple[Browser, Path, Path]) -> None:
