@@ -179,7 +179,9 @@ def _examples(folders: Sequence[Path], images: Mapping[str, ImageRef], count: in
     runs = [r for r in map(RunFolder, folders) if r.card().data.task == task]
     names = [r.card().model.name for r in runs]
     texts: list[dict[str, Prediction]] = [r.predictions() for r in runs]
-    verdicts: list[dict[str, Verdict]] = [r.verdicts("exact", "1") for r in runs]
+    verdicts: list[dict[str, Verdict]] = [
+        next((r.verdicts(name, version) for name, version in reversed(r.judges()) if name == "exact"), {}) for r in runs
+    ]
     rows = [s for s in first.samples() if all(s["id"] in t for t in texts) and all(s["id"] in v for v in verdicts)]
     split = [s for s in rows if len({v[s["id"]].final for v in verdicts}) > 1]
     one_an_image = {s["cluster"]: s for s in reversed(split)}
