@@ -702,6 +702,9 @@ def test_top_shows_the_first_and_says_how_many_more(tmp_path: Path) -> None:
     assert "m3" in out.getvalue()
     assert "m2" not in out.getvalue()
     assert "3 more: --top 0 shows all" in out.getvalue()
+    out = io.StringIO()
+    render(cells([tmp_path], slice_by="modality")[0], Console(file=out, width=80), top=2)
+    assert "6 more: --top 0 shows all" in out.getvalue(), "two of five for each of two values"
 
 
 def test_metrics_come_from_the_runs_own_scores(tmp_path: Path) -> None:
