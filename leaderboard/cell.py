@@ -180,7 +180,7 @@ def judge_card(card: RunCard, judged: Judged) -> dict[str, Any]:
 
 def _certificate(run: Run, judged: Judged) -> str | None:
     """How far the judge was found to be right, and what fools it most; None where nobody has tried."""
-    runs = run.folder.parent.parent
+    runs = run.folder.absolute().parent.parent
     try:
         changed = (runs / ".certificates" / f"{judged.path.stem}.json").stat().st_mtime_ns
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -19,7 +20,7 @@ from harness.runs import RunFolder
 from leaderboard import index, reading, store
 from leaderboard.browse import Browser, Filter
 from leaderboard.reading import NONE
-from leaderboard.table import cells
+from leaderboard.table import cells, cells_of
 from tests.run_folders import make_run, make_samples
 
 
@@ -131,6 +132,17 @@ def test_what_changes_is_read_again_and_what_goes_is_forgotten(tmp_path: Path) -
     assert {row["run"].split("/")[0] for row in index._rows(tmp_path, "runs", index._RUNS)} == {"a", "c"}
 
 
+def test_a_run_folder_elsewhere_gets_no_index_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path / "runs", "base", "110110")
+    copy = tmp_path / "downloads" / "copy"
+    shutil.copytree(folder.path, copy)
+    assert cells_of([copy])[0][0].n == 6
+    assert not list(tmp_path.rglob(".index"))
+    monkeypatch.chdir(folder.path.parent)
+    assert cells_of([Path(folder.path.name)])[0][0].n == 6
+    assert [p.parent for p in tmp_path.rglob(".index")] == [tmp_path / "runs"], "also when it is named from within"
+
+
 def test_same_size_and_same_time_is_still_noticed(tmp_path: Path) -> None:
     folder = make_run(tmp_path, "base", "111111")
     read_one(tmp_path)
@@ -202,22 +214,22 @@ def _read_often(root: str, times: int, wrong: Any) -> None:
 
 def test_several_processes_read_while_a_run_is_written(tmp_path: Path) -> None:
     """Verdicts arrive two at a time, all right: nobody sees a damaged run, a wrong verdict, or half of a pair."""
-    samples = make_samples(60)
-    folder = make_run(tmp_path, "base", "." * 60, samples=samples)
+    samples = make_samples(30)
+    folder = make_run(tmp_path, "base", "." * 30, samples=samples)
     folder.add_verdicts("exact", "1", [Verdict(sample_id=s.id, judge="exact", final=1) for s in samples[:2]])
     context = multiprocessing.get_context("spawn")
     wrong = context.Value("i", 0)
-    readers = [context.Process(target=_read_often, args=(str(tmp_path), 8, wrong)) for _ in range(2)]
+    readers = [context.Process(target=_read_often, args=(str(tmp_path), 5, wrong)) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for k in range(2, 60, 2):
+    for k in range(2, 30, 2):
         folder.add_verdicts("exact", "1", [Verdict(sample_id=s.id, judge="exact", final=1) for s in samples[k : k + 2]])
         store.read([tmp_path])
     for reader in readers:
         reader.join()
     assert [reader.exitcode for reader in readers] == [0, 0]
     assert wrong.value == 0
-    assert cells([tmp_path])[0][0].n == 60
+    assert cells([tmp_path])[0][0].n == 30
     assert not list((tmp_path / ".index").glob("*.tmp"))
 
 
