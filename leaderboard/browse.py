@@ -85,10 +85,10 @@ class Browser:
         self._search = lru_cache(maxsize=32)(self._search_anew)
 
     def page(self, wanted: Filter, offset: int = 0, limit: int = 50) -> Page:
-        """`limit` rows from the `offset`-th on. Raises UserError for a run, judge or slice that is not there."""
+        """`limit` rows from the `offset`-th on. Raises UserError for a run that is not there."""
         masks = self._masks(wanted)
-        if wanted.text:
-            hits = self._search(wanted.text.casefold(), tuple(masks))
+        if wanted.text and masks:
+            hits = self._search(wanted.text.lower(), tuple(masks))
             masks = {folder: mask & hits[folder] for folder, mask in masks.items()}
         counts = np.cumsum([0, *(int(mask.sum()) for mask in masks.values())])
         places: list[tuple[Path, int]] = []
@@ -100,14 +100,22 @@ class Browser:
 
     def sample(self, run: Path, sample_id: str) -> Row:
         """One row. Raises UserError when the run or the row is not there."""
-        row = self._run(run).asked.position.get(sample_id)
-        if row is None:
-            raise UserError(f"{run}: no sample '{sample_id}'")
-        return _fetch([(run, row)])[0]
+        return self.samples([(run, sample_id)])[0]
+
+    def samples(self, wanted: Sequence[tuple[Path, str]]) -> list[Row]:
+        """Rows by run and id, in this order, in one query. Raises UserError when a run or a row is not there."""
+        places = []
+        for run, sample_id in wanted:
+            row = self._run(run).asked.position.get(sample_id)
+            if row is None:
+                raise UserError(f"{run}: no sample '{sample_id}'")
+            places.append((run, row))
+        return _fetch(places)
 
     def prepare(self) -> None:
         """Make the parquet files of all runs now, so that a search over everything does not wait for them."""
-        rows.files(list(self.runs))
+        with rows.files(list(self.runs)):
+            pass
 
     # -- which rows ---------------------------------------------------------------------------------------------------
 
@@ -122,10 +130,10 @@ class Browser:
         masks = {run.folder: _mask(run, wanted) for run in runs if wanted.task in (None, run.card.data.task)}
         if wanted.flips:
             other = self._run(wanted.flips)
-            theirs = dict(zip(other.asked.ids, _finals(other, wanted.judge).tolist(), strict=True))
+            theirs = _finals(other, wanted.judge)
             for folder in masks:
-                own = _finals(self.runs[folder], wanted.judge)
-                against = np.array([theirs.get(i, NONE) for i in self.runs[folder].asked.ids], dtype=np.int8)
+                own, places = _finals(self.runs[folder], wanted.judge), other.asked.rows_of(self.runs[folder].asked)
+                against = np.where(places == NONE, NONE, theirs[places])
                 masks[folder] &= (own != against) & (own != NONE) & (against != NONE)
         return masks
 
@@ -133,8 +141,9 @@ class Browser:
         """For each of the runs, which rows hold the text."""
         hits = {folder: np.zeros(len(self.runs[folder].asked.ids), dtype=np.bool_) for folder in folders}
         found = _query(folders, "row", "WHERE contains(words, lower($text))", {"text": text}, lambda q: q.fetchnumpy())
-        for number, folder in enumerate(folders):
-            own = found["row"][found["run"] == number]
+        order = np.argsort(found["run"], kind="stable")
+        ends = np.searchsorted(found["run"][order], np.arange(1, len(folders)))
+        for folder, own in zip(folders, np.split(found["row"][order], ends), strict=True):
             hits[folder][own[own < len(hits[folder])]] = True
         return hits
 
@@ -163,9 +172,9 @@ def _query(
     """What the parquet files of these runs hold, with the run's place in `folders` as the first column `run`."""
     import duckdb
 
-    names = [glob.escape(str(path)) for path in rows.files(folders).values()]
     try:
-        with duckdb.connect() as db:
+        with rows.files(folders) as paths, duckdb.connect() as db:
+            names = [glob.escape(str(path)) for path in paths.values()]
             source = "(SELECT file_index AS run, * FROM read_parquet($names))"
             return fetch(db.execute(f"SELECT run, {columns} FROM {source} {only}", {"names": names} | values))
     except duckdb.IOException:  # another process has replaced a file since

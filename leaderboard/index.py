@@ -6,7 +6,7 @@
 The JSONL stays the truth: a run whose files have another size or time (of content or of inode) than when it was read is read
 again, and an index that is torn, of another form or not there is made anew. Writers replace whole files, so several
 processes may read and write at once; the last one wins, and what it did not know is only read again. Where nothing can be
-written nothing is kept.
+written nothing is kept, nor of a run folder that was copied to where `harness run` would not have put it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def save(root: Path, runs: Sequence[Run], stamps: dict[Path, str]) -> None:
 
 
 def _name(root: Path, folder: Path) -> str:
-    return folder.relative_to(root).as_posix()
+    return folder.absolute().relative_to(root).as_posix()
 
 
 def _rows(root: Path, name: str, columns: dict[str, str]) -> list[dict[str, Any]]:

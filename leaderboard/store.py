@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness.errors import RunError, UserError
 from harness.records import RunCard
-from harness.runs import RunFolder
+from harness.runs import RunFolder, slug
 from leaderboard import index, reading
 from leaderboard.reading import Damaged as Damaged
 from leaderboard.reading import Run as Run
@@ -66,12 +66,13 @@ def read_runs(folders: Sequence[tuple[Path, RunCard]]) -> tuple[list[Run], list[
     stamps = {path: index.stamp(path) for path, _ in folders}  # before anything is read: what is written meanwhile is news
     by_root: dict[Path, list[tuple[Path, RunCard]]] = {}
     for path, card in folders:
-        by_root.setdefault(path.parent.parent, []).append((path, card))
+        by_root.setdefault(path.absolute().parent.parent, []).append((path, card))
     known = {run.folder: run for root, own in by_root.items() for run in index.load(root, own, stamps)}
     new, damaged = reading.read([(path, card) for path, card in folders if path not in known])
     bad = {Path(d.path) for d in damaged}
-    for root in by_root:
-        keep = [run for run in new if run.folder.parent.parent == root and not any(b.is_relative_to(run.folder) for b in bad)]
+    for root, own in by_root.items():
+        placed = {path for path, card in own if path.absolute().parent.name == slug(card.model.name)}  # not a copy elsewhere
+        keep = [run for run in new if run.folder in placed and not any(b.is_relative_to(run.folder) for b in bad)]
         if keep:
             index.save(root, keep, stamps)
     known |= {run.folder: run for run in new}

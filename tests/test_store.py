@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,14 @@ from harness.runs import RunFolder
 from leaderboard import index, reading, store
 from leaderboard.browse import Browser, Filter
 from leaderboard.reading import NONE
-from leaderboard.table import cells
+from leaderboard.table import cells, cells_of
 from tests.run_folders import make_run, make_samples
 
 
 @pytest.fixture(params=["in bulk", "line by line"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of reading."""
-    monkeypatch.setattr(reading, "BULK_FROM", 0 if request.param == "in bulk" else 1_000_000)
+    monkeypatch.setattr(reading, "BULK_FROM", 0 if request.param == "in bulk" else 10**9)
     return request.param
 
 
@@ -81,7 +83,7 @@ def test_bulk_reading_is_line_by_line_reading(tmp_path: Path, monkeypatch: pytes
     make_run(tmp_path, "other", "1111111111")
     change(folder)
     found = []
-    for bulk_from in (0, 1_000_000):
+    for bulk_from in (0, 10**9):
         monkeypatch.setattr(reading, "BULK_FROM", bulk_from)
         runs, damaged = reading.read(store.load(store.find([tmp_path]))[0])
         assert not damaged
@@ -130,6 +132,17 @@ def test_what_changes_is_read_again_and_what_goes_is_forgotten(tmp_path: Path) -
     assert {row["run"].split("/")[0] for row in index._rows(tmp_path, "runs", index._RUNS)} == {"a", "c"}
 
 
+def test_a_run_folder_elsewhere_gets_no_index_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path / "runs", "base", "110110")
+    copy = tmp_path / "downloads" / "copy"
+    shutil.copytree(folder.path, copy)
+    assert cells_of([copy])[0][0].n == 6
+    assert not list(tmp_path.rglob(".index"))
+    monkeypatch.chdir(folder.path.parent)
+    assert cells_of([Path(folder.path.name)])[0][0].n == 6
+    assert [p.parent for p in tmp_path.rglob(".index")] == [tmp_path / "runs"], "also when it is named from within"
+
+
 def test_same_size_and_same_time_is_still_noticed(tmp_path: Path) -> None:
     folder = make_run(tmp_path, "base", "111111")
     read_one(tmp_path)
@@ -176,13 +189,17 @@ def test_a_damaged_run_is_not_kept(tmp_path: Path) -> None:
     assert read_one(tmp_path).judged[0].final.sum() == 4
 
 
-def test_where_nothing_can_be_written_runs_are_read_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_written_runs_are_read_all_the_same(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_run(tmp_path, "base", "110110")
     (tmp_path / ".index").write_text("in the way")  # also for root, who may write everywhere
     monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
     for _ in range(2):
         assert Browser([read_one(tmp_path)]).page(Filter(verdict="right")).total == 4
     assert not (folder.path / ".index").exists()
+    assert not list(Path(tempfile.gettempdir()).glob("harness-rows-*")), "questions and answers are not left lying about"
 
 
 def _read_often(root: str, times: int, wrong: Any) -> None:
@@ -197,22 +214,22 @@ def _read_often(root: str, times: int, wrong: Any) -> None:
 
 def test_several_processes_read_while_a_run_is_written(tmp_path: Path) -> None:
     """Verdicts arrive two at a time, all right: nobody sees a damaged run, a wrong verdict, or half of a pair."""
-    samples = make_samples(60)
-    folder = make_run(tmp_path, "base", "." * 60, samples=samples)
+    samples = make_samples(30)
+    folder = make_run(tmp_path, "base", "." * 30, samples=samples)
     folder.add_verdicts("exact", "1", [Verdict(sample_id=s.id, judge="exact", final=1) for s in samples[:2]])
     context = multiprocessing.get_context("spawn")
     wrong = context.Value("i", 0)
-    readers = [context.Process(target=_read_often, args=(str(tmp_path), 8, wrong)) for _ in range(2)]
+    readers = [context.Process(target=_read_often, args=(str(tmp_path), 5, wrong)) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for k in range(2, 60, 2):
+    for k in range(2, 30, 2):
         folder.add_verdicts("exact", "1", [Verdict(sample_id=s.id, judge="exact", final=1) for s in samples[k : k + 2]])
         store.read([tmp_path])
     for reader in readers:
         reader.join()
     assert [reader.exitcode for reader in readers] == [0, 0]
     assert wrong.value == 0
-    assert cells([tmp_path])[0][0].n == 60
+    assert cells([tmp_path])[0][0].n == 30
     assert not list((tmp_path / ".index").glob("*.tmp"))
 
 
@@ -245,6 +262,7 @@ def test_a_page_holds_rows_with_prediction_and_verdicts(two: tuple[Browser, Path
     assert row.verdicts == given
     assert set(given) == {"exact@1", "strict@2"}
     assert browser.sample(a, "q9").prediction is None, "not answered yet"
+    assert [r.id for r in browser.samples([(a, "q7"), (a, "q2")])] == ["q7", "q2"]
 
 
 def test_pages_follow_each_other_over_all_runs(two: tuple[Browser, Path, Path]) -> None:
