@@ -1,4 +1,4 @@
-"""Cells, the terminal table and JSON made of them, and two runs compared row by row.
+"""Cells, and the terminal table and JSON made of them.
 
 A cell is one model's score on one task by one judge (or on one slice of it). A missing verdict is neither right nor wrong:
 the value is over judged rows, `coverage` says how many those are, `bound_low` and `bound_high` what the value would be if
@@ -10,17 +10,20 @@ every missing verdict were a 0 or a 1. Cells stand in one table only when data, 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.errors import UserError
 from harness.plugins import did_you_mean
-from harness.records import Record, RunCard
-from harness.runs import RunFolder
-from leaderboard.stats import paired_difference, totals_interval
-from leaderboard.store import Counts, Damaged, count, find, load
+from harness.records import Record
+from leaderboard.reading import FINISH, NONE, Judged, Run
+from leaderboard.stats import totals_interval
+from leaderboard.store import Damaged, find, load, read_runs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,14 +116,14 @@ def cells_of(
     if tasks is not None:
         _known("task", tasks, {card.data.task for _, card in sound})
         sound = [(path, card) for path, card in sound if card.data.task in tasks]
-    counts, unreadable = count(sound, slice_by)
+    runs, unreadable = read_runs(sound)
     if slice_by is not None:
-        have = {c.entry.folder for c in counts if c.slice is not None}
-        if counts and not have:
-            known = _slice_names(c.entry.folder for c in counts)
+        have = [run for run in runs if slice_by in run.asked.slices]
+        if runs and not have:
+            known = sorted({name for run in runs for name in run.asked.slices})
             raise UserError(f"no run has a slice '{slice_by}'", hint=did_you_mean(slice_by, known))
-        counts = [c for c in counts if c.entry.folder in have]
-    found = [_cell(c, slice_by) for c in counts]
+        runs = have
+    found = [cell for run in runs for judged in run.judged or (None,) for cell in _cells(run, judged, slice_by)]
     if judges is not None:
         _known("judge", judges, {name for c in found for name in _judge_names(c)})
         found = [c for c in found if _judge_names(c) & set(judges)]
@@ -138,27 +141,38 @@ def _known(kind: str, wanted: Iterable[str], there: set[str]) -> None:
             raise UserError(f"no run of {kind} '{name}'", hint=did_you_mean(name, sorted(there)))
 
 
-def _slice_names(folders: Iterable[Path]) -> list[str]:
-    return sorted({name for folder in set(folders) for row in RunFolder(folder).samples() for name in row["slices"]})
+def _cells(run: Run, judged: Judged | None, slice_by: str | None) -> Iterator[Cell]:
+    """The cell of all rows; those of each value of the slice, if one is given."""
+    if slice_by is None:
+        yield _cell(run, judged, None, np.arange(len(run.asked.ids)))
+        return
+    values, codes = run.asked.slices[slice_by]
+    for code in np.unique(codes):
+        yield _cell(run, judged, (slice_by, NO_VALUE if code == NONE else values[code]), np.flatnonzero(codes == code))
 
 
-def _cell(c: Counts, slice_by: str | None) -> Cell:
-    """The cell that an entry's counts make."""
-    card = c.entry.card
-    judged = [(right, n) for right, n in zip(c.right, c.n, strict=True) if n]
-    interval = totals_interval([right for right, _ in judged], [n for _, n in judged]) if judged else None
-    n, right = sum(c.n), sum(c.right)
-    finished = card.finished is not None and c.predicted == c.samples
-    judge, _, version = c.entry.verdicts.stem.rpartition("@") if c.entry.verdicts else ("", "", "")
+def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, rows: NDArray[np.intp]) -> Cell:
+    """The cell that these rows of a run make."""
+    card, samples = run.card, len(rows)
+    nothing = np.full(len(run.finish), NONE, dtype=np.int8)
+    final, reasoning = (judged.final, judged.reasoning) if judged else (nothing, nothing)
+    seen = rows[final[rows] != NONE]
+    sizes = np.bincount(run.asked.clusters[seen]).astype(np.float64)
+    right = np.bincount(run.asked.clusters[seen], weights=final[seen]).astype(np.float64)[sizes > 0]
+    interval = totals_interval(right, sizes[sizes > 0]) if len(seen) else None
+    n, correct = len(seen), int(right.sum())
+    finish, reasoned = run.finish[rows], reasoning[rows][reasoning[rows] != NONE]
+    predicted = int(np.count_nonzero(finish != NONE))
+    finished = card.finished is not None and predicted == samples
     return Cell(
         model=card.model.name,
         trainer=card.model.trainer,
         base=card.model.base,
         task=card.data.task,
         split=card.data.split,
-        judge=c.judge or judge or None,
-        judge_version=version or None,
-        slice=(slice_by, NO_VALUE if c.slice is None else c.slice) if slice_by is not None else None,
+        judge=judged.judge if judged else None,
+        judge_version=judged.version if judged else None,
+        slice=slice_,
         data_fingerprint=card.data.fingerprint,
         source=card.data.source,
         resolution=card.data.resolution,
@@ -169,22 +183,30 @@ def _cell(c: Counts, slice_by: str | None) -> Cell:
         high=interval.high if interval else None,
         method=interval.method if interval else None,
         n=n,
-        clusters=len(judged),
-        samples=c.samples,
-        predicted=c.predicted,
-        missing=c.samples - n,
-        missing_reasons=_shortened(c.missing),
-        coverage=n / c.samples,
-        bound_low=right / c.samples,
-        bound_high=(right + c.samples - n) / c.samples,
+        clusters=int(np.count_nonzero(sizes)),
+        samples=samples,
+        predicted=predicted,
+        missing=samples - n,
+        missing_reasons=_missing(run, judged, rows[final[rows] == NONE]),
+        coverage=n / samples,
+        bound_low=correct / samples,
+        bound_high=(correct + samples - n) / samples,
         finished=finished,
-        ranked=finished and n / c.samples >= RANK_COVERAGE,
-        truncated=c.truncated / c.predicted if c.predicted else 0.0,
-        reasoning=c.reasoning_right / c.reasoning_n if c.reasoning_n else None,
-        reasoning_n=c.reasoning_n,
-        run=str(c.entry.folder),
+        ranked=finished and n / samples >= RANK_COVERAGE,
+        truncated=int(np.count_nonzero(finish == FINISH.index("length"))) / predicted if predicted else 0.0,
+        reasoning=int(reasoned.sum()) / len(reasoned) if len(reasoned) else None,
+        reasoning_n=len(reasoned),
+        run=str(run.folder),
         created=card.created,
     )
+
+
+def _missing(run: Run, judged: Judged | None, rows: NDArray[np.intp]) -> dict[str, int]:
+    """Why these rows have no verdict, the most frequent reason first."""
+    given = judged.missing if judged else {}
+    absent = ("not answered yet", "not judged yet")
+    reasons = Counter(given.get(row, absent[int(run.finish[row] != NONE)]) for row in rows.tolist())
+    return _shortened(dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))))
 
 
 def _shortened(reasons: dict[str, int]) -> dict[str, int]:
@@ -301,107 +323,3 @@ def _caption(group: list[Cell], names: dict[str, str]) -> Text:
     judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
     data = f"{first.source} data {first.data_fingerprint[:8]}, {first.resolution}"
     return _plain("\n".join([*notes, f"{judge} · prompt {first.prompt} · {data}", ""]), "dim")
-
-
-# -- two runs ---------------------------------------------------------------------------------------------------------
-
-
-class Comparison(Record):
-    """Run a against run b on the rows that one judge has judged in both. Shares and differences from 0 to 1 (-1 to 1)."""
-
-    run_a: str
-    run_b: str
-    model_a: str
-    model_b: str
-    task: str
-    split: str
-    judge: str
-    judge_version: str
-    data_fingerprint: str
-    #: Rows asked; rows judged in both; the images these are about.
-    samples: int
-    n: int
-    clusters: int
-    value_a: float
-    value_b: float
-    #: a - b, its 95 % interval and two-sided p value, and the formulas they come from (leaderboard/stats.py).
-    difference: float
-    low: float
-    high: float
-    method: str
-    p: float
-    p_method: str
-    #: Ids of the rows that only a, and only b, has right.
-    only_a: tuple[str, ...]
-    only_b: tuple[str, ...]
-
-    def sentence(self) -> str:
-        """The finding in plain words."""
-        more = f"{abs(100 * self.difference):.1f} points {'more' if self.difference >= 0 else 'less'} often than {self.model_b}"
-        limits = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        seen = f"{self.n} questions on {self.clusters} images"
-        chance = "" if self.p < 0.05 else " This may be chance."
-        return f"On {self.task}, {self.model_a} is right {more} ({limits}, {p}; {seen}).{chance}"
-
-
-def compare(run_a: Path, run_b: Path, judge: str, version: str, *, across_prompts: bool = False) -> Comparison:
-    """The paired difference of two runs over the rows that `judge` at `version` has judged in both.
-
-    Raises UserError when the runs asked different data, or different prompts unless `across_prompts` says that this is
-    what is being compared, or when there is no row that the judge has judged in both.
-    """
-    a, b = RunFolder(run_a), RunFolder(run_b)
-    card_a, card_b = a.card(), b.card()
-    _same_question(run_a, card_a, run_b, card_b, across_prompts)
-    final_a, final_b = (_finals(folder, judge, version) for folder in (a, b))
-    cluster = {row["id"]: row["cluster"] for row in a.samples()}
-    shared = [i for i in cluster if i in final_a and i in final_b]
-    if not shared:
-        raise UserError(f"{run_a} and {run_b}: no row that {judge}@{version} has judged in both")
-    rows_a, rows_b = [final_a[i] for i in shared], [final_b[i] for i in shared]
-    d = paired_difference(rows_a, rows_b, [cluster[i] for i in shared])
-    return Comparison(
-        run_a=str(run_a),
-        run_b=str(run_b),
-        model_a=card_a.model.name,
-        model_b=card_b.model.name,
-        task=card_a.data.task,
-        split=card_a.data.split,
-        judge=judge,
-        judge_version=version,
-        data_fingerprint=card_a.data.fingerprint,
-        samples=len(cluster),
-        n=d.n,
-        clusters=d.clusters,
-        value_a=sum(rows_a) / d.n,
-        value_b=sum(rows_b) / d.n,
-        difference=d.value,
-        low=d.low,
-        high=d.high,
-        method=d.method,
-        p=d.p,
-        p_method=d.p_method,
-        only_a=tuple(i for i in shared if final_a[i] > final_b[i]),
-        only_b=tuple(i for i in shared if final_a[i] < final_b[i]),
-    )
-
-
-def _same_question(run_a: Path, a: RunCard, run_b: Path, b: RunCard, across_prompts: bool) -> None:
-    if a.data.fingerprint != b.data.fingerprint:
-        raise UserError(
-            f"cannot compare: {run_a} and {run_b} asked different data "
-            f"({a.data.task} {a.data.split}, {a.data.rows} rows, {a.data.source} against "
-            f"{b.data.task} {b.data.split}, {b.data.rows} rows, {b.data.source})",
-            hint="run both with the same --tasks, --data and --limit",
-        )
-    if a.prompt_sha256 != b.prompt_sha256 and not across_prompts:
-        raise UserError(f"cannot compare: prompt {a.prompt} against {b.prompt}", hint="run both with the same --prompt")
-
-
-def _finals(folder: RunFolder, judge: str, version: str) -> dict[str, int]:
-    """sample id -> 0 or 1, for the rows that were judged."""
-    if not folder.verdict_path(judge, version).exists():
-        known = [f"{name}@{v}" for name, v in folder.judges()]
-        raise UserError(f"{folder.path}: no verdicts of {judge}@{version}", hint=did_you_mean(f"{judge}@{version}", known))
-    return {i: v.final for i, v in folder.verdicts(judge, version).items() if v.final is not None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -30,11 +29,11 @@ from harness.records import (
 )
 from harness.runs import RunFolder
 from leaderboard import page as pages
-from leaderboard import store
+from leaderboard.compare import compare
 from leaderboard.page import Answer, Axis, Example, make_groups, write_report
 from leaderboard.stats import mean_interval
 from leaderboard.store import Damaged
-from leaderboard.table import NO_VALUE, Cell, as_json, cells, cells_of, compare, grouped, render
+from leaderboard.table import NO_VALUE, Cell, as_json, cells, cells_of, grouped, render
 
 #: One letter a question: right, wrong, missing (the judge could not say), unjudged, or unanswered.
 RIGHT, WRONG, MISSING, UNJUDGED, UNANSWERED = "10?.-"
@@ -413,17 +412,6 @@ def test_a_torn_last_line_is_left_out_as_when_resuming(tmp_path: Path, tail: str
         f.write(tail)
     assert only(tmp_path).value == 1.0
     assert all(v.final == 1 for v in folder.verdicts("exact", "1").values())
-
-
-def test_a_line_that_was_half_written_when_it_was_read_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = make_run(tmp_path, "base", "1" * 12)
-    with open(folder.verdict_path("exact", "1"), "a") as f:
-        f.write('{"sample_id": "q12", "jud\n')
-    assert len(cells([tmp_path])[1]) == 1
-    sizes = itertools.count()
-    monkeypatch.setattr(store, "_size", lambda path: next(sizes))  # every file grows while it is read
-    cell = only(tmp_path)
-    assert (cell.value, cell.n, cell.predicted) == (1.0, 12, 12)
 
 
 def test_a_later_verdict_replaces_an_earlier_one_and_is_not_counted_twice(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def compare(
     """
     from harness.cli import ui
     from harness.runs import RunFolder
-    from leaderboard import table
+    from leaderboard.compare import compare as compare_runs
 
     for run in (run_a, run_b):
         if not (run / "card.json").is_file():
@@ -60,7 +60,7 @@ def compare(
         version = next((v for n, v in RunFolder(run_a).judges() if n == name), "")
     if not version:
         raise UserError(f"{run_a}: no verdicts by judge '{name}'")
-    found = table.compare(run_a, run_b, name, version)
+    found = compare_runs(run_a, run_b, name, version)
     if json:
         ui.print_json(found.model_dump(mode="json"))
         return

@@ -1,0 +1,225 @@
+"""Pages of questions with what models answered and judges said, over one run or a thousand.
+
+    runs, damaged = store.read([Path("runs")])
+    browser = Browser(runs)                                      # a snapshot; make a new one when the runs have changed
+    page = browser.page(Filter(task="slake", slices={"modality": "CT"}, verdict="wrong"), offset=50, limit=50)
+    page.total, page.rows[0].question, page.rows[0].verdicts["exact@1"].final
+    browser.page(Filter(run=a, flips=b, text="effusion"))        # rows of run a whose verdict is another one in run b
+    browser.sample(a, "11934")                                   # one row
+
+Which rows a page holds is decided on the arrays of leaderboard/reading.py. Only these rows, or the runs in which a text is
+searched, are then read from RUN/.index/rows-KEY.parquet, one row a sample with its prediction and verdicts. That file is made
+from the run's JSONL when it is first wanted, and KEY changes with the JSONL (leaderboard/index.py says when).
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from harness.errors import UserError
+from harness.plugins import did_you_mean
+from harness.records import Prediction, Record, Reference, Verdict
+from leaderboard import index, rows
+from leaderboard.reading import NONE, Int8, Run
+
+Mask = NDArray[np.bool_]
+
+
+class Filter(BaseModel):
+    """Which rows; each condition given must hold. `judge` is NAME@VERSION as the verdict file is called; it may be left out
+    where runs have one judge, and then the first one counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Path | None = None
+    task: str | None = None
+    slices: dict[str, str] = {}
+    judge: str | None = None
+    verdict: Literal["right", "wrong", "missing"] | None = None
+    #: Only rows on which two judges of the run do not agree.
+    disagree: bool = False
+    #: Only rows that both this other run and the run itself have a verdict on, and not the same.
+    flips: Path | None = None
+    #: Found in question, reference, answer or a judge's words; capitals do not matter.
+    text: str = ""
+
+
+class Row(Record):
+    """One question of a run, its answer (None: not answered yet), and the verdicts by NAME@VERSION."""
+
+    run: Path
+    row: int
+    id: str
+    question: str
+    reference: Reference
+    images: tuple[str, ...]
+    resolution: str | None
+    slices: dict[str, str]
+    cluster: str
+    prediction: Prediction | None
+    verdicts: dict[str, Verdict]
+
+
+class Page(Record):
+    """Some rows out of the `total` that the filter holds, in the order of runs and of their samples."""
+
+    total: int
+    offset: int
+    rows: tuple[Row, ...]
+
+
+class Browser:
+    """Rows of these runs as they were when the arrays were read. Threads may share it."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = {run.folder: run for run in runs}
+        self._search = lru_cache(maxsize=32)(self._search_anew)
+
+    def page(self, wanted: Filter, offset: int = 0, limit: int = 50) -> Page:
+        """`limit` rows from the `offset`-th on. Raises UserError for a run, judge or slice that is not there."""
+        masks = self._masks(wanted)
+        if wanted.text:
+            hits = self._search(wanted.text.casefold(), tuple(masks))
+            masks = {folder: mask & hits[folder] for folder, mask in masks.items()}
+        counts = np.cumsum([0, *(int(mask.sum()) for mask in masks.values())])
+        places: list[tuple[Path, int]] = []
+        for (folder, mask), start, end in zip(masks.items(), counts, counts[1:], strict=False):
+            if start < offset + limit and end > offset:
+                shown = np.flatnonzero(mask)[max(0, offset - start) : offset + limit - start]
+                places += [(folder, int(row)) for row in shown]
+        return Page(total=int(counts[-1]), offset=offset, rows=tuple(_fetch(places)))
+
+    def sample(self, run: Path, sample_id: str) -> Row:
+        """One row. Raises UserError when the run or the row is not there."""
+        row = self._run(run).asked.position.get(sample_id)
+        if row is None:
+            raise UserError(f"{run}: no sample '{sample_id}'")
+        return _fetch([(run, row)])[0]
+
+    def prepare(self) -> None:
+        """Make the parquet files of all runs now, so that a search over everything does not wait for them."""
+        rows.files(list(self.runs))
+
+    # -- which rows ---------------------------------------------------------------------------------------------------
+
+    def _run(self, folder: Path) -> Run:
+        if folder not in self.runs:
+            raise UserError(f"{folder}: no such run", hint=did_you_mean(str(folder), [str(f) for f in self.runs]))
+        return self.runs[folder]
+
+    def _masks(self, wanted: Filter) -> dict[Path, Mask]:
+        """For each run in question, which of its rows hold all conditions but the text."""
+        runs = [self._run(wanted.run)] if wanted.run else list(self.runs.values())
+        masks = {run.folder: _mask(run, wanted) for run in runs if wanted.task in (None, run.card.data.task)}
+        if wanted.flips:
+            other = self._run(wanted.flips)
+            theirs = dict(zip(other.asked.ids, _finals(other, wanted.judge).tolist(), strict=True))
+            for folder in masks:
+                own = _finals(self.runs[folder], wanted.judge)
+                against = np.array([theirs.get(i, NONE) for i in self.runs[folder].asked.ids], dtype=np.int8)
+                masks[folder] &= (own != against) & (own != NONE) & (against != NONE)
+        return masks
+
+    def _search_anew(self, text: str, folders: tuple[Path, ...]) -> dict[Path, Mask]:
+        """For each of the runs, which rows hold the text."""
+        hits = {folder: np.zeros(len(self.runs[folder].asked.ids), dtype=np.bool_) for folder in folders}
+        for folder, row in _query(folders, ("row",), "WHERE contains(words, lower($text))", {"text": text}):
+            if row["row"] < len(hits[folder]):
+                hits[folder][row["row"]] = True
+        return hits
+
+
+_COLUMNS = (
+    "row", "id", "question", "reference", "images", "resolution", "slices", "cluster",
+    "text", "reasoning", "answer", "finish", "prompt_tokens", "completion_tokens", "error", "verdicts",
+)  # fmt: skip
+
+
+def _fetch(places: Sequence[tuple[Path, int]]) -> list[Row]:
+    """These rows (run folder, number of the row), in this order; one that is gone by now is left out."""
+    folders = list(dict.fromkeys(folder for folder, _ in places))
+    wanted = {"runs": [folders.index(folder) for folder, _ in places], "numbers": [number for _, number in places]}
+    only = "SEMI JOIN (SELECT unnest($runs) AS run, unnest($numbers) AS row) AS wanted USING (run, row)"
+    found = {(folder, row["row"]): _row(folder, row) for folder, row in _query(folders, _COLUMNS, only, wanted)}
+    return [found[place] for place in places if place in found]
+
+
+def _query(
+    folders: Sequence[Path], columns: Sequence[str], only: str, values: dict[str, Any], *, again: bool = True
+) -> list[tuple[Path, dict[str, Any]]]:
+    """What the parquet files of these runs hold, row by row with the run's folder. In `only`, `run` is its place in `folders`."""
+    import duckdb
+
+    if not folders:
+        return []
+    files = [str(path) for path in rows.files(folders).values()]
+    names = ", ".join(index.quoted(glob.escape(name)) for name in files)
+    source = f"""
+        FROM (SELECT * FROM read_parquet([{names}], filename = true)
+              JOIN (SELECT unnest($files) AS filename, unnest(range(len($files))) AS run) USING (filename))"""
+    try:
+        with duckdb.connect() as db:
+            found = db.execute(f"SELECT run, {', '.join(columns)} {source} {only}", {"files": files} | values).fetchall()
+    except duckdb.IOException:  # another process has replaced a file since
+        if not again:
+            raise
+        return _query(folders, columns, only, values, again=False)
+    return [(folders[run], dict(zip(columns, own, strict=True))) for run, *own in found]
+
+
+def _row(folder: Path, row: dict[str, Any]) -> Row:
+    prediction = None
+    if row["finish"] is not None:
+        prediction = Prediction(
+            sample_id=row["id"],
+            text=row["text"] or "",
+            reasoning=row["reasoning"],
+            answer=row["answer"],
+            finish=row["finish"],
+            prompt_tokens=row["prompt_tokens"] or 0,
+            completion_tokens=row["completion_tokens"] or 0,
+            error=row["error"],
+        )
+    reference = row["reference"] or {}
+    return Row(
+        run=folder,
+        row=row["row"],
+        id=row["id"],
+        question=row["question"] or "",
+        reference=Reference(**reference | {"answers": reference.get("answers") or ()}),
+        images=tuple(row["images"] or ()),
+        resolution=row["resolution"],
+        slices=row["slices"] or {},
+        cluster=row["cluster"] or "",
+        prediction=prediction,
+        verdicts={v.pop("file"): Verdict(sample_id=row["id"], **v) for v in row["verdicts"]},
+    )
+
+
+def _mask(run: Run, wanted: Filter) -> Mask:
+    mask = np.ones(len(run.asked.ids), dtype=np.bool_)
+    for name, value in wanted.slices.items():
+        values, codes = run.asked.slices.get(name, ((), None))
+        mask &= codes == values.index(value) if codes is not None and value in values else False
+    if wanted.verdict:
+        mask &= _finals(run, wanted.judge) == {"right": 1, "wrong": 0, "missing": NONE}[wanted.verdict]
+    if wanted.disagree:
+        given = np.stack([j.final for j in run.judged]) if run.judged else np.empty((0, len(mask)), dtype=np.int8)
+        mask &= (given == 0).any(axis=0) & (given == 1).any(axis=0)
+    return mask
+
+
+def _finals(run: Run, judge: str | None) -> Int8:
+    """The judge's verdicts; all NONE where it has none on this run."""
+    for judged in run.judged:
+        if judge in (None, judged.path.stem):
+            return judged.final
+    return np.full(len(run.asked.ids), NONE, dtype=np.int8)

@@ -1,0 +1,147 @@
+"""A run's questions, answers and verdicts in one parquet file, a row a sample, for browsing and for whoever likes SQL.
+
+    RUN/.index/rows-KEY.parquet        SELECT question, text, verdicts FROM 'runs/*/*/.index/rows-*.parquet'
+
+KEY is a hash over leaderboard.index.stamp, so a file that is there is up to date. It is made in bulk by DuckDB from the JSONL,
+which stays the truth: of two lines about one sample the later one holds, and what is no JSON is left out. `words` is what a
+search looks through, in small letters.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import glob
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RunError
+from leaderboard import index
+
+#: Runs that are read in one query: their rows must fit in memory together.
+BATCH = 100
+
+
+def files(folders: Sequence[Path]) -> dict[Path, Path]:
+    """The parquet file of each run folder, made where it is missing. Raises RunError where that fails."""
+    found = {folder: _path(folder) for folder in folders}
+    missing: dict[Path, list[Path]] = {}
+    for folder, path in found.items():
+        if not path.exists():
+            own = path.is_relative_to(folder)
+            missing.setdefault(folder.parent.parent if own else path.parent, []).append(folder)  # one file system each
+    for together in missing.values():
+        for k in range(0, len(together), BATCH):
+            _make({folder: found[folder] for folder in together[k : k + BATCH]})
+    return found
+
+
+def _path(folder: Path) -> Path:
+    key = hashlib.sha256(index.stamp(folder).encode()).hexdigest()[:12]
+    if os.access(folder, os.W_OK):
+        return folder / index.FOLDER / f"rows-{key}.parquet"
+    return _scratch() / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}-{key}.parquet"
+
+
+@functools.cache
+def _scratch() -> Path:
+    """For run folders that may only be read: a private folder that goes when the process ends."""
+    path = Path(tempfile.mkdtemp(prefix="harness-rows-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+# Columns that are not named here are left out.
+_SAMPLE = {
+    "id": "VARCHAR",
+    "images": "VARCHAR[]",
+    "question": "VARCHAR",
+    "reference": "STRUCT(answers VARCHAR[], choices VARCHAR[], reasoning VARCHAR)",
+    "slices": "MAP(VARCHAR, VARCHAR)",
+    "cluster": "VARCHAR",
+    "resolution": "VARCHAR",
+}
+_PREDICTION = dict.fromkeys(("sample_id", "text", "reasoning", "answer", "finish", "error"), "VARCHAR") | dict.fromkeys(
+    ("prompt_tokens", "completion_tokens"), "BIGINT"
+)
+_VERDICT = dict.fromkeys(("sample_id", "judge", "missing", "rationale", "raw"), "VARCHAR") | {
+    "final": "TINYINT",
+    "reasoning": "TINYINT",
+    "usage": "MAP(VARCHAR, DOUBLE)",
+}
+
+_MAKE = """
+COPY (
+    WITH sample AS ({sample}), prediction AS ({prediction}), verdict AS ({verdict}), verdicts AS (
+        SELECT run, sample_id, list({{file: file, judge: judge, final: final, reasoning: reasoning, missing: missing,
+                                      rationale: rationale, raw: raw, usage: usage}} ORDER BY file) AS verdicts
+        FROM verdict GROUP BY run, sample_id
+    )
+    SELECT s.run, row_number() OVER (PARTITION BY s.run ORDER BY s.line) - 1 AS row, s.id, s.question, s.reference, s.images,
+           s.resolution, s.slices, s.cluster, p.text, p.reasoning, p.answer, p.finish, p.prompt_tokens, p.completion_tokens,
+           p.error, coalesce(v.verdicts, []) AS verdicts,
+           lower(concat_ws(' ', s.id, s.question, array_to_string(s.reference.answers, ' '), s.reference.reasoning, p.text,
+               array_to_string(list_transform(v.verdicts, lambda j: concat_ws(' ', j.missing, j.rationale, j.raw)), ' '))
+           ) AS words
+    FROM sample AS s
+    LEFT JOIN prediction AS p ON p.run = s.run AND p.sample_id = s.id
+    LEFT JOIN verdicts AS v ON v.run = s.run AND v.sample_id = s.id
+    ORDER BY s.run, row
+) TO {folder} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 10240, PARTITION_BY (run))
+"""
+
+
+def _make(wanted: dict[Path, Path]) -> None:
+    """Make these files (run folder -> path); each appears whole."""
+    import duckdb
+
+    runs = list(wanted)
+    sources = {
+        "sample": (_SAMPLE, "id", [(n, run / "samples.jsonl") for n, run in enumerate(runs)]),
+        "prediction": (_PREDICTION, "sample_id", [(n, run / "predictions.jsonl") for n, run in enumerate(runs)]),
+        "verdict": (_VERDICT, "sample_id", [(n, f) for n, run in enumerate(runs) for f in (run / "verdicts").glob("*.jsonl")]),
+    }
+    folder = wanted[runs[0]].parent
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as tmp, duckdb.connect() as db:
+        tables = {kind: _lines(db, kind, *source) for kind, source in sources.items()}
+        try:
+            db.execute(_MAKE.format(folder=index.quoted(Path(tmp) / "rows"), **tables))
+        except duckdb.Error as e:
+            raise RunError(f"{runs[0]}: cannot be read: {str(e).splitlines()[0]}") from None
+        for n, path in enumerate(wanted.values()):
+            _place(Path(tmp) / "rows" / f"run={n}" / "data_0.parquet", path)
+
+
+def _lines(db: Any, kind: str, columns: dict[str, str], key: str, files: list[tuple[int, Path]]) -> str:
+    """The query for a kind of file: its lines in order, with the run and the file's name; of each key the last one."""
+    types = ", ".join(f"{column} {of}" for column, of in columns.items())
+    there = [(run, str(path)) for run, path in files if path.is_file()]
+    if not there:
+        return f"SELECT 0 AS run, '' AS file, 0 AS line, unnest(NULL::STRUCT({types})) WHERE false"
+    runs, paths = zip(*there, strict=True)
+    table = f"CREATE TEMP TABLE {kind}_file AS SELECT unnest($paths::VARCHAR[]) AS name, unnest($runs::INT[]) AS run"
+    db.execute(table, {"paths": list(paths), "runs": list(runs)})
+    names = ", ".join(index.quoted(glob.escape(path)) for path in paths)
+    typed = ", ".join(f"{column}: '{of}'" for column, of in columns.items())
+    return f"""
+        SELECT f.run, parse_filename(name, true) AS file, l.* EXCLUDE (name)
+        FROM (SELECT row_number() OVER () AS line, * FROM read_json([{names}], format = 'newline_delimited',
+              ignore_errors = true, filename = 'name', columns = {{{typed}}})) AS l
+        JOIN {kind}_file AS f USING (name)
+        WHERE {key} IS NOT NULL QUALIFY line = max(line) OVER (PARTITION BY name, {key})"""
+
+
+def _place(made: Path, path: Path) -> None:
+    """Put the file there in one step, and take away what it replaces."""
+    path.parent.mkdir(exist_ok=True)
+    own = path.name.rpartition("-")[0]
+    old = [file for file in path.parent.glob(f"{glob.escape(own)}-*.parquet") if file != path]
+    os.replace(made, path)
+    for file in old:
+        file.unlink(missing_ok=True)
