@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from leaderboard.stats import Interval
+from leaderboard.stats import Floats, Interval
 from leaderboard.table import Cell
 
 if TYPE_CHECKING:
@@ -98,10 +98,9 @@ def _drawing(theme: Theme) -> Iterator[Colours]:
 
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.09)  # inches
-    return figure
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.09))
 
 
 def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
@@ -141,11 +140,11 @@ def forest(cells: Sequence[Cell], names: Mapping[str, str], theme: Theme = "ligh
     """
     scored = [c for c in cells if c.value is not None]
     shown = scored[:MOST_ROWS]
-    rows = [
-        _Row(_short(names[c.run]), Interval(c.value or 0.0, c.low or 0.0, c.high or 0.0, c.n, c.clusters, c.method or ""), c.ranked,
-             (c.bound_low, c.bound_high) if c.missing and c.predicted == c.samples else None)
-        for c in shown
-    ]  # fmt: skip
+    rows = []
+    for c in shown:
+        interval = Interval(c.value or 0.0, c.low or 0.0, c.high or 0.0, c.n, c.clusters, c.method or "")
+        bounds = (c.bound_low, c.bound_high) if c.missing and c.predicted == c.samples else None
+        rows.append(_Row(_short(names[c.run]), interval, c.ranked, bounds))
     first = cells[0]
     judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
     title = f"{first.task} · {first.split}, {first.samples:,} questions, {judge}, prompt {first.prompt}"
@@ -172,7 +171,9 @@ class Agreement:
 def agreement(found: Sequence[Agreement], theme: Theme = "light") -> Figure:
     """How often each pair of judges gives the same verdict, with its 95 % interval and kappa."""
     rows = [
-        _Row(_short(f"{a.first} / {a.second} · {a.model}", 48), a.share, True, None, "" if a.kappa is None else f"κ {a.kappa:.2f}")
+        _Row(
+            _short(f"{a.first} / {a.second} · {a.model}", 48), a.share, True, None, "" if a.kappa is None else f"κ {a.kappa:.2f}"
+        )
         for a in found
     ]
     return _intervals(rows, "Judges against each other", "% of answers with the same verdict, 95 % interval", theme)
@@ -195,7 +196,9 @@ def _intervals(rows: Sequence[_Row], title: str, label: str, theme: Theme) -> Fi
             i = row.interval
             if row.bounds:
                 axes.hlines(y + 0.22, *row.bounds, color=c.soft, lw=1.1, ls=(0, (1, 2)))
-            axes.errorbar(i.value, y, xerr=[[i.value - i.low], [i.high - i.value]], color=c.accent, lw=1.8, capsize=3, capthick=1.8)
+            axes.errorbar(
+                i.value, y, xerr=[[i.value - i.low], [i.high - i.value]], color=c.accent, lw=1.8, capsize=3, capthick=1.8
+            )
             axes.plot(i.value, y, "o", ms=6.5, mfc=c.accent if row.filled else c.ground, mec=c.accent, mew=1.5, zorder=3)
             said = f"{100 * i.value:.1f}   {100 * i.low:.1f} – {100 * i.high:.1f}" + (f"   {row.extra}" if row.extra else "")
             axes.annotate(said, (1.02, y), xycoords=("axes fraction", "data"), va="center", color=c.ink if row.filled else c.soft)
@@ -318,15 +321,18 @@ def _apart(axes: Axes, values: Sequence[float], gap: float) -> list[float]:
     return list(placed.values())
 
 
-def _running_mean(values: np.ndarray[Any, Any], window: int) -> np.ndarray[Any, Any]:
+def _running_mean(values: Floats, window: int) -> Floats:
     """The mean of the last `window` values (fewer at the start), so that no step knows of later ones."""
     total = np.cumsum(np.insert(values, 0, 0.0))
     end = np.arange(1, len(values) + 1)
     begin = np.maximum(0, end - window)
-    return (total[end] - total[begin]) / (end - begin)
+    mean: Floats = (total[end] - total[begin]) / (end - begin)
+    return mean
 
 
-def scatter(cells: Sequence[Cell], names: Mapping[str, str], spent: Mapping[str, float], label: str, theme: Theme = "light") -> Figure:
+def scatter(
+    cells: Sequence[Cell], names: Mapping[str, str], spent: Mapping[str, float], label: str, theme: Theme = "light"
+) -> Figure:
     """Score, with its 95 % interval, against what it took: `spent` is seconds or cost by run; runs without are left out."""
     shown = [c for c in cells if c.value is not None and c.low is not None and c.high is not None and spent.get(c.run)]
     with _drawing(theme) as c:
@@ -334,11 +340,13 @@ def scatter(cells: Sequence[Cell], names: Mapping[str, str], spent: Mapping[str,
         axes = figure.subplots()
         for cell in shown:
             x, y = spent[cell.run], cell.value or 0.0
-            axes.errorbar(x, y, yerr=[[y - (cell.low or 0)], [(cell.high or 0) - y]], color=c.accent, lw=1.2, capsize=2.5, alpha=0.75)
+            axes.errorbar(
+                x, y, yerr=[[y - (cell.low or 0)], [(cell.high or 0) - y]], color=c.accent, lw=1.2, capsize=2.5, alpha=0.75
+            )
             axes.plot(x, y, "o", ms=7, mfc=c.accent if cell.ranked else c.ground, mec=c.accent, mew=1.5, zorder=3)
         named = shown if len(shown) <= 12 else _front(shown, spent)
         for cell, y in zip(named, _apart(axes, [cell.value or 0.0 for cell in named], 0.06), strict=True):
-            beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "size": 8.5}
+            beside: dict[str, Any] = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "size": 8.5}
             axes.annotate(_short(names[cell.run], 24), (spent[cell.run], y), xycoords=("data", "axes fraction"), **beside)
         if shown and max(spent[x.run] for x in shown) > 20 * min(spent[x.run] for x in shown):
             axes.set_xscale("log")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from leaderboard import plots
 from leaderboard.plots import Theme
@@ -14,7 +13,6 @@ from leaderboard.site.library import Shelf, Table
 
 #: What a score takes, and the label of its axis.
 SPENT = {"seconds": "seconds to answer", "cost": "cost in US dollars"}
-Kind = Literal["png", "svg"]
 
 
 class NoPlotError(Exception):
@@ -71,7 +69,9 @@ def draw(shelf: Shelf, slice_keys: dict[str, str], file: str) -> bytes:
             if not sliced:
                 raise NoPlotError(file)
             models = [shown.names[run] for run in sliced[0].runs]
-            figure = plots.heat(sliced[0].name, sliced[0].rows, models, theme, title=f"{shown.title}, % right by {sliced[0].name}")
+            figure = plots.heat(
+                sliced[0].name, sliced[0].rows, models, theme, title=f"{shown.title}, % right by {sliced[0].name}"
+            )
         else:
             raise NoPlotError(file)
     return plots.encode(figure, "png" if kind == "png" else "svg")

@@ -58,7 +58,85 @@ class FileLinks:
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             try:
-                path.write_bytes(encode(self.pictures.find(run.card, {"id": row.id, "images": row.images, "cluster": row.cluster})[number]))
+                path.write_bytes(encode(self.pictures.find(run.card, row)[number]))
             except BadImageError as e:
                 raise NoPictureError(str(e)) from None
         return f"images/{name}"
+
+
+def write(library: Library, pictures: Pictures, out: Path, *, most: int = 2000, report: Report = lambda *_: None) -> Path:
+    """Write the report of everything in `library` to the folder `out` and give its first page.
+
+    `most` rows of a run get a page. An earlier report at `out` is replaced; anything else there raises UserError.
+    """
+    if out.exists() and not (out / MARK).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: is there already and is no report", hint="give another folder with -o, or remove it")
+    work = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(work, ignore_errors=True)
+    shelf = library.shelf()
+    try:
+        work.mkdir(parents=True)
+        (work / "static").mkdir()
+        for name in STATIC:
+            shutil.copyfile(HERE / "static" / name, work / "static" / name)
+        _pages(shelf, pictures, work, most, report)
+        _plots(shelf, pictures, work, report)
+        summary.write(work / "summary.html", shelf, pictures)
+        (work / MARK).write_text("Written by harness report; a newer report may replace this folder.\n", encoding="utf-8")
+        shutil.rmtree(out, ignore_errors=True)
+        work.rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return out / "index.html"
+
+
+def _pages(shelf: Shelf, pictures: Pictures, work: Path, most: int, report: Report) -> None:
+    links = FileLinks(pictures, work, most)
+    rows = {path: {r.id: r for r in shelf.browser.page(Filter(run=Path(path)), 0, most).rows} for path in shelf.read}
+    for path, own in rows.items():  # rows have a number before a page links to them
+        for sample_id in own:
+            links.number(shelf.by_path[path], sample_id)
+
+    def look(run: Path, sample_id: str) -> Row:
+        return rows[str(run)].get(sample_id) or shelf.browser.sample(run, sample_id)
+
+    site = Site(shelf, pictures, links, policy=POLICY, looked_up=look)
+    known = list(_names(site))
+    alone = [shelf.by_path[path] for path in {shelf.by_path[p].card.data.fingerprint: p for p in rows}.values()]
+    total, done = len(known) + sum(len(rows[str(run.path)]) for run in alone), 0
+    for name in known:
+        (work / name).write_text(site.page(name), encoding="utf-8")
+        done += 1
+        report("pages", done, total)
+    for run in alone:
+        ids = list(rows[str(run.path)])
+        for before, row, after in zip([None, *ids], rows[str(run.path)].values(), [*ids[1:], None], strict=False):
+            turn = Turn(*(links.sample(run, i) if i else "" for i in (before, after)))
+            html = site.sample(run, row, run.judges[0] if run.judges else None, turn)
+            (work / links.sample(run, row.id)).write_text(html, encoding="utf-8")
+            done += 1
+            report("pages", done, total)
+
+
+def _names(site: Site) -> Iterator[str]:
+    """Every page but those of single rows."""
+    shelf = site.shelf
+    yield from ("index.html", "compare.html", "trainers.html")
+    yield from (f"slice-{key}.html" for key in site.slice_keys)
+    yield from (f"table-{t}.html" for t in shelf.tables)
+    yield from (f"run-{run}.html" for run in shelf.runs)
+    yield from (f"samples-{run.id}.html" for run in shelf.runs.values() if str(run.path) in shelf.read)
+    yield from (f"trainer-{name}.html" for name in shelf.trainings)
+    for shown in shelf.tables.values():
+        ids = sorted(shelf.of(c).id for c in shown.cells[:PICKABLE])
+        yield from (f"compare-{a}~{b}~{shown.judge}.html" for a, b in combinations(ids, 2) if shown.judge)
+
+
+def _plots(shelf: Shelf, pictures: Pictures, work: Path, report: Report) -> None:
+    site = Site(shelf, pictures, FileLinks(pictures, work, 0))
+    (work / "plots").mkdir()
+    known = list(names(shelf, site.slice_keys))
+    for i, name in enumerate(known, start=1):
+        for kind in ("svg", "dark.svg", "png"):
+            (work / "plots" / f"{name}.{kind}").write_bytes(draw(shelf, site.slice_keys, f"{name}.{kind}"))
+        report("plots", i, len(known))

@@ -32,7 +32,8 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
         ("fingerprint", _hash(d.fingerprint)), ("spec", _hash(d.spec_sha256)),
     )  # fmt: skip
     asked = _given(
-        ("prompt", card.prompt), ("prompt hash", _hash(card.prompt_sha256)), ("at most", text.count(g.max_new_tokens, "new token")),
+        ("prompt", card.prompt), ("prompt hash", _hash(card.prompt_sha256)),
+        ("at most", text.count(g.max_new_tokens, "new token")),
         ("temperature", f"{g.temperature:g}"), ("top p", f"{g.top_p:g}" if g.top_p != 1 else None), ("seed", g.seed),
     )  # fmt: skip
     where = _given(
@@ -69,12 +70,14 @@ def of_training(t: Training) -> list[tuple[str, Facts]]:
 def _flat(tree: dict[str, Any]) -> Facts:
     out: Facts = []
     for key, value in tree.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(map(str, value))
-        out += _given((text.spaced(str(key)), value))
+        out += _given((text.spaced(str(key)), _words(value)))
     return out
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{text.spaced(str(k))} {_words(v)}" for k, v in value.items())
+    return " ".join(str(_words(v)) for v in value) if isinstance(value, list) else value
 
 
 def task_of(t: Training) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from itertools import combinations
 
-import numpy as np
-
 from leaderboard.plots import Agreement
 from leaderboard.reading import NONE, Int8, Int32
 from leaderboard.site.library import Shelf, Table

@@ -45,8 +45,8 @@ class Axis:
         return f"{100 * (100 * share - self.low) / (self.high - self.low):.2f}%"
 
 
-#: From 0 to 100 %, without ticks.
-WHOLE = Axis(0, 100, ())
+#: From 0 to 100 %.
+WHOLE = Axis(0, 100, (0, 25, 50, 75, 100))
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,10 @@ class SliceTable:
 
 
 def slice_tables(cells: Sequence[Cell], sliced: Iterable[Cell]) -> list[SliceTable]:
-    """The slices of a table's cells by name, columns in the order of the table."""
-    runs = tuple(c.run for c in cells)
+    """The slices by name, columns in the order of the table's cells; those without such slices have none."""
+    sliced = list(sliced)
+    have = {c.run for c in sliced}
+    runs = tuple(c.run for c in cells if c.run in have)
     tables: dict[str, dict[str, dict[str, Cell]]] = {}
     for c in sliced:
         if c.slice:

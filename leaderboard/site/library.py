@@ -16,14 +16,16 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.records import RunCard
-from harness.runs import read_jsonl, slug
+from harness.runs import slug
 from leaderboard import store, table
+from leaderboard.browse import Browser
 from leaderboard.site import training
-from leaderboard.store import Damaged
 from leaderboard.table import Cell
 
 #: Seconds for which the disk is not looked at again.
 FRESH = 2.0
+#: Models side by side in a table of slices: the best ones.
+COLUMNS = 12
 
 
 @dataclass(frozen=True)
@@ -68,62 +70,50 @@ class Table:
 class Shelf:
     """Everything under the roots at one moment. What takes time is read when it is first asked for."""
 
-    def __init__(self, roots: Sequence[Path], checkpoints: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path], checkpoints: Sequence[Path] = ()) -> None:
         self._roots, self._checkpoints = roots, checkpoints
-        self._sliced: dict[str, list[Cell]] = {}
+        self._sliced: dict[tuple[str, ...], list[Cell]] = {}
         self._lock = threading.RLock()
-        sound, self._unreadable = store.load(store.find(roots))
+        sound, _ = store.load(store.find(roots))
         ids = _distinct(f"{slug(path.parent.name)}.{slug(path.name)}" for path, _ in sound)
         self.runs = {i: Run(i, path, card) for i, (path, card) in zip(ids, sound, strict=True)}
         self.by_path = {str(run.path): run for run in self.runs.values()}
-
-    @cached_property
-    def _cells(self) -> tuple[list[Cell], list[Damaged]]:
-        with self._lock:
-            return table.cells(self._roots)
-
-    @property
-    def cells(self) -> list[Cell]:
-        return self._cells[0]
-
-    @property
-    def damaged(self) -> list[Damaged]:
-        return self._cells[1]
-
-    @cached_property
-    def tables(self) -> dict[str, Table]:
-        found = [Table(_table_id(cells[0]), cells) for cells in table.grouped(self.cells)]
-        return {t.id: t for t in found}
+        self.cells, self.damaged = table.cells(roots)
+        self.tables = {_table_id(cells[0]): Table(_table_id(cells[0]), cells) for cells in table.grouped(self.cells)}
 
     def of(self, cell: Cell) -> Run:
         """The cell's run."""
         return self.by_path[cell.run]
 
-    def sliced(self, name: str) -> list[Cell]:
-        """The cells of each value of this slice; none where no run has it."""
+    @cached_property
+    def read(self) -> dict[str, store.Run]:
+        """The runs whose rows can be trusted, as arrays, by their path."""
         with self._lock:
-            if name not in self._sliced:
-                try:
-                    self._sliced[name] = table.cells(self._roots, slice_by=name)[0]
-                except UserError:
-                    self._sliced[name] = []
-            return self._sliced[name]
+            runs, _ = store.read_runs([(run.path, run.card) for run in self.runs.values()])
+        return {str(run.folder): run for run in runs}
+
+    @cached_property
+    def browser(self) -> Browser:
+        return Browser(list(self.read.values()))
 
     def slices_of(self, shown: Table, name: str) -> list[Cell]:
-        """The sliced cells that belong to the table's."""
-        runs, judge = {c.run for c in shown.cells}, (shown.first.judge, shown.first.judge_version)
-        return [c for c in self.sliced(name) if c.run in runs and (c.judge, c.judge_version) == judge]
+        """The best of a table's cells, slice value by slice value; nothing where their rows have no such slice."""
+        cells = shown.cells[:COLUMNS]
+        key = (name, *(f"{c.run} {c.judge}@{c.judge_version}" for c in cells))
+        with self._lock:
+            if key not in self._sliced:
+                try:
+                    found, _ = table.cells_of([Path(c.run) for c in cells], slice_by=name)
+                except UserError:
+                    found = []
+                judge = (cells[0].judge, cells[0].judge_version)
+                self._sliced[key] = [c for c in found if (c.judge, c.judge_version) == judge]
+            return self._sliced[key]
 
     @cached_property
     def slice_names(self) -> dict[str, list[str]]:
-        """By the fingerprint of the rows: which slices they have, as their first row says."""
-        names: dict[str, list[str]] = {}
-        for run in self.runs.values():
-            if run.card.data.fingerprint not in names:
-                first = next(read_jsonl(run.path / "samples.jsonl"), {})
-                slices = first.get("slices")
-                names[run.card.data.fingerprint] = list(slices) if isinstance(slices, dict) else []
-        return names
+        """By the fingerprint of the rows: which slices they have."""
+        return {run.card.data.fingerprint: list(run.asked.slices) for run in self.read.values()}
 
     def siblings(self, run: Run) -> list[Run]:
         """The runs on the same rows, this one first, the others from the best down."""

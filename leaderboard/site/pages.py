@@ -28,7 +28,7 @@ from leaderboard.site.judges import agreements
 from leaderboard.site.layout import WHOLE, Axis, SliceTable, slice_tables
 from leaderboard.site.library import Run, Shelf, Table
 from leaderboard.site.pictures import NoPictureError, Pictures
-from leaderboard.site.rows import Asked, Turn
+from leaderboard.site.rows import Asked, Look, Turn
 from leaderboard.site.training import Completion, Training
 from leaderboard.stats import MIN_CLUSTERS, MIN_MIXED
 from leaderboard.table import RANK_COVERAGE, Cell
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 HERE = Path(__file__).parent
-#: Flipped rows of each kind that a comparison lists.
-FLIPS = 100
+#: Models of a table that a folder of files has comparisons of.
+PICKABLE = 6
+#: Flipped rows of each kind that a comparison lists; in a folder of files, where there is no list of the others, more.
+FLIPS, FLIPS_IN_FILES = 20, 200
 #: Completions of one training step on its page.
 COMPLETIONS = 64
 #: And in a file: this many of about so many steps.
@@ -89,11 +91,11 @@ class Site:
     links: Links
     policy: str | None = None
     #: Where rows are looked up, if not one by one.
-    rows: rows.Look | None = None
+    looked_up: Look | None = None
 
     @property
-    def look(self) -> rows.Look:
-        return self.rows or self.shelf.browser.sample
+    def look(self) -> Look:
+        return self.looked_up or self.shelf.browser.sample
 
     def page(self, name: str, query: Mapping[str, str] | None = None) -> str:
         """The HTML of a page. Raises NoPageError."""
@@ -132,7 +134,7 @@ class Site:
             axes={t.id: Axis.over(t.cells) for t in tables},
             slices=self.slice_keys,
             slice=slice_by,
-            slice_tables={t.id: slice_tables(t.cells, shelf.slices_of(t, slice_by)) for t in tables} if slice_by else {},
+            slice_tables={t.id: self._by(t, slice_by) for t in tables} if slice_by else {},
             matrix=_matrix(tables),
             several_prompts=len({t.first.prompt for t in tables}) > 1,
             models=len({c.model.name for c in cards}),
@@ -154,7 +156,11 @@ class Site:
 
     def _slices(self, shown: Table) -> list[SliceTable]:
         names = self.shelf.slice_names.get(shown.first.data_fingerprint, [])
-        return [t for name in names for t in slice_tables(shown.cells, self.shelf.slices_of(shown, name))]
+        return [t for name in names for t in self._by(shown, name)]
+
+    def _by(self, shown: Table, name: str) -> list[SliceTable]:
+        """The table by one slice; empty where its rows do not have it."""
+        return slice_tables(shown.cells, self.shelf.slices_of(shown, name))
 
     # -- runs and rows --
 
@@ -225,7 +231,7 @@ class Site:
         return {
             "row": row,
             "answers": rows.answers(self.look, shown, row.id, judge),
-            "names": _told_apart(*shown),
+            "names": told_apart(*shown),
             "more_runs": len(siblings) - len(shown),
             "images": images,
             "no_picture": no_picture,
@@ -247,14 +253,14 @@ class Site:
             found = compare(one.path, other.path, name, version)
         except UserError as e:
             return self.choose(refused=f"{e}{f' ({e.hint})' if e.hint else ''}")
-        names = _told_apart(one, other)
-        asked = Asked(judge=judge, flips=other.id)
+        names = told_apart(one, other)
+        asked, most = Asked(judge=judge, flips=other.id), FLIPS_IN_FILES if self.links.files else FLIPS
         return self._render(
             "compare", "compare",
             found=found,
             name_a=names[one.id], name_b=names[other.id],
             flips=[
-                (f"Only {names[run.id]} is right", ids, [self._flipped(one, other, i) for i in ids[:FLIPS]])
+                (f"Only {names[run.id]} is right", ids, [self._flipped(one, other, i) for i in ids[:most]])
                 for run, ids in ((one, found.only_a), (other, found.only_b))
             ],
             axis=Axis.around_zero(found.low, found.high),
@@ -294,7 +300,10 @@ class Site:
         return self._render("missing", "", what=what)
 
     def _render(self, template: str, section: str, **values: Any) -> str:
-        shared = {"shelf": self.shelf, "section": section, "policy": self.policy, "sample_url": self.links.sample}
+        shared = {
+            "shelf": self.shelf, "section": section, "policy": self.policy, "sample_url": self.links.sample,
+            "pickable": PICKABLE if self.links.files else None,
+        }  # fmt: skip
         return environment().get_template(f"{template}.html.j2").render(shared | values)
 
 
@@ -310,12 +319,13 @@ def _few_a_step(t: Training) -> list[Completion]:
     return [c for step in steps for c in [c for c in t.completions if c.step == step][:FEW]]
 
 
-def _told_apart(*runs: Run) -> dict[str, str]:
+def told_apart(*runs: Run) -> dict[str, str]:
     """Each run's model, with the prompt, or the run's key, where two have the same."""
     names = {run.id: run.card.model.name for run in runs}
-    for more in (lambda run: f" · {run.card.prompt}", lambda run: f" [{run.id.rpartition('-')[2]}]"):
-        if len(set(names.values())) < len(runs):
-            names = {run.id: names[run.id] + more(run) for run in runs}
+    if len(set(names.values())) < len(runs):
+        names = {run.id: f"{names[run.id]} · {run.card.prompt}" for run in runs}
+    if len(set(names.values())) < len(runs):
+        names = {run.id: f"{names[run.id]} [{run.id.rpartition('-')[2]}]" for run in runs}
     return names
 
 

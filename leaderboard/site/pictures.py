@@ -17,6 +17,7 @@ from harness.records import BadImageError, ImageRef, RunCard
 if TYPE_CHECKING:
     from harness.records import Sample
     from harness.specs import TaskSpec
+    from leaderboard.browse import Row
 
 #: A radiograph keeps its pixels up to this many a side.
 MAX_SIDE = 2048
@@ -38,20 +39,20 @@ class Pictures:
         self._loaded: dict[tuple[str, str, str], dict[str, Sample] | NoPictureError] = {}
         self._lock = threading.Lock()
 
-    def find(self, card: RunCard, row: dict[str, Any]) -> tuple[ImageRef, ...]:
+    def find(self, card: RunCard, row: Row) -> tuple[ImageRef, ...]:
         """The row's images. Raises NoPictureError where the data is not here, or is not what was asked about."""
-        if not row["images"]:
+        if not row.images:
             raise NoPictureError("this row has no image")
-        sample = self._samples(card).get(row["id"].rpartition("#")[0] if card.data.repeats > 1 else row["id"])
+        sample = self._samples(card).get(row.id.rpartition("#")[0] if card.data.repeats > 1 else row.id)
         if sample is None:
-            raise NoPictureError(f"row {row['id']} is not in the {card.data.source} data of '{card.data.task}' that is here")
+            raise NoPictureError(f"row {row.id} is not in the {card.data.source} data of '{card.data.task}' that is here")
         try:
-            same = sample.cluster == row["cluster"]
+            same = sample.cluster == row.cluster
         except BadImageError as e:
             raise NoPictureError(str(e)) from None
         if not same:
             raise NoPictureError(
-                f"the image of row {row['id']} in the {card.data.source} data here is not the one that the model was asked about"
+                f"the image of row {row.id} in the {card.data.source} data here is not the one that the model was asked about"
             )
         return sample.images
 

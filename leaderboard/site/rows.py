@@ -144,7 +144,8 @@ class Turn:
     @classmethod
     def of(cls, run: Run, asked: Asked, found: Page, opened: str | None, size: int = PAGE) -> Turn:
         def to(**changes: Any) -> str:
-            return f"samples-{run.id}.html{replace(asked, **({'row': '', 'last': False} | changes)).query()}"
+            closed: dict[str, Any] = {"row": "", "last": False}
+            return f"samples-{run.id}.html{replace(asked, **(closed | changes)).query()}"
 
         ids = [r.id for r in found.rows]
         pages = max(1, -(-found.total // size))

@@ -1,9 +1,9 @@
 """A checkpoint folder as its pages show it: what it was trained from, its curves, and what the model wrote on the way.
 
-    trained.json         who trained it, on what, by which recipe (missing while it is being trained)
-    log.jsonl            a line a logged step: loss, reward, kl ...        (log.json, one list, in older checkpoints)
-    dev.jsonl            {"step", "score", "n"}: how it did on rows held out
-    completions.jsonl    {"step", "sample_id", "text", "tokens", reward parts ..., "total"}
+trained.json         who trained it, on what, by which recipe (missing while it is being trained)
+log.jsonl            a line a logged step: loss, reward, kl ...        (log.json, one list, in older checkpoints)
+dev.jsonl            {"step", "score", "n"}: how it did on rows held out
+completions.jsonl    {"step", "sample_id", "text", "tokens", reward parts ..., "total"}
 """
 
 from __future__ import annotations
@@ -127,5 +127,5 @@ def _completion(row: dict[str, Any]) -> Completion:
         text=str(row.get("text", row.get("completion", ""))),
         tokens=int(row["tokens"]) if _number(row.get("tokens")) else None,
         rewards={str(k): float(v) if _number(v) else None for k, v in parts.items() if v is None or _number(v)},
-        total=float(total) if _number(total) else None,
+        total=float(total) if isinstance(total, int | float) and _number(total) else None,
     )

@@ -35,7 +35,7 @@
     form.addEventListener("change", update);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      const [a, b] = boxes.filter((x) => x.checked).map((x) => x.value);
+      const [a, b] = boxes.filter((x) => x.checked).map((x) => x.value).sort();
       location.href = `compare-${a}~${b}~${form.dataset.compare}.html`;
     });
     update();
@@ -97,5 +97,6 @@
   for (const button of all("[data-do]")) {
     button.addEventListener("click", () => ({ help: () => help.showModal(), theme: window.toggleTheme, close: () => help.close() })[button.dataset.do]());
   }
-  one(".rows a[aria-current]")?.scrollIntoView({ block: "nearest" });
+  const open = one(".rows a[aria-current]"), list = open?.closest(".rows");
+  if (list) list.scrollTop = open.offsetTop - (list.clientHeight - open.offsetHeight) / 2;
 })();
