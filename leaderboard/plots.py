@@ -205,7 +205,7 @@ def _intervals(rows: Sequence[_Row], title: str, label: str, theme: Theme) -> Fi
         axes.set_yticks(range(len(rows)), [row.label for row in rows], color=c.ink)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
-        axes.set_title(title, pad=8)
+        axes.set_title(_short(title, 90), pad=8)
         axes.set_xlabel(label)
         _percent_axis(axes, x=True)
     return figure
@@ -221,8 +221,7 @@ def heat(
     with _drawing(theme) as c:
         figure = _figure(max(4.2, 2.2 + 1.25 * len(models)), 1.0 + 0.42 * len(values))
         axes = figure.subplots()
-        colours = LinearSegmentedColormap.from_list("score", c.heat)
-        colours.set_bad(c.ground)
+        colours = LinearSegmentedColormap.from_list("score", c.heat).with_extremes(bad=c.ground)
         axes.imshow(scores, cmap=colours, vmin=0, vmax=1, aspect="auto")
         for y, (_, row) in enumerate(values):
             for x, cell in enumerate(row):
@@ -240,7 +239,7 @@ def heat(
         axes.grid(which="minor", color=c.ground, lw=3)
         axes.tick_params(which="minor", size=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(title or f"% right by {name.replace('_', ' ')}, 95 % interval", pad=10)
+        axes.set_title(_short(title or f"% right by {name.replace('_', ' ')}, 95 % interval", 64), pad=10)
     return figure
 
 

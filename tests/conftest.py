@@ -39,3 +39,11 @@ def archives() -> Path:
     if not (SHARED / "slake" / "test.json").exists():
         pytest.skip("the official archives are not on this machine")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def viewed(tiny, tmp_path_factory):
+    """Runs and a checkpoint to look at (tests/viewed.py). Read only: tests that write copy them."""
+    from tests import viewed
+
+    return viewed.make(tmp_path_factory.mktemp("viewed"), tiny, load)

@@ -125,6 +125,7 @@ def _listen(host: str, port: int | None) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, wanted))
+            listening.listen()  # from now on a browser waits for an answer
         except OSError as e:
             listening.close()
             problem = e.strerror or str(e)

@@ -8,7 +8,7 @@ whole or not there.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -42,15 +42,17 @@ class FileLinks:
     folder: Path
     most: int
     files: bool = True
-    _numbers: dict[str, dict[str, int]] = field(default_factory=dict)
+    _numbers: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def number(self, run: Run, sample_id: str) -> int:
-        """Rows are numbered by the rows' fingerprint: an id may be no file name."""
-        known = self._numbers.setdefault(run.card.data.fingerprint, {})
-        return known.setdefault(sample_id, len(known) + 1)
+    def give(self, run: Run, sample_ids: Iterable[str]) -> None:
+        """These rows have a page. They are numbered, as an id may be no file name; runs on the same rows share their pages."""
+        for sample_id in sample_ids:
+            self._numbers.setdefault((run.card.data.fingerprint, sample_id), len(self._numbers) + 1)
 
     def sample(self, run: Run, sample_id: str, asked: Asked | None = None) -> str:
-        return f"row-{slug(run.card.data.task)}-{run.card.data.fingerprint[:8]}-{self.number(run, sample_id)}.html"
+        """The row's page; the run's list where the row has none."""
+        number = self._numbers.get((run.card.data.fingerprint, sample_id))
+        return f"row-{slug(run.card.data.task)}-{number}.html" if number else f"samples-{run.id}.html"
 
     def image(self, run: Run, row: Row, number: int) -> str:
         name = f"{slug(row.cluster)}-{number}.png"
@@ -93,22 +95,24 @@ def write(library: Library, pictures: Pictures, out: Path, *, most: int = 2000, 
 def _pages(shelf: Shelf, pictures: Pictures, work: Path, most: int, report: Report) -> None:
     links = FileLinks(pictures, work, most)
     rows = {path: {r.id: r for r in shelf.browser.page(Filter(run=Path(path)), 0, most).rows} for path in shelf.read}
-    for path, own in rows.items():  # rows have a number before a page links to them
-        for sample_id in own:
-            links.number(shelf.by_path[path], sample_id)
+    for path, own in rows.items():  # before any page links to them
+        links.give(shelf.by_path[path], own)
 
     def look(run: Path, sample_id: str) -> Row:
         return rows[str(run)].get(sample_id) or shelf.browser.sample(run, sample_id)
 
     site = Site(shelf, pictures, links, policy=POLICY, looked_up=look)
     known = list(_names(site))
-    alone = [shelf.by_path[path] for path in {shelf.by_path[p].card.data.fingerprint: p for p in rows}.values()]
-    total, done = len(known) + sum(len(rows[str(run.path)]) for run in alone), 0
+    alone: dict[str, Run] = {}  # of the runs on the same rows, the best one says whose answer stands first
+    for cell in shelf.cells:
+        if cell.run in rows:
+            alone.setdefault(cell.data_fingerprint, shelf.of(cell))
+    total, done = len(known) + sum(len(rows[str(run.path)]) for run in alone.values()), 0
     for name in known:
         (work / name).write_text(site.page(name), encoding="utf-8")
         done += 1
         report("pages", done, total)
-    for run in alone:
+    for run in alone.values():
         ids = list(rows[str(run.path)])
         for before, row, after in zip([None, *ids], rows[str(run.path)].values(), [*ids[1:], None], strict=False):
             turn = Turn(*(links.sample(run, i) if i else "" for i in (before, after)))

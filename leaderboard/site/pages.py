@@ -203,6 +203,7 @@ class Site:
             others=[(o.id, o.card.model.name) for o in self.shelf.siblings(run)[1:]],
             turn=Turn.of(run, asked, found, opened.id if opened else None),
             here=asked,
+            cut=found.total > len(found.rows),
             **(self.row(run, opened, asked.judge) if opened else {"row": None}),
         )  # fmt: skip
 

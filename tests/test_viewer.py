@@ -1,0 +1,635 @@
+"""The viewer without a browser: what its pages say, what it refuses, and that nothing hostile leaves a page as markup.
+
+tests/test_viewer_browser.py looks at the same pages with a real one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections import deque
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urldefrag, urlsplit
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from harness.errors import UserError
+from harness.records import ImageRef
+from harness.runs import RunFolder
+from leaderboard import table
+from leaderboard.browse import Filter
+from leaderboard.compare import compare
+from leaderboard.site import app, export, library, summary, training
+from leaderboard.site.layout import Axis
+from leaderboard.site.library import Library, Shelf
+from leaderboard.site.pages import HERE
+from leaderboard.site.pictures import NoPictureError, Pictures, encode, encode_small
+from tests.test_leaderboard import make_run
+from tests.viewed import HOSTILE, SHOWN, Viewed
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, attributes, links and text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, k, v or "") for k, v in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def links(self, *names: str) -> list[str]:
+        return [v for _, k, v in self.attributes if k in names and v and not v.startswith("#")]
+
+    def link(self, rel: str) -> str | None:
+        """The href of the link with this rel."""
+        found = re.search(rf'<a [^>]*rel="{rel}" href="([^"]*)"', self.source)
+        return html.unescape(found[1]) if found else None
+
+
+def client(viewed: Viewed, **options: object) -> TestClient:
+    made = app.create(Library([viewed.runs], [viewed.checkpoint.parent]), Pictures(), **options)  # type: ignore[arg-type]
+    return TestClient(made, base_url="http://127.0.0.1:7117")
+
+
+@pytest.fixture(scope="module")
+def site(viewed: Viewed) -> TestClient:
+    return client(viewed)
+
+
+@pytest.fixture(scope="module")
+def crawled(site: TestClient) -> dict[str, Page]:
+    """Every page that can be reached by links from the first one, but only some of the many plots and filtered lists."""
+    waiting, seen, pages = deque(["index.html"]), {"index.html"}, {}
+    filtered = 0
+    while waiting:
+        address = waiting.popleft()
+        answer = site.get(f"/{address}")
+        assert answer.status_code == 200, address
+        if "html" not in answer.headers["content-type"]:
+            continue
+        page = pages[address] = Page(answer.text)
+        for link in (urldefrag(x)[0] for x in page.links("href", "src", "srcset")):
+            filtered += "?" in link
+            some = filtered < 60 if "?" in link else not (link.startswith("plots/") and len(seen) % 4)
+            if link not in seen and some:
+                seen.add(link)
+                waiting.append(link)
+    return pages
+
+
+def run_id(path: Path) -> str:
+    return f"{path.parent.name}.{path.name}"
+
+
+# -- the pages --------------------------------------------------------------------------------------------------------
+
+
+def test_every_link_of_every_page_leads_somewhere(crawled: dict[str, Page]) -> None:
+    kinds = {re.match(r"[a-z]+", address)[0] for address in crawled}  # type: ignore[index]
+    assert kinds == {"index", "slice", "table", "run", "samples", "compare", "trainers", "trainer"}
+
+
+def test_the_leaderboard_shows_every_number_and_the_damaged_run_hides_nothing(crawled: dict[str, Page], viewed: Viewed) -> None:
+    page = crawled["index.html"]
+    cells, damaged = table.cells([viewed.runs])
+    assert len(cells) == 7  # two models by two judges on slake, by one on vqa_rad, and the hostile one
+    for c in cells:
+        if c.value is not None:
+            assert f"{100 * c.value:.1f}" in page.text
+            assert f"{100 * c.low:.1f} – {100 * c.high:.1f}" in page.text  # type: ignore[operator]
+    assert [Path(d.path) for d in damaged] == [viewed.damaged]
+    assert str(viewed.damaged) in page.text
+    assert "1 of 60" not in page.text
+    assert "59 of 60 judged" in page.text, "what is missing is said"
+
+
+def test_a_table_has_every_slice_in_numbers(crawled: dict[str, Page], viewed: Viewed) -> None:
+    (address,) = (a for a in crawled if a.startswith("table-slake-test-exact"))
+    sliced, _ = table.cells([viewed.runs], slice_by="content_type", tasks=["slake"], judges=["exact"])
+    for c in sliced:
+        assert c.slice
+        assert c.slice[1] in crawled[address].text
+        assert f"{100 * c.low:.1f} – {100 * c.high:.1f}" in crawled[address].text  # type: ignore[operator]
+    assert "Cohen’s κ" in crawled[address].text
+
+
+def test_a_run_has_its_card_and_the_command_that_made_it(crawled: dict[str, Page], viewed: Viewed) -> None:
+    card = RunFolder(viewed.slake["tiny"]).card()
+    text = crawled[f"run-{run_id(viewed.slake['tiny'])}.html"].text
+    for said in (card.hardware, card.packages["torch"], card.prompt, card.data.fingerprint[:16], "48 new tokens", "2,881,728"):
+        assert said in text
+
+
+def test_what_is_written_meanwhile_appears(viewed: Viewed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "FRESH", 0.0)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    page = TestClient(app.create(Library([runs]), Pictures()), base_url="http://localhost")
+    assert "No runs yet" in page.get("/").text
+    make_run(runs, "one", "111100001111")
+    assert ">one<" in page.get("/").text
+    shutil.rmtree(runs / "one")
+    assert ">one<" not in page.get("/").text
+
+
+def test_runs_of_the_same_name_have_pages_of_their_own(tmp_path: Path) -> None:
+    for root in ("a", "b"):
+        make_run(tmp_path / root, "same", "111100001111")
+    shelf = Shelf([tmp_path / "a", tmp_path / "b"])
+    assert len(shelf.runs) == 2
+    first, second = shelf.runs
+    assert second == f"{first}-2"
+
+
+@pytest.mark.parametrize("address", ["run-nothing.html", "samples-a.html", "nothing", "x.html", "plots/forest~x.svg", "plots/x",
+                                     "compare-a~b~c.html", "compare-a.html", "static/../app.py", "static/%2e%2e/app.py",
+                                     "image.png?run=a&row=b", "..%2f..%2fetc%2fpasswd"])  # fmt: skip
+def test_what_is_not_there_is_not_found(site: TestClient, address: str) -> None:
+    answer = site.get(f"/{address}")
+    assert answer.status_code == 404
+    assert "Traceback" not in answer.text
+
+
+# -- hostile text -----------------------------------------------------------------------------------------------------
+
+
+def test_no_page_has_markup_that_is_not_ours(crawled: dict[str, Page]) -> None:
+    for address, page in crawled.items():
+        scripts = [v for tag, k, v in page.attributes if tag == "script" and k == "src"]
+        assert page.tags.count("script") == len(scripts), address
+        assert all(v.startswith("static/") for v in scripts)
+        assert not {"style", "iframe", "object", "embed", "base", "think", "answer"} & set(page.tags), address
+        assert not [k for _, k, _ in page.attributes if k.startswith("on") or k == "style"], address
+        assert not [v for v in page.links("href", "src", "srcset", "action") if re.match(r"\s*([a-z]+:|//)", v, re.I)], address
+        pictures = [v for tag, k, v in page.attributes if tag == "img" and k == "src"]
+        assert all(v.startswith(("image.png?", "plots/")) for v in pictures), address
+
+
+def test_hostile_text_is_shown_as_text_wherever_it_stands(crawled: dict[str, Page], viewed: Viewed) -> None:
+    name = run_id(viewed.hostile)
+    row = crawled[f"samples-{name}.html"].text
+    for kind in ("Question ", "Answer ", "Reasoning ", "because ", "raw ", "value "):
+        assert f"{kind}{SHOWN}" in row, kind
+    assert f"<think>{SHOWN}</think>{SHOWN}" in row, "reasoning stays visible, its tags too"
+    assert f"model {SHOWN}" in crawled["index.html"].text
+    assert SHOWN in crawled[f"run-{name}.html"].text
+    for address, page in crawled.items():
+        assert not set("\u202e\u202c\x00") & set(page.source), address
+
+
+def test_no_script_of_ours_writes_markup() -> None:
+    for path in (HERE / "static").glob("*.js"):
+        code = path.read_text()
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|setTimeout\(\s*['\"]", code
+        )
+        assert "http" not in code
+
+
+# -- who gets an answer -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["/", "/nothing", "/static/site.css", "/static/nothing", "/plots/x", "/image.png"])
+def test_every_answer_forbids_what_pages_do_not_need(site: TestClient, address: str) -> None:
+    headers = site.get(address).headers
+    assert headers["content-security-policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1:7117", 200), ("localhost", 200), ("[::1]:80", 200),
+                                              ("evil.example", 400), ("127.0.0.1.evil.example", 400), ("", 400)])  # fmt: skip
+def test_a_website_cannot_reach_it_through_a_name_of_its_own(site: TestClient, host: str, status: int) -> None:
+    answer = site.get("/", headers={"host": host})
+    assert answer.status_code == status
+    assert ("Leaderboard" in answer.text) == (status == 200)
+
+
+def test_it_only_reads(site: TestClient) -> None:
+    assert {site.request(m, "/").status_code for m in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS")} == {405}
+
+
+def test_others_need_the_token(viewed: Viewed) -> None:
+    with pytest.raises(UserError, match="needs a token"):
+        client(viewed, host="0.0.0.0")
+    token = app.new_token()
+    assert len(token) >= 32
+    open_to_all = client(viewed, host="0.0.0.0", token=token)
+    for address in ("/", "/static/site.css", "/plots/x", "/image.png", "/?token=wrong", "/?token=", f"/?token={token[:-1]}"):
+        answer = open_to_all.get(address, follow_redirects=False)
+        assert answer.status_code == 403, address
+        assert "Leaderboard" not in answer.text
+    assert open_to_all.get("/", cookies={app.COOKIE: "wrong"}).status_code == 403
+    let_in = client(viewed, host="0.0.0.0", token=token).get(f"/index.html?token={token}&x=1", follow_redirects=False)
+    assert (let_in.status_code, let_in.headers["location"]) == (303, "/index.html?x=1")
+    assert re.search(r"HttpOnly.*SameSite=strict", let_in.headers["set-cookie"], re.I)
+    assert open_to_all.get("/", cookies={app.COOKIE: token}).status_code == 200
+    assert client(viewed, host="0.0.0.0", token=token).get("/", headers={"authorization": f"Bearer {token}"}).status_code == 200
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+
+
+def listed(page: Page) -> list[str]:
+    """The ids of the rows in the list."""
+    hrefs = re.findall(r'<li[^>]*><a href="(samples[^"]*)"', page.source)
+    return [parse_qs(urlsplit(html.unescape(h)).query)["row"][0] for h in hrefs]
+
+
+def finals(path: Path, judge: str) -> dict[str, int | None]:
+    given = RunFolder(path).verdicts(judge, "1")
+    return {row["id"]: given[row["id"]].final for row in RunFolder(path).samples()}
+
+
+def test_filters_leave_the_rows_that_they_name(site: TestClient, viewed: Viewed) -> None:
+    run, other = viewed.slake["tiny"], viewed.slake["tiny-sft"]
+    exact, lenient, theirs = finals(run, "exact"), finals(run, "lenient"), finals(other, "exact")
+    rows = {row["id"]: row for row in RunFolder(run).samples()}
+    told = RunFolder(run).verdicts("lenient", "1")
+    wanted = {
+        "verdict=right&judge=exact@1": [i for i in rows if exact[i] == 1],
+        "verdict=wrong&judge=lenient@1": [i for i in rows if lenient[i] == 0],
+        "verdict=missing&judge=lenient@1": [i for i in rows if lenient[i] is None],
+        "disagree=1": [i for i in rows if {exact[i], lenient[i]} == {0, 1}],
+        f"judge=exact@1&flips={run_id(other)}": [i for i in rows if exact[i] != theirs[i]],
+        "slice.content_type=Organ": [i for i in rows if rows[i]["slices"]["content_type"] == "Organ"],
+        "slice.content_type=Organ&verdict=right&judge=exact@1": [
+            i for i in rows if rows[i]["slices"]["content_type"] == "Organ" and exact[i] == 1
+        ],
+        "q=LIVER": [i for i in rows if "liver" in f"{rows[i]['question']} {rows[i]['reference']} {told[i].rationale}".lower()],
+        "q=nothing has these words": [],
+        "flips=nobody": [],
+        "slice.content_type=nothing": [],
+    }  # fmt: skip
+    for query, ids in wanted.items():
+        assert listed(Page(site.get(f"/samples-{run_id(run)}.html?{query}").text)) == ids[:50], query
+    assert all(wanted[q] for q in list(wanted)[:8]), "else nothing was tested"
+
+
+def test_the_keys_lead_through_all_rows_and_back(site: TestClient, viewed: Viewed) -> None:
+    ids = [row["id"] for row in RunFolder(viewed.slake["tiny"]).samples()]
+    assert len(ids) > 50, "more than a page"
+    address: str | None = f"samples-{run_id(viewed.slake['tiny'])}.html"
+    seen, pages = [], []
+    while address:
+        pages.append(Page(site.get(f"/{address}").text))
+        seen.append(re.search(r'aria-label="Row ([^"]*)"', pages[-1].source)[1])  # type: ignore[index]
+        address = pages[-1].link("next")
+    assert seen == ids
+    for before, page in list(zip(ids, pages[1:], strict=False))[44:54]:  # about the end of a page
+        back = Page(site.get(f"/{page.link('prev')}").text)
+        assert f'aria-label="Row {before}"' in back.source
+
+
+def test_a_row_shows_what_every_model_wrote_and_every_judge_said(site: TestClient, viewed: Viewed) -> None:
+    row = RunFolder(viewed.slake["tiny"]).samples()[3]
+    text = Page(site.get(f"/samples-{run_id(viewed.slake['tiny'])}.html?row={row['id']}").text).text
+    assert row["question"] in text
+    assert row["reference"]["answers"][0] in text
+    for path in viewed.slake.values():
+        prediction = RunFolder(path).predictions()[row["id"]]
+        assert prediction.text in text
+        said = RunFolder(path).verdicts("lenient", "1")[row["id"]]
+        assert said.rationale
+        assert said.rationale in text
+        assert said.raw
+        assert said.raw in text
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_the_rows_own_encoded_anew(site: TestClient, viewed: Viewed, slake) -> None:
+    sample = slake.samples[0]
+    answer = site.get("/image.png", params={"run": run_id(viewed.slake["tiny"]), "row": sample.id, "n": 0})
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content != sample.images[0].content
+    assert Image.open(io.BytesIO(answer.content)).convert("RGB").tobytes() == sample.images[0].open().tobytes()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_nothing_but_pixels_is_served(kind: str) -> None:
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[0x010E] = "Name of the patient"
+    Image.new("RGB", (3000, 600), "red").save(out, kind, exif=exif, comment=b"Name of the patient")
+    assert b"Name of the patient" in out.getvalue()
+    for encoded, size in ((encode(ImageRef("a", data=out.getvalue())), (2048, 410)),
+                          (encode_small(ImageRef("a", data=out.getvalue())), (448, 90))):  # fmt: skip
+        assert b"Name of the patient" not in encoded
+        assert Image.open(io.BytesIO(encoded)).size == size
+
+
+def test_a_picture_that_cannot_be_had_is_said(viewed: Viewed, site: TestClient) -> None:
+    shelf = Shelf([viewed.runs])
+    run = shelf.by_path[str(viewed.slake["tiny"])]
+    row = shelf.browser.page(Filter(run=run.path)).rows[0]
+    other = row.model_copy(update={"cluster": "0" * 16})
+    with pytest.raises(NoPictureError, match="not the one that the model was asked about"):
+        Pictures().find(run.card, other)
+    with pytest.raises(NoPictureError, match="row gone is not in the bundled data"):
+        Pictures().find(run.card, row.model_copy(update={"id": "gone"}))
+    local = run.card.model_copy(update={"data": run.card.data.model_copy(update={"source": "local"})})
+    with pytest.raises(NoPictureError, match="--data-dir"):
+        Pictures().find(local, row)
+    page = Page(site.get(f"/samples-{run_id(viewed.hostile)}.html").text)
+    assert "No picture: no spec of task" in page.text
+    assert "img" not in page.tags
+
+
+# -- two runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_is_that_of_harness_compare(site: TestClient, viewed: Viewed) -> None:
+    a, b = viewed.slake.values()
+    found = compare(a, b, "exact", "1")
+    text = Page(site.get(f"/compare-{run_id(a)}~{run_id(b)}~exact@1.html").text).text
+    assert found.sentence() in text
+    assert f"{100 * found.difference:+.1f}".replace("-", "−") in text
+    assert f"{len(found.only_a)} row" in text
+    assert f"{len(found.only_b)} row" in text
+
+
+def test_runs_that_cannot_be_compared_are_refused_in_words(site: TestClient, viewed: Viewed) -> None:
+    a = run_id(viewed.slake["tiny"])
+    (b,) = (run_id(p) for p in (viewed.runs / "tiny").glob("vqa_rad-*"))
+    answer = site.get(f"/compare-{a}~{b}~exact@1.html")
+    assert answer.status_code == 200
+    assert "asked different data" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "axis"),
+    [
+        (0.58, 0.62, (55, 65, (55, 60, 65))),
+        (0.434, 0.648, (40, 65, (40, 45, 50, 55, 60, 65))),
+        (0.0, 1.0, (0, 100, (0, 20, 40, 60, 80, 100))),
+        (0.96, 1.0, (95, 100, (95, 100))),
+        (1.0, 1.0, (95, 100, (95, 100))),
+        (0.0, 0.0, (0, 5, (0, 5))),
+        (0.31, 0.79, (30, 80, (30, 40, 50, 60, 70, 80))),
+    ],
+)
+def test_the_axis_is_short_and_has_round_ticks(viewed: Viewed, low: float, high: float, axis: object) -> None:
+    cell = table.cells([viewed.runs])[0][0]
+    found = Axis.over([cell.model_copy(update={"low": low, "high": high, "bound_low": low, "bound_high": high})])
+    assert (found.low, found.high, found.ticks) == axis
+    assert (found.at(found.low / 100), found.at(found.high / 100)) == ("0.00%", "100.00%")
+
+
+def test_the_axis_of_a_difference_has_zero_on_it() -> None:
+    for low, high in ((0.02, 0.12), (-0.3, -0.1), (-0.017, 0.024), (-1.0, 1.0)):
+        axis = Axis.around_zero(low, high)
+        assert 0 in axis.ticks
+        assert axis.low <= 100 * low
+        assert axis.high >= 100 * high
+        assert len(axis.ticks) <= 6
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_has_its_recipe_and_curves(crawled: dict[str, Page], viewed: Viewed) -> None:
+    text = crawled["trainer-tiny-sft.html"].text
+    assert "sft on slake_grounded, 3 steps" in text
+    assert "loss" in text
+    assert "0.002" in text
+    assert "This checkpoint keeps no completions" in text
+    log = training.read(viewed.checkpoint)
+    assert [step for step, _ in log.curves["loss"]] == [1, 2, 3]
+    assert f"trainer-{viewed.checkpoint.name}.html" in crawled[f"run-{run_id(viewed.slake['tiny-sft'])}.html"].source
+
+
+def test_a_training_that_is_going_on_is_shown_with_what_it_wrote(tmp_path: Path) -> None:
+    folder = tmp_path / ".rarl.unfinished"
+    folder.mkdir()
+    (folder / "log.jsonl").write_text('{"step": 1, "reward": 0.5, "kl": NaN}\n{"step": 2, "reward": 0.7}\n{"step": 3, "rew')
+    (folder / "dev.jsonl").write_text('{"step": 2, "score": 0.25, "n": 64}\n')
+    common = {"sample_id": "7", "text": f"<think>{HOSTILE}</think>", "tokens": 9, "format": 1.0, "reasoning": None}
+    rows = [common | {"step": step, "total": step} for step in (1, 2)]
+    (folder / "completions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = training.read(folder)
+    assert found.curves == {"reward": [(1, 0.5), (2, 0.7)], "dev score": [(2, 0.25)]}
+    assert found.completions[0].rewards == {"format": 1.0, "reasoning": None}
+    assert found.damaged is None
+    (tmp_path / "runs").mkdir()
+    seen = TestClient(app.create(Library([tmp_path / "runs"], [tmp_path]), Pictures()), base_url="http://localhost")
+    page = Page(seen.get("/trainer-rarl.unfinished.html?step=1").text)
+    assert "Not finished" in page.text
+    assert f"<think>{SHOWN}</think>" in page.text
+    assert "reward 1.000" in page.text
+    assert "reward 2.000" not in page.text
+
+
+def test_a_damaged_log_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (tmp_path / "trained.json").write_text("{")
+    (tmp_path / "completions.jsonl").write_text('nonsense\n{"step": 1}\n')
+    found = training.read(tmp_path)
+    assert found.curves == {"loss": [(1, 2.0)]}
+    assert found.damaged
+    assert "trained.json" in found.damaged
+    assert "completions.jsonl:1" in found.damaged
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(viewed: Viewed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "out"
+    first = export.write(Library([viewed.runs], [viewed.checkpoint.parent]), Pictures(), out, most=40)
+    assert first == out / "index.html"
+    return out
+
+
+def test_a_report_needs_nothing_outside_its_folder(written: Path) -> None:
+    pages = list(written.glob("*.html"))
+    assert len(pages) > 80
+    for path in pages:
+        page = Page(path.read_text(encoding="utf-8"))
+        for link in page.links("href", "src", "srcset"):
+            if not link.startswith("data:"):
+                assert (written / unquote(urldefrag(link)[0])).is_file(), f"{path.name}: {link}"
+        (policy,) = (v for tag, k, v in page.attributes if tag == "meta" and k == "content" and "default-src" in v)
+        assert policy.startswith("default-src 'none'; ")
+        assert not set("\u202e\u202c\x00") & set(page.source)
+        assert not [k for _, k, _ in page.attributes if k.startswith("on") or k == "style"]
+    assert len(list((written / "images").glob("*.png"))) > 5
+    assert (written / "plots" / "curves~tiny-sft.png").is_file()
+
+
+def test_a_report_says_how_many_rows_it_left_out(written: Path, viewed: Viewed) -> None:
+    assert "The first 40 of 60 rows" in (written / f"samples-{run_id(viewed.slake['tiny'])}.html").read_text(encoding="utf-8")
+
+
+def test_a_report_is_whole_or_not_there_and_replaces_only_a_report(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", "one", "111100001111")
+    library = Library([tmp_path / "runs"])
+    out = tmp_path / "out"
+
+    def fail(step: str, done: int, total: int) -> None:
+        if step == "plots":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export.write(library, Pictures(), out, most=2, report=fail)
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    export.write(library, Pictures(), out, most=2)
+    (out / "old").touch()
+    export.write(library, Pictures(), out, most=2)
+    assert not (out / "old").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "runs"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").touch()
+    with pytest.raises(UserError, match="is no report"):
+        export.write(library, Pictures(), mine)
+    assert (mine / "thesis.tex").exists()
+
+
+# -- one file ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_is_one_file_that_forbids_everything_else(written: Path) -> None:
+    page = Page((written / "summary.html").read_text(encoding="utf-8"))
+    (policy,) = (v for tag, k, v in page.attributes if tag == "meta" and k == "content" and "default-src" in v)
+    style = page.source.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert "script" not in page.tags
+    assert not page.links("href", "srcset")
+    assert page.links("src")
+    assert all(v.startswith("data:image/jpeg;base64,") for v in page.links("src"))
+    assert "http" not in page.source.replace('http-equiv="Content-Security-Policy"', "")
+
+
+def test_the_summary_says_whether_the_best_is_really_ahead(written: Path, viewed: Viewed) -> None:
+    text = Page((written / "summary.html").read_text(encoding="utf-8")).text
+    cells, _ = table.cells([viewed.runs], tasks=["slake"], judges=["exact"])
+    assert compare(Path(cells[0].run), Path(cells[1].run), "exact", "1").sentence() in text
+    assert "✗ wrong" in text
+    assert "✓ right" in text
+    assert "By content type" in text
+    assert f"model {SHOWN}" in text
+
+
+def test_findings_that_are_given_stand_first_and_the_same_input_is_the_same_file(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", "base", "1?1011000000", truncated=3)
+    make_run(tmp_path / "runs", "sft", "111011000010", reasoning="1101")
+    shelf = Shelf([tmp_path / "runs"])
+    for name in ("a.html", "b.html"):
+        summary.write(tmp_path / name, shelf, Pictures(), title=f"Title {HOSTILE}", findings=[f"Finding {HOSTILE}"])
+    text = Page((tmp_path / "a.html").read_text(encoding="utf-8")).text
+    assert f"Title {SHOWN}" in text
+    assert f"Finding {SHOWN}" in text
+    assert "base: not ranked, 11 of 12 judged" in text
+    assert "no picture" in text, "these rows have none"
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_an_empty_folder_and_runs_without_verdicts_have_pages(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    summary.write(tmp_path / "empty.html", Shelf([tmp_path / "runs"]), Pictures())
+    make_run(tmp_path / "runs", "base", "." * 12)
+    summary.write(tmp_path / "one.html", Shelf([tmp_path / "runs"]), Pictures())
+    assert "not judged" in (tmp_path / "one.html").read_text(encoding="utf-8")
+    export.write(Library([tmp_path / "runs"]), Pictures(), tmp_path / "report")
+    assert "not judged" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_text_has_the_contrast_that_wcag_aa_asks_for(mode: int) -> None:
+    css = (HERE / "static" / "site.css").read_text()
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", css)
+    colours = {name: both[mode] for name, *both in pairs}
+    heat = re.findall(r"\.(h\d) \{ background: light-dark\((#\w{6}), (#\w{6})\)", css)
+    assert len(heat) == 10
+    colours |= {name: both[mode] for name, *both in heat}
+    wanted = [(text, ground) for text in ("ink", "soft", "accent") for ground in ("paper", "card")]
+    wanted += [("right", "right-tint"), ("wrong", "wrong-tint"), ("open", "open-tint"), ("accent", "tint"), ("ink", "grid")]
+    wanted += [("soft", "tint"), ("card", "accent"), *(("ink", f"h{k}") for k in range(10))]
+    for text, ground in wanted:
+        bright, dim = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+        assert (bright + 0.05) / (dim + 0.05) >= 4.5, f"{text} on {ground}"
+
+
+# -- the commands -----------------------------------------------------------------------------------------------------
+
+
+def harness(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "harness", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_view_says_where_it_answers_and_ends_on_ctrl_c(viewed: Viewed, host: str) -> None:
+    process = harness("view", "--runs", viewed.runs, "--host", host, "--port", 0, "--no-open")
+    assert process.stdout
+    address = process.stdout.readline().split()[0].replace("0.0.0.0", "127.0.0.1")
+    assert ("token=" in address) == (host != "127.0.0.1")
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with browser.open(address) as answer:
+        assert b"Leaderboard" in answer.read()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["view", "--runs", "nowhere"], "nowhere: no such folder of runs"),
+        (["view", "--runs", ".", "--checkpoints", "nowhere"], "--checkpoints nowhere: no such folder"),
+        (["view", "--runs", ".", "--data-dir", "nowhere"], "--data-dir nowhere: no such folder"),
+        (["report", "nowhere"], "nowhere: no such folder of runs"),
+        (["report", ".", "--out", "."], "is there already and is no report"),
+    ],
+)
+def test_a_users_mistake_is_one_message(arguments: list[str], said: str) -> None:
+    process = harness(*arguments)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_report_writes_the_folder_and_says_where(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", "one", "111100001111")
+    process = harness("report", tmp_path / "runs", "-o", tmp_path / "out", "--rows", 3, "--quiet")
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert str(tmp_path / "out" / "index.html") in out.replace("\n", "")
+    assert (tmp_path / "out" / "summary.html").is_file()
