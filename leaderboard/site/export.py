@@ -132,7 +132,7 @@ def _names(site: Site) -> Iterator[str]:
     yield from (f"samples-{run.id}.html" for run in shelf.runs.values() if str(run.path) in shelf.read)
     yield from (f"trainer-{name}.html" for name in shelf.trainings)
     for shown in shelf.tables.values():
-        ids = sorted(shelf.of(c).id for c in shown.cells[:PICKABLE])
+        ids = [shelf.of(c).id for c in shown.cells[:PICKABLE]]
         yield from (f"compare-{a}~{b}~{shown.judge}.html" for a, b in combinations(ids, 2) if shown.judge)
 
 

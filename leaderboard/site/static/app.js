@@ -26,6 +26,7 @@
   // -- two runs of one table, compared --
   for (const form of all("form[data-compare]")) {
     const boxes = all("input[type=checkbox]", form), button = one("button[type=submit]", form), said = one("[data-said]", form);
+    if (!button) continue;  // a table of one model
     const update = () => {
       const chosen = boxes.filter((b) => b.checked);
       for (const box of boxes) box.disabled = chosen.length === 2 && !box.checked;
@@ -35,7 +36,7 @@
     form.addEventListener("change", update);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      const [a, b] = boxes.filter((x) => x.checked).map((x) => x.value).sort();
+      const [a, b] = boxes.filter((x) => x.checked).sort((x, y) => x.dataset.rank - y.dataset.rank).map((x) => x.value);
       location.href = `compare-${a}~${b}~${form.dataset.compare}.html`;
     });
     update();
