@@ -2,17 +2,30 @@
 
 comparison = compare(run_a, run_b, "exact", "1")
 comparison.sentence()
+compare_all([Path("runs/tiny"), Path("runs/tiny-sft"), Path("runs/tiny-rarl")])    # every pair on every task both have
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.plugins import did_you_mean
 from harness.records import Record, RunCard
 from harness.runs import RunFolder
-from leaderboard.stats import paired_difference
+from leaderboard import power
+from leaderboard.browse import Browser, Row
+from leaderboard.power import Pair
+from leaderboard.reading import NONE, Int8, Judged, Run
+from leaderboard.stats import holm, paired_difference
+from leaderboard.store import read_runs
+
+ALPHA = 0.05
 
 
 class Comparison(Record):
@@ -40,47 +53,166 @@ class Comparison(Record):
     method: str
     p: float
     p_method: str
+    #: `p` after Holm's correction over the `comparisons` that were made together.
+    p_holm: float
+    comparisons: int
     #: Ids of the rows that only a, and only b, has right.
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
+
+    @property
+    def real(self) -> bool:
+        """Whether the difference holds at 5 % after the correction."""
+        return self.p_holm < ALPHA
 
     def sentence(self) -> str:
         """The finding in plain words."""
         more = f"{abs(100 * self.difference):.1f} points {'more' if self.difference >= 0 else 'less'} often than {self.model_b}"
         limits = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         seen = f"{self.n} questions on {self.clusters} images"
-        chance = "" if self.p < 0.05 else " This may be chance."
-        return f"On {self.task}, {self.model_a} is right {more} ({limits}, {p}; {seen}).{chance}"
+        corrected = f", {p_value(self.p_holm)} by Holm over {self.comparisons} comparisons" if self.comparisons > 1 else ""
+        chance = "" if self.real else " This may be chance."
+        return (
+            f"On {self.task}, {self.model_a} is right {more} ({limits}; {p_value(self.p)} by {self.p_method}{corrected}; {seen})."
+            f"{chance}"
+        )
+
+
+def p_value(p: float) -> str:
+    """As one writes it: p = 0.012, p < 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def compare(run_a: Path, run_b: Path, judge: str, version: str, *, across_prompts: bool = False) -> Comparison:
     """The paired difference of two runs over the rows that `judge` at `version` has judged in both.
 
     Raises UserError when the runs asked different data, or different prompts unless `across_prompts` says that this is
-    what is being compared, or when there is no row that the judge has judged in both.
+    what is being compared, or when there is no row that the judge has judged in both; RunError for a damaged run.
     """
-    a, b = RunFolder(run_a), RunFolder(run_b)
-    card_a, card_b = a.card(), b.card()
-    _same_question(run_a, card_a, run_b, card_b, across_prompts)
-    final_a, final_b = (_finals(folder, judge, version) for folder in (a, b))
-    cluster = {row["id"]: row["cluster"] for row in a.samples()}
-    shared = [i for i in cluster if i in final_a and i in final_b]
-    if not shared:
-        raise UserError(f"{run_a} and {run_b}: no row that {judge}@{version} has judged in both")
-    rows_a, rows_b = [final_a[i] for i in shared], [final_b[i] for i in shared]
-    d = paired_difference(rows_a, rows_b, [cluster[i] for i in shared])
+    a, b = (_read([path])[0] for path in (run_a, run_b))
+    _same_question(a, b, across_prompts)
+    return _compare(a, b, _judged(a, f"{judge}@{version}"), _judged(b, f"{judge}@{version}"))
+
+
+def compare_all(paths: Sequence[Path], judge: str | None = None, *, across_prompts: bool = False) -> list[Comparison]:
+    """Every pair of `paths` (run folders, or folders of run folders such as RUNS/MODEL) on each set of rows that both answered.
+
+    `judge` is NAME or NAME@VERSION; without it, the judge that all these runs have. The p values are corrected over all of
+    it. Raises UserError where a pair has nothing in common, RunError for a damaged run.
+    """
+    if len(paths) < 2:
+        raise UserError("give two runs or more", hint="harness compare RUN_A RUN_B")
+    sides = [(path, _read(_folders(path))) for path in paths]
+    judge = judge or _common_judge([run for _, runs in sides for run in runs])
+    found = []
+    for (path_a, runs_a), (path_b, runs_b) in combinations(sides, 2):
+        pairs = [(a, b) for a in runs_a for b in runs_b if _alike(a.card, b.card, across_prompts)]
+        if not pairs and len(runs_a) == len(runs_b) == 1:
+            _same_question(runs_a[0], runs_b[0], across_prompts)
+        if not pairs:
+            raise UserError(f"{path_a} and {path_b}: no two runs on the same rows with the same prompt")
+        found += [_compare(a, b, _judged(a, judge), _judged(b, judge)) for a, b in pairs]
+    corrected = holm([c.p for c in found])
+    return [c.model_copy(update={"p_holm": p, "comparisons": len(found)}) for c, p in zip(found, corrected, strict=True)]
+
+
+def rows(c: Comparison, ids: Sequence[str]) -> Iterator[tuple[str, str, str, str, str]]:
+    """For each of these samples: id, question, reference, and what a and b answered."""
+    runs = {run.folder: run for path in (c.run_a, c.run_b) for run in _read([Path(path)])}
+    browser = Browser(list(runs.values()))
+    for sample_id in ids:
+        a, b = (browser.sample(Path(path), sample_id) for path in (c.run_a, c.run_b))
+        yield sample_id, a.question, " / ".join(a.reference.answers), _answer(a), _answer(b)
+
+
+def _answer(row: Row) -> str:
+    """On one line."""
+    text = row.prediction.answer or row.prediction.text if row.prediction else ""
+    return " ".join(text.split()) or "nothing"
+
+
+def observed(paths: Sequence[Path], judge: str | None = None) -> Pair:
+    """What two runs on the same rows tell of how hard differences are to see. Raises UserError as `compare_all` does."""
+    if len(paths) != 2:
+        raise UserError("give two runs", hint="harness power RUN_A RUN_B")
+    a, b = (_read([path])[0] for path in paths)
+    _same_question(a, b, across_prompts=True)
+    judge = judge or _common_judge([a, b])
+    final_a, final_b, rows = _paired(a, b, _judged(a, judge), _judged(b, judge))
+    return power.observed(final_a[rows].tolist(), final_b[rows].tolist(), a.asked.clusters[rows].tolist())
+
+
+def _folders(path: Path) -> list[Path]:
+    if (path / "card.json").is_file():
+        return [path]
+    found = sorted(p.parent for p in path.glob("*/card.json"))
+    if not found:
+        raise UserError(
+            f"{path}: no run folder", hint="give a folder that `harness run` printed after 'records:', or the one above it"
+        )
+    return found
+
+
+def _read(folders: Sequence[Path]) -> list[Run]:
+    runs, damaged = read_runs([(path, RunFolder(path).card()) for path in folders])
+    if damaged:
+        raise UserError(f"{damaged[0].path}: {damaged[0].reason}", hint="compare runs that are whole")
+    return runs
+
+
+def _common_judge(runs: Sequence[Run]) -> str:
+    every = [{j.path.stem for j in run.judged} for run in runs]
+    common = sorted(set.intersection(*every))
+    if len(common) == 1:
+        return common[0]
+    if common:
+        raise UserError("several judges have judged these runs", hint=f"choose one with --judge: {', '.join(common)}")
+    raise UserError(
+        "no judge has judged all of these runs", hint=f"--judge: {', '.join(sorted(set.union(*every))) or 'none yet'}"
+    )
+
+
+def _judged(run: Run, judge: str) -> Judged:
+    for judged in run.judged:
+        if judge in (judged.judge, judged.path.stem, f"{judged.judge}@{judged.version}"):
+            return judged
+    known = [f"{j.judge}@{j.version}" for j in run.judged]
+    raise UserError(f"{run.folder}: no verdicts of {judge}", hint=did_you_mean(judge, known))
+
+
+def _alike(a: RunCard, b: RunCard, across_prompts: bool) -> bool:
+    return a.data.fingerprint == b.data.fingerprint and (across_prompts or a.prompt_sha256 == b.prompt_sha256)
+
+
+def _same_question(run_a: Run, run_b: Run, across_prompts: bool) -> None:
+    a, b = run_a.card, run_b.card
+    if a.data.fingerprint != b.data.fingerprint:
+        raise UserError(
+            f"cannot compare: {run_a.folder} and {run_b.folder} asked different data "
+            f"({a.data.task} {a.data.split}, {a.data.rows} rows, {a.data.source} against "
+            f"{b.data.task} {b.data.split}, {b.data.rows} rows, {b.data.source})",
+            hint="run both with the same --tasks, --data and --limit",
+        )
+    if a.prompt_sha256 != b.prompt_sha256 and not across_prompts:
+        hint = "run both with the same --prompt, or say --across-prompts if that is what you compare"
+        raise UserError(f"cannot compare: prompt {a.prompt} against {b.prompt}", hint=hint)
+
+
+def _compare(a: Run, b: Run, judged_a: Judged, judged_b: Judged) -> Comparison:
+    final_a, final_b, rows = _paired(a, b, judged_a, judged_b)
+    rows_a, rows_b = final_a[rows].tolist(), final_b[rows].tolist()
+    d = paired_difference(rows_a, rows_b, a.asked.clusters[rows].tolist())
     return Comparison(
-        run_a=str(run_a),
-        run_b=str(run_b),
-        model_a=card_a.model.name,
-        model_b=card_b.model.name,
-        task=card_a.data.task,
-        split=card_a.data.split,
-        judge=judge,
-        judge_version=version,
-        data_fingerprint=card_a.data.fingerprint,
-        samples=len(cluster),
+        run_a=str(a.folder),
+        run_b=str(b.folder),
+        model_a=a.card.model.name,
+        model_b=b.card.model.name,
+        task=a.card.data.task,
+        split=a.card.data.split,
+        judge=judged_a.judge,
+        judge_version=judged_a.version,
+        data_fingerprint=a.card.data.fingerprint,
+        samples=len(a.asked.ids),
         n=d.n,
         clusters=d.clusters,
         value_a=sum(rows_a) / d.n,
@@ -91,26 +223,23 @@ def compare(run_a: Path, run_b: Path, judge: str, version: str, *, across_prompt
         method=d.method,
         p=d.p,
         p_method=d.p_method,
-        only_a=tuple(i for i in shared if final_a[i] > final_b[i]),
-        only_b=tuple(i for i in shared if final_a[i] < final_b[i]),
+        p_holm=d.p,
+        comparisons=1,
+        only_a=tuple(a.asked.ids[row] for row in rows[final_a[rows] > final_b[rows]]),
+        only_b=tuple(a.asked.ids[row] for row in rows[final_a[rows] < final_b[rows]]),
     )
 
 
-def _same_question(run_a: Path, a: RunCard, run_b: Path, b: RunCard, across_prompts: bool) -> None:
-    if a.data.fingerprint != b.data.fingerprint:
+def _paired(a: Run, b: Run, judged_a: Judged, judged_b: Judged) -> tuple[Int8, Int8, NDArray[np.intp]]:
+    """Both runs' verdicts in a's order, and the rows that both have one on."""
+    if judged_a.version != judged_b.version:
         raise UserError(
-            f"cannot compare: {run_a} and {run_b} asked different data "
-            f"({a.data.task} {a.data.split}, {a.data.rows} rows, {a.data.source} against "
-            f"{b.data.task} {b.data.split}, {b.data.rows} rows, {b.data.source})",
-            hint="run both with the same --tasks, --data and --limit",
+            f"cannot compare: {judged_a.judge} judged {a.folder} at version {judged_a.version}, {b.folder} at {judged_b.version}",
+            hint="judge both again with one version",
         )
-    if a.prompt_sha256 != b.prompt_sha256 and not across_prompts:
-        raise UserError(f"cannot compare: prompt {a.prompt} against {b.prompt}", hint="run both with the same --prompt")
-
-
-def _finals(folder: RunFolder, judge: str, version: str) -> dict[str, int]:
-    """sample id -> 0 or 1, for the rows that were judged."""
-    if not folder.verdict_path(judge, version).exists():
-        known = [f"{name}@{v}" for name, v in folder.judges()]
-        raise UserError(f"{folder.path}: no verdicts of {judge}@{version}", hint=did_you_mean(f"{judge}@{version}", known))
-    return {i: v.final for i, v in folder.verdicts(judge, version).items() if v.final is not None}
+    places = b.asked.rows_of(a.asked)
+    final_a, final_b = judged_a.final, np.where(places == NONE, NONE, judged_b.final[places]).astype(np.int8)
+    rows = np.flatnonzero((final_a != NONE) & (final_b != NONE))
+    if not len(rows):
+        raise UserError(f"{a.folder} and {b.folder}: no row that {judged_a.judge}@{judged_a.version} has judged in both")
+    return final_a, final_b, rows

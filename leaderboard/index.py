@@ -48,6 +48,7 @@ _ASKED = {
     "sha256": "VARCHAR",
     "ids": "VARCHAR[]",
     "clusters": "BLOB",
+    "images": "VARCHAR[]",
     "slices": "STRUCT(name VARCHAR, values VARCHAR[], codes BLOB)[]",
 }
 _RUNS = {
@@ -134,12 +135,12 @@ def quoted(name: Path | str) -> str:
 
 def _asked_row(a: Asked) -> dict[str, Any]:
     slices = [{"name": n, "values": list(values), "codes": codes.tobytes()} for n, (values, codes) in a.slices.items()]
-    return {"sha256": a.sha256, "ids": list(a.ids), "clusters": a.clusters.tobytes(), "slices": slices}
+    return {"sha256": a.sha256, "ids": list(a.ids), "clusters": a.clusters.tobytes(), "images": list(a.images), "slices": slices}
 
 
 def _asked(row: dict[str, Any]) -> Asked:
     slices = {s["name"]: (tuple(s["values"]), _int32(s["codes"])) for s in row["slices"]}
-    return Asked(row["sha256"], tuple(row["ids"]), _int32(row["clusters"]), slices)
+    return Asked(row["sha256"], tuple(row["ids"]), _int32(row["clusters"]), tuple(row["images"]), slices)
 
 
 def _run_row(root: Path, run: Run, stamp: str) -> dict[str, Any]:

@@ -33,6 +33,8 @@ FINISH = ("stop", "length", "error")
 #: In every array: nothing there (no answer, no verdict, no value of this slice).
 NONE = -1
 _ODD = -2
+#: Fewer files than these are read line by line at once: asking DuckDB takes longer.
+BULK_FROM = 16
 
 
 class Damaged(Record):
@@ -48,8 +50,9 @@ class Asked:
 
     sha256: str
     ids: tuple[str, ...]
-    #: Rows about the same image have the same number, from 0.
+    #: Rows about the same image have the same number: its place in `images`, which are hashes.
     clusters: Int32
+    images: tuple[str, ...]
     #: Slice name -> its values, and each row's index among them or NONE.
     slices: dict[str, tuple[tuple[str, ...], Int32]]
 
@@ -57,6 +60,12 @@ class Asked:
     def position(self) -> dict[str, int]:
         """Sample id -> row."""
         return {sample_id: row for row, sample_id in enumerate(self.ids)}
+
+    def rows_of(self, ids: Asked) -> NDArray[np.intp]:
+        """For each row of other `ids`, the row here about the same sample; NONE where there is none."""
+        if ids.sha256 == self.sha256:
+            return np.arange(len(self.ids))
+        return np.array([self.position.get(i, NONE) for i in ids.ids], dtype=np.intp)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,10 +160,10 @@ def _read_samples(path: Path, sha256: str) -> Asked:
         if row["id"] in rows:
             raise RunError(f"{path.name}:{n}: a second row {row['id']!r}")
         rows[row["id"]] = row
-    clusters = _codes([row["cluster"] for row in rows.values()])[1]
+    images, clusters = _codes([row["cluster"] for row in rows.values()])
     slices = [row.get("slices") or {} for row in rows.values()]
     names = sorted({name for own in slices for name in own})
-    return Asked(sha256, tuple(rows), clusters, {name: _codes([own.get(name) for own in slices]) for name in names})
+    return Asked(sha256, tuple(rows), clusters, images, {name: _codes([own.get(name) for own in slices]) for name in names})
 
 
 def _codes(values: Iterable[str | None]) -> tuple[tuple[str, ...], Int32]:
@@ -220,7 +229,7 @@ LEFT JOIN asked AS a ON a.asked = f.asked AND a.id = line.sample_id
 def _lines(files: Sequence[tuple[Path, Asked]], kind: _Kind) -> tuple[dict[Path, _Lines], dict[Path, str]]:
     """The files' lines, and for those that cannot be trusted why. A file that does not exist has no lines."""
     there = [(path, asked) for path, asked in files if path.exists()]
-    found = dict(_bulk(there, kind)) if there else {}
+    found = dict(_bulk(there, kind)) if len(there) >= BULK_FROM else {}
     wrong = {}
     for path, asked in files:
         if path not in found:

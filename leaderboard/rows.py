@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunError
+from harness.records import Verdict
 from leaderboard import index
 
 #: Runs that are read in one query: their rows must fit in memory together.
@@ -69,7 +70,7 @@ _SAMPLE = {
 _PREDICTION = dict.fromkeys(("sample_id", "text", "reasoning", "answer", "finish", "error"), "VARCHAR") | dict.fromkeys(
     ("prompt_tokens", "completion_tokens"), "BIGINT"
 )
-_VERDICT = dict.fromkeys(("sample_id", "judge", "missing", "rationale", "raw"), "VARCHAR") | {
+_VERDICT = dict.fromkeys(Verdict.model_fields, "VARCHAR") | {
     "final": "TINYINT",
     "reasoning": "TINYINT",
     "usage": "MAP(VARCHAR, DOUBLE)",
@@ -78,8 +79,7 @@ _VERDICT = dict.fromkeys(("sample_id", "judge", "missing", "rationale", "raw"), 
 _MAKE = """
 COPY (
     WITH sample AS ({sample}), prediction AS ({prediction}), verdict AS ({verdict}), verdicts AS (
-        SELECT run, sample_id, list({{file: file, judge: judge, final: final, reasoning: reasoning, missing: missing,
-                                      rationale: rationale, raw: raw, usage: usage}} ORDER BY file) AS verdicts
+        SELECT run, sample_id, list({{file: file, {verdict_fields}}} ORDER BY file) AS verdicts
         FROM verdict GROUP BY run, sample_id
     )
     SELECT s.run, row_number() OVER (PARTITION BY s.run ORDER BY s.line) - 1 AS row, s.id, s.question, s.reference, s.images,
@@ -111,7 +111,8 @@ def _make(wanted: dict[Path, Path]) -> None:
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as tmp, duckdb.connect() as db:
         tables = {kind: _lines(db, kind, *source) for kind, source in sources.items()}
         try:
-            db.execute(_MAKE.format(folder=index.quoted(Path(tmp) / "rows"), **tables))
+            fields = ", ".join(f"{name}: {name}" for name in _VERDICT if name != "sample_id")
+            db.execute(_MAKE.format(folder=index.quoted(Path(tmp) / "rows"), verdict_fields=fields, **tables))
         except duckdb.Error as e:
             raise RunError(f"{runs[0]}: cannot be read: {str(e).splitlines()[0]}") from None
         for n, path in enumerate(wanted.values()):

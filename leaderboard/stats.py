@@ -31,6 +31,8 @@ CLUSTER_T = "cluster t"
 WILSON = "Wilson"
 WILSON_ROWS = "Wilson on effective rows"
 WILSON_CLUSTERS = "Wilson on effective clusters"
+MACRO_T = "cluster t over tasks"
+MACRO_MOVER = "tasks' intervals combined"
 BONETT_PRICE = "Bonett-Price"
 BONETT_PRICE_ROWS = "Bonett-Price on effective rows"
 BONETT_PRICE_CLUSTERS = "Bonett-Price on effective clusters"
@@ -93,6 +95,38 @@ def totals_interval(sums: Sequence[float] | Floats, sizes: Sequence[int] | Float
     return Interval(value, low, high, int(n), count, method)
 
 
+def macro_interval(parts: Sequence[tuple[Sequence[Hashable], Floats, Floats]], level: float = 0.95) -> Interval:
+    """The plain mean over tasks of the share that is right, with its interval.
+
+    A part is a task: its images, and for each the sum of values and the number of rows. Images may occur in several tasks,
+    as Silvar-Med's do in SLAKE: the variance is taken over images, not over tasks (each share linearised, Cochran 1977), with
+    as many degrees of freedom as the task with the fewest images has. Where a task has too little for a t interval, the
+    tasks' own intervals are combined (MOVER, Zou & Donner 2008); then tasks that share images are held to go wholly together,
+    which is too wide rather than too narrow. Raises ValueError when there is no part.
+    """
+    if not parts:
+        raise ValueError("an average needs at least one task")
+    own = [totals_interval(sums, sizes, level) for _, sums, sizes in parts]
+    value = math.fsum(i.value for i in own) / len(own)
+    influence: dict[Hashable, float] = {}
+    for (images, sums, sizes), interval in zip(parts, own, strict=True):
+        residuals = (np.asarray(sums) - interval.value * np.asarray(sizes)) / (interval.n * len(own))
+        for image, residual in zip(images, residuals.tolist(), strict=True):
+            influence[image] = influence.get(image, 0.0) + residual
+    n, count = sum(i.n for i in own), len(influence)
+    if all(_bears_t(np.asarray(s, dtype=np.float64), np.asarray(m, dtype=np.float64), (0, 1)) for _, s, m in parts):
+        variance = count / (count - 1) * math.fsum(r * r for r in influence.values())
+        half = _t(level, min(i.clusters for i in own)) * math.sqrt(variance)
+        limits, method = (value - half, value + half), MACRO_T
+    else:
+        below, above = [i.value - i.low for i in own], [i.high - i.value for i in own]
+        shared = count < sum(i.clusters for i in own)
+        down, up = (math.fsum(side) if shared else math.hypot(*side) for side in (below, above))
+        limits, method = (value - down / len(own), value + up / len(own)), MACRO_MOVER
+    low, high = _around(value, limits, 0.0, 1.0)
+    return Interval(value, low, high, n, count, method)
+
+
 def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Hashable], level: float = 0.95) -> Difference:
     """How much more often `a` is right than `b` on the same rows, clustered, with its interval and p value.
 
@@ -109,7 +143,7 @@ def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Has
     variance = _variance(d, m)
     differ = float(np.mean(x != y))
     single = m.max() == 1
-    if not single and count >= MIN_CLUSTERS and variance > 0 and _departing(d, m, (-1, 0, 1)) >= MIN_MIXED:
+    if not single and _bears_t(d, m, (-1, 0, 1)):
         error, t = math.sqrt(variance), _t(level, count)
         low, high = _around(value, (value - t * error, value + t * error), -1.0, 1.0)
         return Difference(value, low, high, int(n), count, CLUSTER_T, _t_test(value / error, count), "cluster t test")
@@ -122,6 +156,16 @@ def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Has
     low, high = _around(value, _bonett_price(value, differ, rows, factor), -1.0, 1.0)
     test = "exact McNemar" if single else "exact cluster sign flip"
     return Difference(value, low, high, int(n), count, method, _sign_flip(d), test)
+
+
+def paired_variance(a: Sequence[int], b: Sequence[int], clusters: Sequence[Hashable]) -> float:
+    """The clustered variance of the mean of a - b, the square of the standard error in `paired_difference`'s t test."""
+    return _variance(*_totals(_checked(a, clusters) - _checked(b, clusters), clusters))
+
+
+def standard_error(sums: Floats, sizes: Floats) -> float:
+    """The cluster-robust standard error of the share, from each cluster's sum and number of rows; 0 where it cannot be told."""
+    return math.sqrt(_variance(sums, sizes))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -163,6 +207,11 @@ def _variance(sums: Floats, sizes: Floats) -> float:
     residuals = sums - sizes * (sums.sum() / n)
     variance = float(count / (count - 1) * (residuals @ residuals) / n**2)
     return variance if variance > 1e-18 else 0.0  # what rounding leaves of zero
+
+
+def _bears_t(sums: Floats, sizes: Floats, constants: Sequence[int]) -> bool:
+    """Whether there is enough in it for a t interval over clusters."""
+    return len(sums) >= MIN_CLUSTERS and _variance(sums, sizes) > 0 and _departing(sums, sizes, constants) >= MIN_MIXED
 
 
 def _departing(sums: Floats, sizes: Floats, constants: Sequence[int]) -> int:
@@ -210,7 +259,7 @@ def _bonett_price(difference: float, differ: float, n: float, z: float) -> tuple
 
 def _around(value: float, limits: tuple[float, float], least: float, most: float) -> tuple[float, float]:
     """The limits, kept within what is possible and around the estimate itself."""
-    return max(least, min(limits[0], value)), min(most, max(limits[1], value))
+    return float(max(least, min(limits[0], value))), float(min(most, max(limits[1], value)))
 
 
 def _sign_flip(sums: Floats) -> float:

@@ -25,7 +25,8 @@ from harness.records import (
 from harness.runs import RunFolder
 from leaderboard.compare import compare
 from leaderboard.stats import mean_interval
-from leaderboard.table import NO_VALUE, Cell, as_json, cells, cells_of, grouped, render
+from leaderboard.table import NO_VALUE, Cell, as_json, cells, cells_of, grouped
+from leaderboard.terminal import render
 
 #: One letter a question: right, wrong, missing (the judge could not say), unjudged, or unanswered.
 RIGHT, WRONG, MISSING, UNJUDGED, UNANSWERED = "10?.-"
@@ -455,8 +456,8 @@ def test_compare_pairs_the_rows_that_were_judged_in_both(tmp_path: Path) -> None
     assert c.p == pytest.approx(2 / 2**3), "the sums of three images, flipped in every way"
     assert c.low < c.difference < c.high
     assert c.sentence() == (
-        f"On slake, sft is right 40.0 points more often than base (95 % interval {100 * c.low:+.1f} to {100 * c.high:+.1f}, "
-        "p = 0.250; 10 questions on 6 images). This may be chance."
+        f"On slake, sft is right 40.0 points more often than base (95 % interval {100 * c.low:+.1f} to {100 * c.high:+.1f}; "
+        "p = 0.250 by exact cluster sign flip; 10 questions on 6 images). This may be chance."
     )
 
 

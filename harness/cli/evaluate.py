@@ -222,14 +222,14 @@ def run_foreign(model: Model, tasks: dict[str, Any], runs: Path, *, limit: int |
 def show(folders: list[Path], *, as_json: bool, judges: list[str] | None = None) -> None:
     """The scores of these run folders, as the leaderboard shows them."""
     from harness.cli import ui
-    from leaderboard import table
+    from leaderboard import table, terminal
 
     cells, damaged = table.cells_of(folders, judges=judges)
     scores = {str(f): load_json((f / "scores.json").read_text(encoding="utf-8")) for f in folders}
     if as_json:
         ui.print_json(table.as_json(cells, damaged) | {"scores": scores})
         return
-    table.render(cells, ui.out, damaged)
+    terminal.render(cells, ui.out, damaged)
     for folder, found in scores.items():
         for line in metric_lines(found):
             ui.line(line)

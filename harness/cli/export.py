@@ -1,20 +1,105 @@
-"""harness export: our tasks in the form of another harness."""
+"""harness export: runs in the forms that others read, and our tasks in the form of another harness."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import options as opt
+from harness.errors import UserError
 
-app = typer.Typer(help="Write tasks for another harness.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from leaderboard.exports import Exported
+
+app = typer.Typer(help="Write runs, or tasks, for other programs.", no_args_is_help=True)
+
+RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of them such as runs/MODEL.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="File to write instead of the screen.")]
+RELATIONSHIPS = ("first_party", "third_party", "collaborative", "other")
 
 
 @app.callback()
 def _group() -> None:
     pass
+
+
+def _read(runs: list[Path]) -> list[Exported]:
+    from leaderboard.exports import read
+
+    return read(runs)
+
+
+def _put(text: str, out: Path | None) -> None:
+    """To the file, or on the screen as it is."""
+    from harness.cli import ui
+    from harness.runs import write_atomic
+
+    if out is None:
+        print(text, end="")
+        return
+    write_atomic(out, text)
+    ui.say(f"wrote {out}")
+
+
+@app.command("eee")
+def eee(
+    runs: RunsArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("every_eval_ever"),
+    organization: Annotated[str, typer.Option("--organization", help="Who ran the evaluation.")] = "unknown",
+    relationship: Annotated[str, typer.Option("--relationship", help=f"To the model: {', '.join(RELATIONSHIPS)}.")] = "other",
+    json: opt.Json = False,
+) -> None:
+    """Every Eval Ever: a JSON a run with intervals and judges, and a line a sample."""
+    from harness.cli import ui
+    from leaderboard.exports import eee as form
+
+    if relationship not in RELATIONSHIPS:
+        raise UserError(f"--relationship {relationship}: no such choice", hint=f"one of: {', '.join(RELATIONSHIPS)}")
+    written = [str(form.write(run, out, organization=organization, relationship=relationship)) for run in _read(runs)]
+    if json:
+        ui.print_json({"written": written})
+        return
+    for path in written:
+        ui.line(path)
+
+
+@app.command("model-index")
+def model_index(
+    runs: RunsArgument,
+    out: Out = None,
+    eval_results: Annotated[
+        Path | None,
+        typer.Option("--eval-results", help="Also write .eval_results/TASK.yaml into this folder."),
+    ] = None,
+) -> None:
+    """A model's scores as YAML for its README on the Hugging Face hub."""
+    from leaderboard.exports import hub
+
+    found = _read(runs)
+    _put(hub.model_index(found), out)
+    if eval_results is not None:
+        for name, text in hub.eval_results(found).items():
+            _put(text, eval_results / name)
+
+
+@app.command("model-card")
+def model_card(runs: RunsArgument, out: Out = None) -> None:
+    """A section for a model's card in Markdown: scores, intervals, how they were measured."""
+    from leaderboard.exports import hub
+
+    _put(hub.model_card(_read(runs)), out)
+
+
+@app.command("lm-eval-results")
+def lm_eval_results(runs: RunsArgument, out: Out = None) -> None:
+    """A model's scores as a results JSON of lm-eval."""
+    import json
+
+    from leaderboard.exports import lm_eval
+
+    _put(json.dumps(lm_eval.document(_read(runs)), indent=2, ensure_ascii=False, allow_nan=False) + "\n", out)
 
 
 @app.command("lm-eval")

@@ -1,14 +1,20 @@
-"""harness leaderboard, harness compare: all runs side by side, or two of them row by row."""
+"""harness leaderboard, compare, power: all runs side by side, some of them row by row, and what rows could show at all."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli import options as opt
 from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from leaderboard.compare import Comparison
+
+SORTS = ("score", "model", "trainer", "created", "n")
+GROUPS = ("trainer", "base", "model")
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -17,53 +23,158 @@ def _names(text: str | None) -> list[str] | None:
 
 def leaderboard(
     runs: opt.RunsMany = None,
-    tasks: Annotated[str | None, typer.Option("--tasks", "-t", help="Only these tasks, comma-separated.")] = None,
-    judge: Annotated[str | None, typer.Option("--judge", "-j", help="Only these judges, comma-separated.")] = None,
+    tasks: Annotated[str | None, typer.Option("--tasks", "-t", help="Only these tasks; lists and globs, as below.")] = None,
+    judge: Annotated[str | None, typer.Option("--judge", "-j", help="Only these judges, NAME or NAME@VERSION.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only these models, such as 'tiny*'.")] = None,
+    trainer: Annotated[str | None, typer.Option("--trainer", help="Only what these trainers made; none: what none made.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Only runs with these prompts.")] = None,
     slice_by: Annotated[str | None, typer.Option("--slice", help="A row for each value of this slice, such as modality.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Columns from scores.json, such as bleu; no interval.")] = None,
+    group_by: Annotated[str | None, typer.Option("--group-by", help=f"Keep together: {', '.join(GROUPS)}.")] = None,
+    sort: Annotated[str, typer.Option("--sort", help=f"By {', '.join(SORTS)}.")] = "score",
+    top: Annotated[int, typer.Option("--top", min=0, help="Rows of a table on the screen; 0: all.")] = 20,
+    published: Annotated[bool, typer.Option("--published", help="Also what papers report for these tasks.")] = False,
     json: opt.Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="A row a cell, full precision.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="GitHub's tables.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Tables with booktabs' rules.")] = False,
 ) -> None:
     """Every run side by side, with 95 % intervals.
 
-    Intervals are clustered by image. Only cells with the same rows, prompt and judge stand in one table.
+    Intervals are clustered by image. Only cells with the same rows, prompt and judge stand in one table, and a rank is
+    a range: the places that the differences which are real leave open.
     """
     from harness.cli import ui
-    from leaderboard import table
+    from leaderboard import claims, formats, overview, store, table, terminal
 
-    found, damaged = table.cells(runs or [Path("runs")], slice_by=slice_by, tasks=_names(tasks), judges=_names(judge))
+    if json + csv + markdown + latex > 1:
+        raise UserError("--json, --csv, --markdown and --latex: only one of them")
+    wanted = table.Filters(*map(_names, (tasks, judge, model, trainer, prompt)))
+    options: dict[str, Any] = {"sort": _choice("--sort", sort, SORTS), "metrics": _names(metric) or ()}
+    if group_by:
+        options["group_by"] = _choice("--group-by", group_by, GROUPS)
+    found = table.board(store.find(runs or [Path("runs")]), slice_by=slice_by, filters=wanted, **options)
+    claimed = claims.claims({c.task for c in found.cells} or None) if published else []
+    views = [] if slice_by else overview.overviews(found)
     if json:
-        ui.print_json(table.as_json(found, damaged))
-        return
-    if not found and not damaged:
+        ui.print_json(
+            table.as_json(found.cells, found.damaged)
+            | {"averages": overview.as_json(views)}
+            | ({"published": [c.as_json() for c in claimed]} if published else {})
+        )
+    elif csv:
+        print(formats.as_csv(found.cells), end="")
+    elif markdown or latex:
+        print((formats.as_markdown if markdown else formats.as_latex)(views, found.cells, claimed), end="")
+    elif not found.cells and not found.damaged and not claimed:
         raise UserError("no runs yet", hint="make one: harness run --model tiny --tasks slake")
-    table.render(found, ui.out, damaged)
+    else:
+        for view in views:
+            terminal.render_overview(view, ui.out, top=top or None)
+        terminal.render(found.cells, ui.out, found.damaged, top=top or None, group_by=options.get("group_by"))
+        terminal.render_claims(claimed, ui.out)
+        return
+    for d in found.damaged:
+        ui.note(f"damaged, left out: {d.path}: {d.reason}")
+
+
+def _choice(option: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        from harness.plugins import did_you_mean
+
+        raise UserError(f"{option} {value}: no such choice", hint=did_you_mean(value, list(known)))
+    return value
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="A run's folder, as `harness run` prints it.")],
-    run_b: Annotated[Path, typer.Argument(help="Another one, on the same rows and prompt.")],
-    judge: Annotated[str, typer.Option("--judge", "-j", help="Whose verdicts, NAME or NAME@VERSION.")] = "exact",
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of them such as runs/MODEL.")],
+    judge: Annotated[str | None, typer.Option("--judge", "-j", help="NAME or NAME@VERSION, where there are several.")] = None,
+    across_prompts: Annotated[bool, typer.Option("--across-prompts", help="Compare prompts: they may differ.")] = False,
+    flips: Annotated[int, typer.Option("--flips", min=0, help="Flipped rows to list for each comparison.")] = 5,
     json: opt.Json = False,
 ) -> None:
-    """Is the difference between two runs real?
+    """Is the difference between runs real?
 
-    Paired row by row, clustered by image.
+    Every pair on every task that both answered: paired row by row, clustered by image, p values by Holm over all of them.
     """
     from harness.cli import ui
-    from harness.runs import RunFolder
-    from leaderboard.compare import compare as compare_runs
+    from leaderboard.compare import compare_all
 
-    for run in (run_a, run_b):
-        if not (run / "card.json").is_file():
-            raise UserError(f"{run}: no run folder", hint="give a folder that `harness run` printed after 'records:'")
-    name, _, version = judge.partition("@")
-    if not version:
-        version = next((v for n, v in RunFolder(run_a).judges() if n == name), "")
-    if not version:
-        raise UserError(f"{run_a}: no verdicts by judge '{name}'")
-    found = compare_runs(run_a, run_b, name, version)
+    found = compare_all(runs, judge, across_prompts=across_prompts)
     if json:
-        ui.print_json(found.model_dump(mode="json"))
+        ui.print_json([c.model_dump(mode="json") for c in found] if len(found) > 1 else found[0].model_dump(mode="json"))
         return
-    ui.line(found.sentence())
-    flips = f"only {found.model_a} right: {len(found.only_a)} rows; only {found.model_b} right: {len(found.only_b)} rows"
-    ui.line(flips, "dim")
+    if len(found) > 1:
+        from leaderboard.terminal import render_comparisons
+
+        render_comparisons(found, ui.out)
+    for c in found:
+        if len(found) == 1:
+            ui.line(c.sentence())
+        for winner, ids in ((c.model_a, c.only_a), (c.model_b, c.only_b)):
+            ui.line(f"only {winner} right ({c.task}, {c.model_a} against {c.model_b}): {len(ids)} rows", "bold")
+            _show_flips(c, ids[:flips])
+
+
+def _show_flips(c: Comparison, ids: tuple[str, ...]) -> None:
+    """Question, reference and both answers of these rows."""
+    from harness.cli import ui
+    from leaderboard.compare import rows
+
+    for id_, question, reference, answer_a, answer_b in rows(c, ids):
+        ui.line(f"  {id_}: {question}")
+        ui.line(f"    reference {reference} · {c.model_a}: {answer_a} · {c.model_b}: {answer_b}", "dim")
+
+
+def power(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN_A RUN_B]", help="Two runs, to learn from.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Rows that both models answer.")] = None,
+    images: Annotated[int | None, typer.Option("--images", min=2, help="Images they are about; without it one each.")] = None,
+    icc: Annotated[float, typer.Option("--icc", help="How alike the differences about one image are, 0 to 1.")] = 0.0,
+    discordance: Annotated[float, typer.Option("--discordance", help="Share of rows that only one has right.")] = 0.2,
+    difference: Annotated[float | None, typer.Option("--difference", help="A wished difference, in points.")] = None,
+    chance: Annotated[float, typer.Option("--power", help="Probability of finding it.")] = 0.8,
+    judge: Annotated[str | None, typer.Option("--judge", "-j", help="Whose verdicts, where two runs are given.")] = None,
+    json: opt.Json = False,
+) -> None:
+    """What rows can show: the smallest difference they find, or how many a wished one takes.
+
+    harness power --n 148                       harness power --difference 5
+    harness power runs/a/slake-1 runs/b/slake-2 (n, images, discordance and clustering as these two runs show them)
+    """
+    from harness.cli import ui
+    from leaderboard import power as powers
+
+    if n is None and difference is None and not runs:
+        raise UserError("give --n, --difference or two runs", hint="harness power --n 148 --discordance 0.2")
+    try:
+        if runs:
+            from leaderboard.compare import observed
+
+            pair = observed(runs, judge)
+        else:
+            effect = powers.design_effect(n, images, icc) if n and images else 1.0
+            pair = powers.Pair(n or 1, images or n or 1, discordance, effect)
+        document: dict[str, Any] = {"discordance": pair.discordance, "design_effect": pair.effect, "power": chance}
+        if runs or n:
+            clusters = pair.clusters if runs or images else None
+            least = powers.detectable(pair.n, pair.discordance, effect=pair.effect, clusters=clusters, power=chance)
+            document |= {"n": pair.n, "images": pair.clusters, "detectable": least}
+        if difference is not None:
+            rows = powers.rows_needed(difference / 100, pair.discordance, effect=pair.effect, power=chance)
+            document |= {"difference": difference / 100, "rows_needed": rows}
+    except ValueError as e:
+        raise UserError(str(e), hint="shares go from 0 to 1, --difference is in points") from None
+    if json:
+        ui.print_json(document)
+        return
+    told = (
+        f"{100 * pair.discordance:.1f} % of rows right in one only, design effect {pair.effect:.2f}, power {100 * chance:.0f} %"
+    )
+    if "detectable" in document:
+        found = document["detectable"]
+        none = " No difference is that large: these rows find none." if found > pair.discordance else ""
+        ui.line(f"{pair.n} rows on {pair.clusters} images find a difference of {100 * found:.1f} points or more.{none}")
+    if difference is not None:
+        ui.line(f"A difference of {difference:g} points takes {document['rows_needed']:,} rows.")
+    ui.line(told, "dim")

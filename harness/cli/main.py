@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from harness.cli import evaluate, export, leaderboard, model, quickstart, tasks, train, view
+from harness.cli import doctor, evaluate, export, importing, leaderboard, model, quickstart, tasks, train, view
 from harness.errors import UserError
 
 app = typer.Typer(
@@ -25,11 +25,14 @@ app.command("quickstart", rich_help_panel="Start here")(quickstart.quickstart)
 app.command("run", rich_help_panel="Evaluate")(evaluate.run)
 app.command("leaderboard", rich_help_panel="Evaluate")(leaderboard.leaderboard)
 app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
+app.command("power", rich_help_panel="Evaluate")(leaderboard.power)
 app.command("view", rich_help_panel="Evaluate")(view.view)
 app.command("report", rich_help_panel="Evaluate")(view.report)
 app.add_typer(tasks.app, name="tasks", rich_help_panel="Evaluate")
 app.add_typer(tasks.judges, name="judges", rich_help_panel="Evaluate")
 app.add_typer(export.app, name="export", rich_help_panel="Evaluate")
+app.add_typer(importing.app, name="import", rich_help_panel="Evaluate")
+app.command("doctor", rich_help_panel="Start here")(doctor.doctor)
 app.add_typer(train.app, name="train", rich_help_panel="Train")
 app.add_typer(model.app, name="model", rich_help_panel="Train")
 

@@ -94,7 +94,7 @@ _WORDS = {
 def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], *, as_json: bool, seconds: float) -> None:
     """Leaderboard, the sentences its numbers say, the page, and what to try next."""
     from harness.cli import ui
-    from leaderboard import story, table
+    from leaderboard import story, table, terminal
     from leaderboard.site import summary
     from leaderboard.site.library import Shelf
     from leaderboard.site.pictures import Pictures
@@ -113,7 +113,7 @@ def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], *, as_j
     if as_json:
         ui.print_json(table.as_json(found, damaged) | {"domains": told.as_json(), "says": told.sentences, "page": str(page)})
         return
-    table.render(found, ui.out, damaged)
+    terminal.render(found, ui.out, damaged)
     told.render(ui.out)
     for sentence in told.sentences:
         ui.line(sentence)
