@@ -99,10 +99,17 @@ class Browser:
 
     def sample(self, run: Path, sample_id: str) -> Row:
         """One row. Raises UserError when the run or the row is not there."""
-        row = self._run(run).asked.position.get(sample_id)
-        if row is None:
-            raise UserError(f"{run}: no sample '{sample_id}'")
-        return _fetch([(run, row)])[0]
+        return self.samples([(run, sample_id)])[0]
+
+    def samples(self, wanted: Sequence[tuple[Path, str]]) -> list[Row]:
+        """Rows by run and id, in this order, in one query. Raises UserError when a run or a row is not there."""
+        places = []
+        for run, sample_id in wanted:
+            row = self._run(run).asked.position.get(sample_id)
+            if row is None:
+                raise UserError(f"{run}: no sample '{sample_id}'")
+            places.append((run, row))
+        return _fetch(places)
 
     def prepare(self) -> None:
         """Make the parquet files of all runs now, so that a search over everything does not wait for them."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from leaderboard.site.text import visible
 from leaderboard.stats import Floats, Interval
 from leaderboard.table import Cell
 
@@ -118,6 +119,8 @@ def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
 
 def _short(name: str, most: int = 34) -> str:
+    """For a label: in one line, nothing hidden in it, not too long."""
+    name = " ".join(str(visible(name)).split())
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 

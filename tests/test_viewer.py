@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections import deque
+from collections import Counter, deque
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urldefrag, urlsplit
@@ -83,7 +83,7 @@ def site(viewed: Viewed) -> TestClient:
 def crawled(site: TestClient) -> dict[str, Page]:
     """Every page that can be reached by links from the first one, but only some of the many plots and filtered lists."""
     waiting, seen, pages = deque(["index.html"]), {"index.html"}, {}
-    filtered = 0
+    kinds: Counter[str] = Counter()
     while waiting:
         address = waiting.popleft()
         answer = site.get(f"/{address}")
@@ -91,10 +91,10 @@ def crawled(site: TestClient) -> dict[str, Page]:
         if "html" not in answer.headers["content-type"]:
             continue
         page = pages[address] = Page(answer.text)
-        for link in (urldefrag(x)[0] for x in page.links("href", "src", "srcset")):
-            filtered += "?" in link
-            some = filtered < 60 if "?" in link else not (link.startswith("plots/") and len(seen) % 4)
-            if link not in seen and some:
+        for link in {urldefrag(x)[0] for x in page.links("href", "src", "srcset")} - seen:
+            kind = link.partition("~")[0] if link.startswith("plots/") else link.partition("?")[0]
+            kinds[kind] += 1
+            if kinds[kind] <= (1 if link.startswith("plots/") else 12):
                 seen.add(link)
                 waiting.append(link)
     return pages
@@ -431,9 +431,10 @@ def test_a_training_that_is_going_on_is_shown_with_what_it_wrote(tmp_path: Path)
     folder.mkdir()
     (folder / "log.jsonl").write_text('{"step": 1, "reward": 0.5, "kl": NaN}\n{"step": 2, "reward": 0.7}\n{"step": 3, "rew')
     (folder / "dev.jsonl").write_text('{"step": 2, "score": 0.25, "n": 64}\n')
-    common = {"sample_id": "7", "text": f"<think>{HOSTILE}</think>", "tokens": 9, "format": 1.0, "reasoning": None}
+    common = {"sample_id": "7", "text": f"<think>{HOSTILE}</think>", "tokens": 9, "rewards": {"format": 1.0, "reasoning": None}}
     rows = [common | {"step": step, "total": step} for step in (1, 2)]
     (folder / "completions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "samples.jsonl").write_text('{"id": "7", "question": "Which lung?"}\n')
     found = training.read(folder)
     assert found.curves == {"reward": [(1, 0.5), (2, 0.7)], "dev score": [(2, 0.25)]}
     assert found.completions[0].rewards == {"format": 1.0, "reasoning": None}
@@ -444,6 +445,7 @@ def test_a_training_that_is_going_on_is_shown_with_what_it_wrote(tmp_path: Path)
     assert "Not finished" in page.text
     assert f"<think>{SHOWN}</think>" in page.text
     assert "reward 1.000" in page.text
+    assert "Which lung?" in page.text
     assert "reward 2.000" not in page.text
 
 

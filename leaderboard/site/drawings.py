@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from leaderboard import plots
 from leaderboard.plots import Theme
@@ -10,6 +11,10 @@ from leaderboard.site import training
 from leaderboard.site.judges import agreements
 from leaderboard.site.layout import slice_tables
 from leaderboard.site.library import Shelf, Table
+from leaderboard.site.text import spaced
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: What a score takes, and the label of its axis.
 SPENT = {"seconds": "seconds to answer", "cost": "cost in US dollars"}
@@ -47,31 +52,29 @@ def names(shelf: Shelf, slice_keys: dict[str, str]) -> Iterator[str]:
 def draw(shelf: Shelf, slice_keys: dict[str, str], file: str) -> bytes:
     """The file NAME.svg, NAME.dark.svg, NAME.png or NAME.dark.png. Raises NoPlotError."""
     name, _, kind = file.rpartition(".")
-    theme: Theme = "dark" if name.endswith(".dark") else "light"
-    what, _, rest = name.removesuffix(".dark").partition("~")
     if kind not in ("png", "svg"):
         raise NoPlotError(file)
+    theme: Theme = "dark" if name.endswith(".dark") else "light"
+    return plots.encode(figure(shelf, slice_keys, name.removesuffix(".dark"), theme), "png" if kind == "png" else "svg")
+
+
+def figure(shelf: Shelf, slice_keys: dict[str, str], name: str, theme: Theme) -> Figure:
+    """Raises NoPlotError."""
+    what, _, rest = name.partition("~")
     table, _, slice_key = rest.partition("~")
     if what == "curves" and rest in shelf.trainings:
-        figure = plots.curves(training.read(shelf.trainings[rest]).curves, theme)
-    elif table not in shelf.tables:
-        raise NoPlotError(file)
-    else:
-        shown = shelf.tables[table]
-        if what == "forest":
-            figure = plots.forest(shown.cells, shown.names, theme)
-        elif what in SPENT:
-            figure = plots.scatter(shown.cells, shown.names, spent(shelf, shown, what), SPENT[what], theme)
-        elif what == "judges":
-            figure = plots.agreement(agreements(shelf, shown), theme)
-        elif what == "heat" and slice_key in slice_keys:
-            sliced = slice_tables(shown.cells, shelf.slices_of(shown, slice_keys[slice_key]))
-            if not sliced:
-                raise NoPlotError(file)
-            models = [shown.names[run] for run in sliced[0].runs]
-            figure = plots.heat(
-                sliced[0].name, sliced[0].rows, models, theme, title=f"{shown.title}, % right by {sliced[0].name}"
-            )
-        else:
-            raise NoPlotError(file)
-    return plots.encode(figure, "png" if kind == "png" else "svg")
+        return plots.curves(training.read(shelf.trainings[rest]).curves, theme)
+    if table not in shelf.tables:
+        raise NoPlotError(name)
+    shown = shelf.tables[table]
+    if what == "forest":
+        return plots.forest(shown.cells, shown.names, theme)
+    if what in SPENT:
+        return plots.scatter(shown.cells, shown.names, spent(shelf, shown, what), SPENT[what], theme)
+    if what == "judges":
+        return plots.agreement(agreements(shelf, shown), theme)
+    if what == "heat" and slice_key in slice_keys:
+        for sliced in slice_tables(shown.cells, shelf.slices_of(shown, slice_keys[slice_key])):
+            models, by = [shown.names[run] for run in sliced.runs], spaced(sliced.name)
+            return plots.heat(sliced.name, sliced.rows, models, theme, title=f"{shown.title}, % right by {by}")
+    raise NoPlotError(name)

@@ -8,7 +8,7 @@ whole or not there.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -16,9 +16,10 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.records import BadImageError
 from harness.runs import slug
+from leaderboard import plots
 from leaderboard.browse import Filter, Row
 from leaderboard.site import summary
-from leaderboard.site.drawings import draw, names
+from leaderboard.site.drawings import figure, names
 from leaderboard.site.library import Library, Run, Shelf
 from leaderboard.site.pages import HERE, PICKABLE, Site
 from leaderboard.site.pictures import NoPictureError, Pictures, encode
@@ -98,8 +99,8 @@ def _pages(shelf: Shelf, pictures: Pictures, work: Path, most: int, report: Repo
     for path, own in rows.items():  # before any page links to them
         links.give(shelf.by_path[path], own)
 
-    def look(run: Path, sample_id: str) -> Row:
-        return rows[str(run)].get(sample_id) or shelf.browser.sample(run, sample_id)
+    def look(wanted: Sequence[tuple[Path, str]]) -> list[Row]:
+        return [rows[str(run)].get(i) or shelf.browser.sample(run, i) for run, i in wanted]
 
     site = Site(shelf, pictures, links, policy=POLICY, looked_up=look)
     known = list(_names(site))
@@ -128,8 +129,7 @@ def _names(site: Site) -> Iterator[str]:
     yield from ("index.html", "compare.html", "trainers.html")
     yield from (f"slice-{key}.html" for key in site.slice_keys)
     yield from (f"table-{t}.html" for t in shelf.tables)
-    yield from (f"run-{run}.html" for run in shelf.runs)
-    yield from (f"samples-{run.id}.html" for run in shelf.runs.values() if str(run.path) in shelf.read)
+    yield from (f"{kind}-{run}.html" for run in shelf.runs for kind in ("run", "samples"))
     yield from (f"trainer-{name}.html" for name in shelf.trainings)
     for shown in shelf.tables.values():
         ids = [shelf.of(c).id for c in shown.cells[:PICKABLE]]
@@ -141,6 +141,8 @@ def _plots(shelf: Shelf, pictures: Pictures, work: Path, report: Report) -> None
     (work / "plots").mkdir()
     known = list(names(shelf, site.slice_keys))
     for i, name in enumerate(known, start=1):
-        for kind in ("svg", "dark.svg", "png"):
-            (work / "plots" / f"{name}.{kind}").write_bytes(draw(shelf, site.slice_keys, f"{name}.{kind}"))
+        light, dark = (figure(shelf, site.slice_keys, name, theme) for theme in ("light", "dark"))
+        for drawn, kind in ((light, "svg"), (light, "png"), (dark, "dark.svg")):
+            content = plots.encode(drawn, "png" if kind == "png" else "svg")
+            (work / "plots" / f"{name}.{kind}").write_bytes(content)
         report("plots", i, len(known))

@@ -74,23 +74,30 @@ class Shelf:
         self._roots, self._checkpoints = roots, checkpoints
         self._sliced: dict[tuple[str, ...], list[Cell]] = {}
         self._lock = threading.RLock()
-        sound, _ = store.load(store.find(roots))
-        ids = _distinct(f"{slug(path.parent.name)}.{slug(path.name)}" for path, _ in sound)
-        self.runs = {i: Run(i, path, card) for i, (path, card) in zip(ids, sound, strict=True)}
+        self.board = table.board(store.find(roots))
+        folders = [Path(path) for path in self.board.runs]
+        ids = _distinct(f"{slug(path.parent.name)}.{slug(path.name)}" for path in folders)
+        self.runs = {i: Run(i, path, self.board.runs[str(path)].card) for i, path in zip(ids, folders, strict=True)}
         self.by_path = {str(run.path): run for run in self.runs.values()}
-        self.cells, self.damaged = table.cells(roots)
-        self.tables = {_table_id(cells[0]): Table(_table_id(cells[0]), cells) for cells in table.grouped(self.cells)}
+        groups = table.grouped(self.board.cells)
+        self.tables = {_table_id(cells[0]): Table(_table_id(cells[0]), cells) for cells in groups}
+
+    @property
+    def cells(self) -> list[Cell]:
+        return self.board.cells
+
+    @property
+    def damaged(self) -> list[store.Damaged]:
+        return self.board.damaged
+
+    @property
+    def read(self) -> dict[str, store.Run]:
+        """The runs as arrays, by their path."""
+        return self.board.runs
 
     def of(self, cell: Cell) -> Run:
         """The cell's run."""
         return self.by_path[cell.run]
-
-    @cached_property
-    def read(self) -> dict[str, store.Run]:
-        """The runs whose rows can be trusted, as arrays, by their path."""
-        with self._lock:
-            runs, _ = store.read_runs([(run.path, run.card) for run in self.runs.values()])
-        return {str(run.folder): run for run in runs}
 
     @cached_property
     def browser(self) -> Browser:

@@ -10,7 +10,7 @@ file name and works on both; only a row's page and its picture are named in two 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,7 +21,9 @@ from harness.errors import UserError
 from harness.runs import slug
 from leaderboard import plots, table
 from leaderboard.browse import Row
+from leaderboard.claims import claims
 from leaderboard.compare import compare
+from leaderboard.overview import overviews
 from leaderboard.site import facts, rows, text, training
 from leaderboard.site.drawings import SPENT, spent
 from leaderboard.site.judges import agreements
@@ -31,7 +33,7 @@ from leaderboard.site.pictures import NoPictureError, Pictures
 from leaderboard.site.rows import Asked, Look, Turn
 from leaderboard.site.training import Completion, Training
 from leaderboard.stats import MIN_CLUSTERS, MIN_MIXED
-from leaderboard.table import RANK_COVERAGE, Cell
+from leaderboard.table import RANK_COVERAGE
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -95,7 +97,7 @@ class Site:
 
     @property
     def look(self) -> Look:
-        return self.looked_up or self.shelf.browser.sample
+        return self.looked_up or self.shelf.browser.samples
 
     def page(self, name: str, query: Mapping[str, str] | None = None) -> str:
         """The HTML of a page. Raises NoPageError."""
@@ -135,8 +137,7 @@ class Site:
             slices=self.slice_keys,
             slice=slice_by,
             slice_tables={t.id: self._by(t, slice_by) for t in tables} if slice_by else {},
-            matrix=_matrix(tables),
-            several_prompts=len({t.first.prompt for t in tables}) > 1,
+            views=overviews(shelf.board),
             models=len({c.model.name for c in cards}),
             tasks=len({c.data.task for c in cards}),
             newest=max((c.created for c in cards), default=""),
@@ -152,6 +153,7 @@ class Site:
             slice_keys={key: name for key, name in self.slice_keys.items() if name in own},
             spent=[(kind, label) for kind, label in SPENT.items() if len(spent(self.shelf, shown, kind)) > 1],
             agreement=agreements(self.shelf, shown),
+            claims=[c for c in claims([shown.first.task]) if c.slice is None],
         )  # fmt: skip
 
     def _slices(self, shown: Table) -> list[SliceTable]:
@@ -187,8 +189,6 @@ class Site:
         return f"samples-{run.id}.html" + ("" if self.links.files else f"?{urlencode(filters, errors='replace')}")
 
     def samples(self, run: Run, asked: Asked) -> str:
-        if str(run.path) not in self.shelf.read:
-            raise NoPageError("The answers of this run cannot be read; its page says why.")
         judges = run.judges
         if asked.judge not in judges:
             asked = replace(asked, judge=judges[0] if judges else None)
@@ -212,7 +212,7 @@ class Site:
         if not asked.row:
             return shown[-1 if asked.last else 0] if shown else None
         try:
-            return next((r for r in shown if r.id == asked.row), None) or self.look(run.path, asked.row)
+            return next((r for r in shown if r.id == asked.row), None) or self.look([(run.path, asked.row)])[0]
         except UserError as e:
             raise NoPageError(str(e)) from None
 
@@ -261,7 +261,7 @@ class Site:
             found=found,
             name_a=names[one.id], name_b=names[other.id],
             flips=[
-                (f"Only {names[run.id]} is right", ids, [self._flipped(one, other, i) for i in ids[:most]])
+                (f"Only {names[run.id]} is right", ids, self._flipped(one, other, ids[:most]))
                 for run, ids in ((one, found.only_a), (other, found.only_b))
             ],
             axis=Axis.around_zero(found.low, found.high),
@@ -270,10 +270,10 @@ class Site:
             all_flips="" if self.links.files else f"samples-{one.id}.html{asked.query()}",
         )  # fmt: skip
 
-    def _flipped(self, one: Run, other: Run, sample_id: str) -> tuple[Row, str, str]:
-        """The row, and what the two models answered."""
-        a, b = (self.look(run.path, sample_id) for run in (one, other))
-        return a, rows.line(a, None).got, rows.line(b, None).got
+    def _flipped(self, one: Run, other: Run, ids: Sequence[str]) -> list[tuple[Row, str, str]]:
+        """The rows, and what the two models answered."""
+        a, b = (self.look([(run.path, i) for i in ids]) for run in (one, other))
+        return [(x, rows.line(x, None).got, rows.line(y, None).got) for x, y in zip(a, b, strict=True)]
 
     # -- training --
 
@@ -328,21 +328,6 @@ def told_apart(*runs: Run) -> dict[str, str]:
     if len(set(names.values())) < len(runs):
         names = {run.id: f"{names[run.id]} [{run.id.rpartition('-')[2]}]" for run in runs}
     return names
-
-
-def _matrix(tables: list[Table]) -> list[tuple[str, str | None, list[tuple[Cell | None, bool]]]]:
-    """A row a model: its name, its trainer, and for each table its best cell with whether that is the best of all."""
-    models: dict[tuple[str, str | None], dict[str, Cell]] = {}
-    for t in tables:
-        for c in t.cells:  # the best first
-            models.setdefault((c.model, c.trainer), {}).setdefault(t.id, c)
-    best = {t.id: max((c.value for c in t.cells if c.ranked and c.value is not None), default=None) for t in tables}
-
-    def cell(t: Table, of: dict[str, Cell]) -> tuple[Cell | None, bool]:
-        c = of.get(t.id)
-        return c, c is not None and c.ranked and c.value == best[t.id]
-
-    return [(model, trainer, [cell(t, of) for t in tables]) for (model, trainer), of in models.items()]
 
 
 @cache

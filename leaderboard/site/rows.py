@@ -12,12 +12,12 @@ from harness.records import Prediction, Verdict
 from leaderboard.browse import Filter, Page, Row
 from leaderboard.site.library import Run, Shelf
 
-#: Gives a run's row by its id, as leaderboard.browse.Browser.sample does.
-Look = Callable[[Path, str], Row]
+#: Gives rows by run and id, as leaderboard.browse.Browser.samples does.
+Look = Callable[[Sequence[tuple[Path, str]]], list[Row]]
 #: Rows on a page of the list.
 PAGE = 50
 #: Models whose answers are shown with a row.
-MODELS = 12
+MODELS = 8
 _VERDICTS = ("right", "wrong", "missing")
 _WORDS = {1: "right", 0: "wrong", None: "missing"}
 
@@ -122,12 +122,10 @@ def line(row: Row, judge: str | None) -> Line:
 def answers(look: Look, runs: Sequence[Run], sample_id: str, judge: str | None) -> list[Answered]:
     """What these runs made of a row."""
     out = []
-    for run in runs:
-        row = look(run.path, sample_id)
+    for run, row in zip(runs, look([(run.path, sample_id) for run in runs]), strict=True):
         verdict = row.verdicts.get(judge or "")
-        out.append(
-            Answered(run, row.prediction, verdict.final if verdict else None, verdict.missing if verdict else None, row.verdicts)
-        )
+        final, missing = (verdict.final, verdict.missing) if verdict else (None, None)
+        out.append(Answered(run, row.prediction, final, missing, row.verdicts))
     return out
 
 

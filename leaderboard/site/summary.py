@@ -80,7 +80,7 @@ class Example:
 def _examples(shelf: Shelf, pictures: Pictures, tables: Sequence[Table]) -> list[Example]:
     """Rows of the first table with several models on which these differ most, one an image."""
     shown = next((t for t in tables if len(t.cells) > 1 and t.judge), None)
-    runs = [shelf.of(c) for c in shown.cells[:MODELS] if c.run in shelf.read] if shown else []
+    runs = [shelf.of(c) for c in shown.cells[:MODELS]] if shown else []
     if shown is None or len(runs) < 2:
         return []
     judge = shown.judge
@@ -91,7 +91,7 @@ def _examples(shelf: Shelf, pictures: Pictures, tables: Sequence[Table]) -> list
             differ.setdefault(row.cluster, row)
     out = []
     for row in list(differ.values())[:EXAMPLES]:
-        answers = rows.answers(shelf.browser.sample, runs, row.id, judge)
+        answers = rows.answers(shelf.browser.samples, runs, row.id, judge)
         out.append(Example(runs[0], row, answers, _data_uri(pictures, runs[0], row)))
     return out
 

@@ -18,8 +18,6 @@ from harness.runs import read_jsonl
 
 #: What a folder must hold one of to be taken for a checkpoint.
 MARKS = ("trained.json", "log.jsonl", "log.json", "dev.jsonl", "completions.jsonl")
-#: Keys of a logged completion that are no reward part.
-_NOT_PARTS = {"step", "sample_id", "id", "text", "completion", "tokens", "total", "reward", "prompt", "question", "advantage"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,8 @@ class Training:
     about: dict[str, Any]
     curves: dict[str, list[tuple[int, float]]]
     completions: list[Completion] = field(repr=False)
+    #: By sample id, where the checkpoint keeps its rows.
+    questions: dict[str, str] = field(repr=False)
     #: What could not be read, if anything.
     damaged: str | None = None
 
@@ -71,10 +71,12 @@ def read(folder: Path) -> Training:
     if points := [(int(r["step"]), float(r["score"])) for r in dev if _number(r.get("step")) and _number(r.get("score"))]:
         curves["dev score"] = points
     completions = [_completion(r) for r in _rows(folder / "completions.jsonl", wrong) if _number(r.get("step"))]
+    questions = {
+        str(r["id"]): str(r["question"]) for r in _rows(folder / "samples.jsonl", wrong) if "id" in r and "question" in r
+    }
     name = about.get("name")
-    return Training(
-        name if isinstance(name, str) else folder.name.strip("."), folder, about, curves, completions, "; ".join(wrong) or None
-    )
+    name = name if isinstance(name, str) else folder.name.strip(".")
+    return Training(name, folder, about, curves, completions, questions, "; ".join(wrong) or None)
 
 
 def _number(value: Any) -> bool:
@@ -116,16 +118,12 @@ def _curves(logged: Any) -> dict[str, list[tuple[int, float]]]:
 
 
 def _completion(row: dict[str, Any]) -> Completion:
-    """One logged text. Reward parts stand under "rewards" or beside the text, whichever the trainer wrote."""
-    parts = row.get("rewards")
-    if not isinstance(parts, dict):
-        parts = {k: v for k, v in row.items() if k not in _NOT_PARTS}
-    total = row.get("total", row.get("reward"))
+    parts, total = row.get("rewards"), row.get("total")
     return Completion(
         step=int(row["step"]),
-        sample_id=str(row.get("sample_id", row.get("id", ""))),
-        text=str(row.get("text", row.get("completion", ""))),
+        sample_id=str(row.get("sample_id", "")),
+        text=str(row.get("text", "")),
         tokens=int(row["tokens"]) if _number(row.get("tokens")) else None,
-        rewards={str(k): float(v) if _number(v) else None for k, v in parts.items() if v is None or _number(v)},
+        rewards={str(k): float(v) if _number(v) else None for k, v in parts.items()} if isinstance(parts, dict) else {},
         total=float(total) if isinstance(total, int | float) and _number(total) else None,
     )
