@@ -465,15 +465,17 @@ def test_a_damaged_log_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def written(viewed: Viewed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("report") / "out"
-    first = export.write(Library([viewed.runs], [viewed.checkpoint.parent]), Pictures(), out, most=40)
+    folder = tmp_path_factory.mktemp("report")
+    out, runs = folder / "out", folder / "runs"
+    shutil.copytree(viewed.runs, runs, ignore=shutil.ignore_patterns("vqa_rad-*"))
+    first = export.write(Library([runs], [viewed.checkpoint.parent]), Pictures(), out, most=40)
     assert first == out / "index.html"
     return out
 
 
 def test_a_report_needs_nothing_outside_its_folder(written: Path) -> None:
     pages = list(written.glob("*.html"))
-    assert len(pages) > 80
+    assert len(pages) > 60
     for path in pages:
         page = Page(path.read_text(encoding="utf-8"))
         for link in page.links("href", "src", "srcset"):

@@ -365,26 +365,28 @@ def test_a_report_works_from_files(browser: Any, viewed: Viewed, tmp_path: Path)
 
 @pytest.mark.skipif("HARNESS_SCREENSHOTS" not in os.environ, reason="HARNESS_SCREENSHOTS names no folder to write pictures to")
 def test_screenshots(browser: Any, viewed: Viewed, served: Served) -> None:
-    """leaderboard, samples, compare and training, light and dark, on a desk and on a telephone."""
+    """Those of the documentation."""
     out = Path(os.environ["HARNESS_SCREENSHOTS"])
     runs = Path(os.environ.get("HARNESS_SCREENSHOTS_RUNS", viewed.runs))
     shown = served if runs == viewed.runs else Served(runs, runs.parent)
-    shelf = Library([runs]).shelf()
+    shelf = Library([runs], [runs.parent]).shelf()
     table = next(t for t in shelf.tables.values() if t.first.task == "slake" and t.first.judge == "exact")
-    a, b = (shelf.of(c).id for c in table.cells[:2])
+    best, last = (shelf.of(table.cells[i]).id for i in (0, -1))
+    rows = f"samples-{best}.html?flips={last}&judge=exact@1"
     trained = max(shelf.trainings, key=lambda i: "rarl" in i)
-    pages = {
-        "leaderboard": "index.html",
-        "samples": f"samples-{a}.html?flips={b}",
-        "compare": f"compare-{a}~{b}~exact@1.html",
-        "training": f"trainer-{trained}.html",
-    }
-    for name, where in pages.items():
-        for scheme, width, height in (("light", 1280, 800), ("dark", 1280, 800), ("light", 360, 740)):
-            window = Window(browser, color_scheme=scheme, viewport={"width": width, "height": height})
-            window.page.goto(shown.base + where)
-            window.page.wait_for_load_state("networkidle")
-            window.page.screenshot(path=out / f"{name}-{scheme if width > 500 else 'narrow'}.png")
-            window.close()
+    for name, where, scheme, width, height in (
+        ("leaderboard", "index.html", "light", 1280, 900),
+        ("leaderboard-narrow", "index.html", "dark", 360, 740),
+        ("samples", rows, "dark", 1280, 800),
+        ("samples-narrow", rows, "light", 360, 740),
+        ("compare", f"compare-{best}~{last}~exact@1.html", "light", 1280, 800),
+        ("training", f"trainer-{trained}.html", "dark", 1280, 800),
+    ):
+        window = Window(browser, color_scheme=scheme, viewport={"width": width, "height": height})
+        window.page.goto(shown.base + where)
+        window.page.wait_for_load_state("networkidle")
+        window.page.screenshot(path=out / f"{name}.png")
+        assert (out / f"{name}.png").stat().st_size < 300_000
+        window.close()
     if shown is not served:
         shown.stop()
