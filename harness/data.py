@@ -300,8 +300,12 @@ def read(
     data_dir: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
+    images: bool = True,
 ) -> Rows:
-    """Read, filter and check a split; bad rows are reported, not refused. Raises DataError when it cannot be read at all."""
+    """Read, filter and check a split; bad rows are reported, not refused. Raises DataError when it cannot be read at all.
+
+    Without `images` rows come unchecked and no image is opened, for who wants a few of them and not all.
+    """
     if data_dir and not data_dir.is_dir():
         raise DataError(f"--data-dir {data_dir}: no such folder")
     split = split or spec.split
@@ -312,7 +316,8 @@ def read(
     samples = _kept(spec, plugins.load("layouts", place.layout)(place.view), dropped, limit)
     if not samples and not place.view.bad:
         raise DataError(f"{place.view.archive}: task '{spec.name}', split '{split}': no rows")
-    return Rows(place.source, place.resolution, samples, place.view.bad | check(samples), dropped, place.view.notes)
+    bad = place.view.bad | (check(samples) if images else {})
+    return Rows(place.source, place.resolution, samples, bad, dropped, place.view.notes)
 
 
 def load(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from playwright.sync_api import expect, sync_playwright
 
 from leaderboard.site import app, export
 from leaderboard.site.library import Library
@@ -38,7 +39,8 @@ class Served:
 
     def __init__(self, runs: Path, checkpoints: Path) -> None:
         self.port = free_port()
-        made = app.create(Library([runs], [checkpoints]), Pictures())
+        self.library = Library([runs], [checkpoints])
+        made = app.create(self.library, Pictures())
         self.server = uvicorn.Server(uvicorn.Config(made, port=self.port, log_level="error"))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
@@ -64,8 +66,6 @@ def served(viewed: Viewed) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found
@@ -164,7 +164,7 @@ def test_filters_search_and_keys(window: Window, served: Served, viewed: Viewed)
     page = window.page
     page.goto(f"{served.base}run-{run_id(viewed.slake['tiny'])}.html")
     page.get_by_role("link", name="Look at the answers").click()
-    assert page.locator(".rows li").count() == 50
+    expect(page.locator(".rows li")).to_have_count(50)
     page.get_by_label("Verdict").select_option("wrong")
     page.wait_for_url("**verdict=wrong**")
     assert set(texts(page, ".rows .sign")) == {"✗"}
@@ -293,20 +293,15 @@ def test_light_and_dark_follow_the_system_until_one_is_chosen(browser: Any, serv
     dark.close()
 
 
-PAGES = ("index.html", "slice-content_type.html", "table-slake", "run-", "samples-", "compare-", "compare.html", "trainers.html",
+PAGES = ("index.html", "slice-content_type.html", "table-", "run-", "samples-", "compare-", "compare.html", "trainers.html",
          "trainer-tiny-sft.html", "nothing.html")  # fmt: skip
 
 
-def address(page: Any, served: Served, name: str, viewed: Viewed) -> str:
+def address(served: Served, name: str, viewed: Viewed) -> str:
     a, b = (run_id(p) for p in viewed.slake.values())
-    page.goto(served.base)
-    table = page.locator("a[href^='table-slake-test-exact']").first.get_attribute("href")
-    made = {
-        "table-slake": table,
-        "run-": f"run-{a}.html",
-        "samples-": f"samples-{a}.html",
-        "compare-": f"compare-{a}~{b}~exact@1.html",
-    }
+    table = next(t for t in served.library.shelf().tables if t.startswith("slake-test-exact"))
+    made = {"table-": f"table-{table}.html", "run-": f"run-{a}.html", "samples-": f"samples-{a}.html"}
+    made["compare-"] = f"compare-{a}~{b}~exact@1.html"
     return f"{served.base}{made.get(name, name)}"
 
 
@@ -317,7 +312,7 @@ def test_nobody_is_shut_out(browser: Any, served: Served, viewed: Viewed, name: 
 
     for scheme, width in (("light", 1280), ("dark", 360)):
         window = Window(browser, color_scheme=scheme, viewport={"width": width, "height": 740}, bypass_csp=True)
-        window.page.goto(address(window.page, served, name, viewed))
+        window.page.goto(address(served, name, viewed))
         window.page.wait_for_load_state("networkidle")
         found = Axe().run(window.page).response["violations"]
         serious = [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found if v["impact"] in SERIOUS]
@@ -340,7 +335,7 @@ def test_a_report_works_from_files(browser: Any, viewed: Viewed, tmp_path: Path)
     assert models == sorted(models)
     page.get_by_role("link", name="tiny-sft").first.click()
     page.get_by_role("link", name="Look at the answers").click()
-    assert page.locator(".rows li:visible").count() == 60
+    expect(page.locator(".rows li:visible")).to_have_count(60)
     page.get_by_label("Verdict").select_option("wrong")
     wrong = page.locator(".rows li:visible").count()
     assert 0 < wrong < 60
@@ -369,7 +364,7 @@ def test_screenshots(browser: Any, viewed: Viewed, served: Served) -> None:
     out = Path(os.environ["HARNESS_SCREENSHOTS"])
     runs = Path(os.environ.get("HARNESS_SCREENSHOTS_RUNS", viewed.runs))
     shown = served if runs == viewed.runs else Served(runs, runs.parent)
-    shelf = Library([runs], [runs.parent]).shelf()
+    shelf = shown.library.shelf()
     table = next(t for t in shelf.tables.values() if t.first.task == "slake" and t.first.judge == "exact")
     best, last = (shelf.of(table.cells[i]).id for i in (0, -1))
     rows = f"samples-{best}.html?flips={last}&judge=exact@1"

@@ -80,7 +80,7 @@ class Pictures:
         if name not in self.tasks and name not in installed:
             raise UserError(f"no spec of task '{name}' is installed", hint="give its YAML with --tasks")
         spec, path = self.tasks.get(name) or (specs.read(installed[name]), installed[name])
-        rows = data.read(spec, path, source=source, data_dir=self.data_dir, split=card.data.split)
+        rows = data.read(spec, path, source=source, data_dir=self.data_dir, split=card.data.split, images=False)
         return {s.id: s for s in rows.samples}
 
 
