@@ -25,11 +25,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from harness import data, specs
 from harness.errors import UserError
 from harness.records import ImageRef
 from harness.runs import RunFolder
 from leaderboard import table
-from leaderboard.browse import Filter
+from leaderboard.browse import Filter, Row
 from leaderboard.compare import compare
 from leaderboard.site import app, export, library, summary, training
 from leaderboard.site.layout import Axis
@@ -361,6 +362,21 @@ def test_a_picture_that_cannot_be_had_is_said(viewed: Viewed, site: TestClient) 
     page = Page(site.get(f"/samples-{run_id(viewed.hostile)}.html").text)
     assert "No picture: no spec of task" in page.text
     assert "img" not in page.tags
+
+
+def test_pictures_of_an_official_archive_are_at_full_resolution(archives: Path, viewed: Viewed) -> None:
+    ((spec, path),) = specs.find("slake")
+    task = data.load(spec, path, source="local", data_dir=archives, limit=2)
+    card = RunFolder(viewed.slake["tiny"]).card().model_copy(update={"data": task.card})
+    sample = task.samples[1]
+    row = Row(run=path, row=1, **sample.row() | {"resolution": None, "prediction": None, "verdicts": {}})
+    (image,) = Pictures(archives).find(card, row)
+    shown = Image.open(io.BytesIO(encode(image))).convert("RGB")
+    assert shown.size == sample.images[0].open().size
+    assert min(shown.size) > 224
+    bundled = card.model_copy(update={"data": task.card.model_copy(update={"source": "bundled"})})
+    with pytest.raises(NoPictureError, match="not the one that the model was asked about"):
+        Pictures().find(bundled, row)
 
 
 # -- two runs ---------------------------------------------------------------------------------------------------------
