@@ -9,9 +9,17 @@ machine lets us) none of the files in the page cache; warm is the same command a
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import os
 import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +30,14 @@ RESULTS = Path(__file__).parent / "results"
 MODALITIES, ORGANS = ("CT", "MRI", "X-ray"), ("Lung", "Liver", "Brain", "Heart", "Kidney", "Spleen")
 KINDS = ("Abnormality", "Position", "Modality", "Plane", "Organ", "Size")
 FINDINGS = ("pneumonia", "a mass", "no abnormality", "an effusion", "oedema", "a nodule", "atelectasis", "cardiomegaly")
+
+# fmt: off
+WORDS = (
+    "a", "change", "of", "density", "against", "the", "other", "side", "with", "surrounding", "structures", "in", "shape",
+    "and", "size", "while", "upper", "lower", "left", "right", "margin", "opacity", "contrast", "enhancement", "border", "lesion",
+    "tissue", "fluid", "volume", "shadow", "bright", "dark", "region", "no", "sign", "clear",
+)
+# fmt: on
 
 
 def samples(task: str, count: int) -> list[dict[str, Any]]:
@@ -58,10 +74,8 @@ def predictions(model: str, rows: list[dict[str, Any]]) -> tuple[str, str]:
     answers, verdicts = [], []
     for row in rows:
         organ, finding = row["slices"]["organ"].lower(), draw.choice(FINDINGS)
-        reasoning = (
-            f"The image is a {row['slices']['modality']} scan. The {organ} appears to show {finding}, with a change of density "
-            "against the other side; the surrounding structures keep their usual shape and size."
-        )
+        words = " ".join(draw.choices(WORDS, k=16))
+        reasoning = f"The image is a {row['slices']['modality']} scan. The {organ} appears to show {finding}, {words}."
         text = f"<think>{reasoning}</think><answer>{finding}</answer>"
         answer = {
             "sample_id": row["id"], "text": text, "reasoning": reasoning, "answer": finding, "finish": "stop",
@@ -138,3 +152,106 @@ def make_runs(runs: Path, *, models: int = 100, tasks: int = 10, rows: int = 100
             (folder / "predictions.jsonl").write_text(answers)
             (folder / "verdicts" / "exact@1.jsonl").write_text(verdicts)
             (folder / "card.json").write_text(run.model_dump_json(indent=2) + "\n")
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def command(runs: Path, *words: str) -> dict[str, float]:
+    """A whole process: seconds by the clock and of CPU, and its peak memory in GB."""
+    # rusage of children keeps the largest of all, so each command is measured by a small process of its own
+    program = (
+        "import json, resource, subprocess, sys, time; start = time.perf_counter();"
+        " subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        " u = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        " print(json.dumps([time.perf_counter() - start, u.ru_utime + u.ru_stime, u.ru_maxrss / 1e6]))"
+    )
+    harness = str(Path(sys.executable).with_name("harness"))
+    called = [sys.executable, "-c", program, harness, "leaderboard", "--runs", str(runs), *words]
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # an installed package has its bytecode
+    out = subprocess.run(called, check=True, capture_output=True, text=True, env=env).stdout
+    return dict(zip(("seconds", "cpu_seconds", "peak_gb"), (round(x, 2) for x in json.loads(out)), strict=True))
+
+
+def forget(runs: Path) -> None:
+    """Take the index away, and ask the kernel to let go of the files (which it may decline)."""
+    for folder in [runs / ".index", *runs.glob("*/*/.index")]:
+        for file in folder.iterdir() if folder.is_dir() else ():
+            file.unlink()
+    for path in runs.glob("*/*/**/*.jsonl"):
+        with open(path, "rb") as f:
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def pages(runs: Path) -> dict[str, Any]:
+    """Milliseconds for each kind of page over all runs: the first time, and the median of ten further ones."""
+    from leaderboard import store
+    from leaderboard.browse import Browser, Filter
+
+    start = time.perf_counter()
+    found, _ = store.read([runs])
+    browser = Browser(found)
+    opened = time.perf_counter() - start
+    folders = list(browser.runs)
+    draw = random.Random(0)
+    kinds: dict[str, Callable[[], Filter]] = {
+        "a run": lambda: Filter(run=draw.choice(folders)),
+        "everything": Filter,
+        "one task, wrong": lambda: Filter(task="task3", verdict="wrong"),
+        "a slice, right": lambda: Filter(slices={"modality": "MRI"}, verdict="right"),
+        "missing": lambda: Filter(verdict="missing"),
+        "flips of two runs": lambda: Filter(run=folders[0], flips=folders[10]),
+        "a run, text": lambda: Filter(run=draw.choice(folders), text="effusion"),
+    }
+    start = time.perf_counter()
+    browser.page(Filter(verdict="missing"))
+    cold = time.perf_counter() - start
+    start = time.perf_counter()
+    browser.prepare()
+    prepared = time.perf_counter() - start
+    table: dict[str, Any] = {"opened_s": round(opened, 2), "prepared_s": round(prepared, 1)}
+    table["first page, 50 runs not prepared, ms"] = round(1000 * cold)
+
+    def timed(wanted: Filter, offset: int) -> float:
+        start = time.perf_counter()
+        browser.page(wanted, offset)
+        return 1000 * (time.perf_counter() - start)
+
+    for name, make in kinds.items():
+        total = browser.page(make()).total
+        times = [timed(make(), draw.randrange(max(1, total - 50))) for _ in range(10)]
+        table[name] = {"rows": total, "median_ms": round(statistics.median(times)), "slowest_ms": round(max(times))}
+    everywhere = Filter(text="atelectasis")
+    first = timed(everywhere, 0)
+    times = [timed(everywhere, k) for k in range(0, 500, 50)]
+    further = {"median_ms": round(statistics.median(times)), "slowest_ms": round(max(times))}
+    return table | {"text in everything": {"rows": browser.page(everywhere).total, "first_ms": round(first)} | further}
+
+
+def main() -> None:
+    from harness.cli import ui
+    from harness.pipeline import hardware
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, help="make the runs in this folder, or use those that are there")
+    parser.add_argument("--models", type=int, default=100)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as tmp:
+        runs = (options.keep or Path(tmp)) / "runs"
+        if not runs.is_dir():
+            ui.say("making the runs")
+            make_runs(runs, models=options.models)
+        command(runs, "--json")  # once before: the bytecode
+        forget(runs)
+        result: dict[str, Any] = {"machine": hardware(), "runs": len(list(runs.glob("*/*/card.json"))), "samples_each": 1000}
+        result["cold"] = command(runs)
+        result["warm"] = min((command(runs) for _ in range(5)), key=lambda m: m["seconds"])
+        for words in (("--top", "0"), ("--json",), ("--slice", "modality")):
+            result[f"warm {' '.join(words)}"] = min((command(runs, *words) for _ in range(3)), key=lambda m: m["seconds"])
+        result["pages"] = pages(runs)
+    ui.print_json(result)
+    (RESULTS / "leaderboard.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,10 +15,10 @@ from the run's JSONL when it is first wanted, and KEY changes with the JSONL (le
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,10 @@ from pydantic import BaseModel, ConfigDict
 from harness.errors import UserError
 from harness.plugins import did_you_mean
 from harness.records import Prediction, Record, Reference, Verdict
-from leaderboard import index, rows
+from leaderboard import rows
 from leaderboard.reading import NONE, Int8, Run
 
+T = TypeVar("T")
 Mask = NDArray[np.bool_]
 
 
@@ -138,9 +139,10 @@ class Browser:
     def _search_anew(self, text: str, folders: tuple[Path, ...]) -> dict[Path, Mask]:
         """For each of the runs, which rows hold the text."""
         hits = {folder: np.zeros(len(self.runs[folder].asked.ids), dtype=np.bool_) for folder in folders}
-        for folder, row in _query(folders, ("row",), "WHERE contains(words, lower($text))", {"text": text}):
-            if row["row"] < len(hits[folder]):
-                hits[folder][row["row"]] = True
+        found = _query(folders, "row", "WHERE contains(words, lower($text))", {"text": text}, lambda q: q.fetchnumpy())
+        for number, folder in enumerate(folders):
+            own = found["row"][found["run"] == number]
+            hits[folder][own[own < len(hits[folder])]] = True
         return hits
 
 
@@ -152,34 +154,31 @@ _COLUMNS = (
 
 def _fetch(places: Sequence[tuple[Path, int]]) -> list[Row]:
     """These rows (run folder, number of the row), in this order; one that is gone by now is left out."""
+    if not places:
+        return []
     folders = list(dict.fromkeys(folder for folder, _ in places))
     wanted = {"runs": [folders.index(folder) for folder, _ in places], "numbers": [number for _, number in places]}
     only = "SEMI JOIN (SELECT unnest($runs) AS run, unnest($numbers) AS row) AS wanted USING (run, row)"
-    found = {(folder, row["row"]): _row(folder, row) for folder, row in _query(folders, _COLUMNS, only, wanted)}
-    return [found[place] for place in places if place in found]
+    values = _query(folders, ", ".join(_COLUMNS), only, wanted, lambda q: q.fetchall())
+    by_place = {(folders[run], own[0]): dict(zip(_COLUMNS, own, strict=True)) for run, *own in values}
+    return [_row(place[0], by_place[place]) for place in places if place in by_place]
 
 
 def _query(
-    folders: Sequence[Path], columns: Sequence[str], only: str, values: dict[str, Any], *, again: bool = True
-) -> list[tuple[Path, dict[str, Any]]]:
-    """What the parquet files of these runs hold, row by row with the run's folder. In `only`, `run` is its place in `folders`."""
+    folders: Sequence[Path], columns: str, only: str, values: dict[str, Any], fetch: Callable[[Any], T], *, again: bool = True
+) -> T:
+    """What the parquet files of these runs hold, with the run's place in `folders` as the first column `run`."""
     import duckdb
 
-    if not folders:
-        return []
-    files = [str(path) for path in rows.files(folders).values()]
-    names = ", ".join(index.quoted(glob.escape(name)) for name in files)
-    source = f"""
-        FROM (SELECT * FROM read_parquet([{names}], filename = true)
-              JOIN (SELECT unnest($files) AS filename, unnest(range(len($files))) AS run) USING (filename))"""
+    names = [glob.escape(str(path)) for path in rows.files(folders).values()]
     try:
         with duckdb.connect() as db:
-            found = db.execute(f"SELECT run, {', '.join(columns)} {source} {only}", {"files": files} | values).fetchall()
+            source = "(SELECT file_index AS run, * FROM read_parquet($names))"
+            return fetch(db.execute(f"SELECT run, {columns} FROM {source} {only}", {"names": names} | values))
     except duckdb.IOException:  # another process has replaced a file since
         if not again:
             raise
-        return _query(folders, columns, only, values, again=False)
-    return [(folders[run], dict(zip(columns, own, strict=True))) for run, *own in found]
+        return _query(folders, columns, only, values, fetch, again=False)
 
 
 def _row(folder: Path, row: dict[str, Any]) -> Row:

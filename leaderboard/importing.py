@@ -122,15 +122,22 @@ def _sample(row: Mapping[str, Any], n: int, path: Path, image_key: str | None) -
             raise UserError(f"{path}:{n}: 'doc' has no key '{image_key}'", hint=f"known: {', '.join(map(str, doc)) or 'none'}")
         name = str(doc[image_key])
         images = (ImageRef(name=name, data=name.encode()),)  # its bytes are not in the log: the name stands for the image
-    target = row["target"]
-    texts = target if isinstance(target, list) else [target]
-    return Sample(
-        id=str(row["doc_id"]),
-        images=images,
-        question=_question(row),
-        reference=Reference(answers=tuple(map(str, texts))),
-        slices={},
-    )
+    return Sample(id=str(row["doc_id"]), images=images, question=_question(row), reference=_reference(row))
+
+
+def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The continuations whose likelihoods were compared; none where the model wrote its answer."""
+    arguments, given = row.get("arguments"), row["filtered_resps"]
+    if not isinstance(arguments, dict) or len(arguments) < 2 or len(arguments) != len(given):
+        return ()
+    return tuple(str(a["arg_1"]).strip() for a in arguments.values() if isinstance(a.get("arg_1"), str))
+
+
+def _reference(row: Mapping[str, Any]) -> Reference:
+    target, choices = row["target"], _choices(row)
+    if choices and str(target).isdecimal() and int(target) < len(choices):
+        return Reference(answers=(choices[int(target)],), choices=choices)
+    return Reference(answers=tuple(map(str, target if isinstance(target, list) else [target])))
 
 
 def _question(row: Mapping[str, Any]) -> str:
@@ -142,7 +149,9 @@ def _question(row: Mapping[str, Any]) -> str:
 
 
 def _prediction(row: Mapping[str, Any], sample_id: str) -> Prediction:
-    text = row["filtered_resps"]
+    choices, text = _choices(row), row["filtered_resps"]
+    if choices:  # (log-likelihood, whether greedy decoding gives it) of each
+        text = choices[max(range(len(choices)), key=lambda i: float(text[i][0]))]
     while isinstance(text, list):
         text = text[0] if text else ""
     text = str(text)

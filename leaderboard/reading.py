@@ -218,10 +218,10 @@ _VERDICT = _Kind(
 )
 
 _BULK = """
-SELECT f.number AS file, coalesce(f.start + a.row, -1)::BIGINT AS row, code, reasoning, missing
-FROM (SELECT filename, sample_id, {select} FROM read_json($patterns, format = 'newline_delimited', filename = true,
+SELECT line.file, coalesce(f.start + a.row, -1)::BIGINT AS row, code, reasoning, missing
+FROM (SELECT file_index AS file, sample_id, {select} FROM read_json($patterns, format = 'newline_delimited',
       ignore_errors = true, columns = {{{columns}}})) AS line
-JOIN file AS f ON f.filename = line.filename
+JOIN file AS f ON f.number = line.file
 LEFT JOIN asked AS a ON a.asked = f.asked AND a.id = line.sample_id
 """
 
@@ -247,12 +247,12 @@ def _bulk(files: Sequence[tuple[Path, Asked]], kind: _Kind) -> Iterator[tuple[Pa
     starts = np.cumsum([0, *(len(asked.ids) for _, asked in files)])
     number = {asked.sha256: n for n, asked in enumerate({a.sha256: a for _, a in files}.values())}
     unique = {number[a.sha256]: a for _, a in files}
-    names = [str(path) for path, _ in files]
+    patterns = [glob.escape(str(path)) for path, _ in files]
     with duckdb.connect(config={"preserve_insertion_order": False}) as db:  # twice as fast; order matters only where rows repeat
         db.execute(
-            "CREATE TEMP TABLE file AS SELECT unnest($names::VARCHAR[]) AS filename, unnest(range(len($names))) AS number,"
-            " unnest($starts::BIGINT[]) AS start, unnest($asked::INT[]) AS asked",
-            {"names": names, "starts": starts[:-1].tolist(), "asked": [number[a.sha256] for _, a in files]},
+            "CREATE TEMP TABLE file AS SELECT unnest(range(len($starts))) AS number, unnest($starts::BIGINT[]) AS start,"
+            " unnest($asked::INT[]) AS asked",
+            {"starts": starts[:-1].tolist(), "asked": [number[a.sha256] for _, a in files]},
         )
         db.execute("CREATE TEMP TABLE asked (asked INT, id VARCHAR, row INT)")
         for n, a in unique.items():
@@ -262,7 +262,7 @@ def _bulk(files: Sequence[tuple[Path, Asked]], kind: _Kind) -> Iterator[tuple[Pa
         columns = ", ".join(f"{c}: 'VARCHAR'" for c in kind.columns)
         query = _BULK.format(select=kind.select, columns=columns)
         try:
-            lines = db.execute(query, {"patterns": [glob.escape(n) for n in names]}).fetchnumpy()
+            lines = db.execute(query, {"patterns": patterns}).fetchnumpy()
         except (duckdb.Error, OSError):  # one of them cannot be read at all: line by line it will show which
             return
     rows, codes, reasons = lines["row"], lines["code"], lines["missing"]

@@ -18,7 +18,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.errors import RunError
 from harness.records import Verdict
@@ -109,7 +108,7 @@ def _make(wanted: dict[Path, Path]) -> None:
     folder = wanted[runs[0]].parent
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as tmp, duckdb.connect() as db:
-        tables = {kind: _lines(db, kind, *source) for kind, source in sources.items()}
+        tables = {kind: _lines(*source) for kind, source in sources.items()}
         try:
             fields = ", ".join(f"{name}: {name}" for name in _VERDICT if name != "sample_id")
             db.execute(_MAKE.format(folder=index.quoted(Path(tmp) / "rows"), verdict_fields=fields, **tables))
@@ -119,23 +118,20 @@ def _make(wanted: dict[Path, Path]) -> None:
             _place(Path(tmp) / "rows" / f"run={n}" / "data_0.parquet", path)
 
 
-def _lines(db: Any, kind: str, columns: dict[str, str], key: str, files: list[tuple[int, Path]]) -> str:
+def _lines(columns: dict[str, str], key: str, files: list[tuple[int, Path]]) -> str:
     """The query for a kind of file: its lines in order, with the run and the file's name; of each key the last one."""
     types = ", ".join(f"{column} {of}" for column, of in columns.items())
     there = [(run, str(path)) for run, path in files if path.is_file()]
     if not there:
         return f"SELECT 0 AS run, '' AS file, 0 AS line, unnest(NULL::STRUCT({types})) WHERE false"
     runs, paths = zip(*there, strict=True)
-    table = f"CREATE TEMP TABLE {kind}_file AS SELECT unnest($paths::VARCHAR[]) AS name, unnest($runs::INT[]) AS run"
-    db.execute(table, {"paths": list(paths), "runs": list(runs)})
     names = ", ".join(index.quoted(glob.escape(path)) for path in paths)
     typed = ", ".join(f"{column}: '{of}'" for column, of in columns.items())
+    options = f"format = 'newline_delimited', ignore_errors = true, filename = true, columns = {{{typed}}}"
     return f"""
-        SELECT f.run, parse_filename(name, true) AS file, l.* EXCLUDE (name)
-        FROM (SELECT row_number() OVER () AS line, * FROM read_json([{names}], format = 'newline_delimited',
-              ignore_errors = true, filename = 'name', columns = {{{typed}}})) AS l
-        JOIN {kind}_file AS f USING (name)
-        WHERE {key} IS NOT NULL QUALIFY line = max(line) OVER (PARTITION BY name, {key})"""
+        SELECT {list(runs)}[place + 1] AS run, parse_filename(filename, true) AS file, * EXCLUDE (place, filename)
+        FROM (SELECT row_number() OVER () AS line, file_index::INT AS place, * FROM read_json([{names}], {options}))
+        WHERE {key} IS NOT NULL QUALIFY line = max(line) OVER (PARTITION BY place, {key})"""
 
 
 def _place(made: Path, path: Path) -> None:

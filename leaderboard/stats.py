@@ -11,6 +11,7 @@ takes over, on an effective number of rows. `Interval.method` always says which 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -170,12 +171,11 @@ def standard_error(sums: Floats, sizes: Floats) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p values corrected for being several (Holm 1979), in their order: each at most 1, the family-wise error kept."""
-    adjusted = [0.0] * len(p_values)
-    least = 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = least
-    return adjusted
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order]), 1.0)
+    return [float(x) for x in adjusted]
 
 
 def _checked(values: Sequence[float], clusters: Sequence[Hashable]) -> Floats:
@@ -224,12 +224,14 @@ def _kish(sizes: Floats) -> float:
     return float(sizes.sum() ** 2 / (sizes @ sizes))
 
 
+@functools.cache
 def _z(level: float) -> float:
     from scipy.special import ndtri
 
     return float(ndtri(0.5 + level / 2))
 
 
+@functools.cache
 def _t(level: float, clusters: int) -> float:
     from scipy.special import stdtrit
 

@@ -2,119 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from harness.cli.main import app
 from harness.errors import UserError
 from harness.records import (
-    DataCard,
-    GenerationArgs,
-    ImageRef,
-    ModelCard,
-    Prediction,
-    Reference,
-    RunCard,
-    Sample,
     Verdict,
 )
-from harness.runs import RunFolder
-from leaderboard.compare import compare
-from leaderboard.stats import mean_interval
-from leaderboard.table import NO_VALUE, Cell, as_json, cells, cells_of, grouped
-from leaderboard.terminal import render
-
-#: One letter a question: right, wrong, missing (the judge could not say), unjudged, or unanswered.
-RIGHT, WRONG, MISSING, UNJUDGED, UNANSWERED = "10?.-"
-
-
-def make_samples(questions: int = 12, per_image: int = 2) -> list[Sample]:
-    """Questions about images; the first half is CT, the rest MRI."""
-    return [
-        Sample(
-            id=f"q{i}",
-            images=(ImageRef(name=f"{i // per_image}.jpg", data=b"pixels %d" % (i // per_image)),),
-            question=f"Question {i}?",
-            reference=Reference(answers=("yes",)),
-            slices={"modality": "CT" if i < questions / 2 else "MRI"},
-        )
-        for i in range(questions)
-    ]
-
-
-def make_run(
-    runs: Path,
-    model: str,
-    verdicts: str,
-    *,
-    samples: list[Sample] | None = None,
-    judge: str = "exact",
-    version: str = "1",
-    reasoning: str = "",
-    truncated: int = 0,
-    finished: bool = True,
-    **data: Any,
-) -> RunFolder:
-    """A run folder as the pipeline leaves it, one letter of `verdicts` a question."""
-    samples = make_samples(len(verdicts)) if samples is None else samples
-    prompt = data.pop("prompt", "question")
-    row = {
-        "task": "slake",
-        "split": "test",
-        "source": "bundled",
-        "resolution": "224 px",
-        "fingerprint": f"rows {len(samples)}",
-    } | data
-    card = RunCard(
-        harness_version="0.1.0",
-        created="2025-01-01T00:00:00+00:00",
-        command=["run"],
-        data=DataCard(**row, rows=len(samples), images=len({s.cluster for s in samples}), spec_sha256="spec"),
-        model=ModelCard(name=model, path=None, base="tiny", trainer="sft" if "sft" in model else None),
-        prompt=prompt,
-        prompt_sha256=f"hash of {prompt}",
-        generation=GenerationArgs(max_new_tokens=16),
-        limit=None,
-        git_sha=None,
-        packages={},
-        hardware="a CPU",
-    )
-    with RunFolder.place(runs, card) as folder:
-        folder.begin(card, samples, fresh=False)
-        asked = list(zip(samples, verdicts, strict=True))
-        folder.add_predictions(
-            Prediction(
-                sample_id=s.id,
-                text="yes",
-                reasoning=None,
-                answer="yes",
-                finish="length" if i < truncated else "stop",
-                prompt_tokens=9,
-                completion_tokens=1,
-            )
-            for i, (s, v) in enumerate(asked)
-            if v != UNANSWERED
-        )
-        given = [
-            Verdict(
-                sample_id=s.id,
-                judge=judge,
-                final=None if v == MISSING else int(v),
-                reasoning=int(reasoning[i]) if i < len(reasoning) else None,
-                missing="the judge gave no verdict" if v == MISSING else None,
-            )
-            for i, (s, v) in enumerate(asked)
-            if v in (RIGHT, WRONG, MISSING)
-        ]
-        if given:
-            folder.add_verdicts(judge, version, given)
-        if finished:
-            folder.write_card(card.model_copy(update={"finished": "2025-01-01T01:00:00+00:00"}))
-    return folder
+from leaderboard import store
+from leaderboard.compare import compare, compare_all
+from leaderboard.overview import overviews
+from leaderboard.ranks import pairwise
+from leaderboard.stats import holm, mean_interval, paired_difference
+from leaderboard.table import NO_VALUE, Board, Cell, Filters, as_json, board, cells, cells_of, grouped
+from leaderboard.terminal import render, render_overview
+from tests.run_folders import make_run, make_samples
 
 
 def only(runs: Path, **options: Any) -> Cell:
@@ -487,3 +400,233 @@ def test_prompts_are_compared_when_that_is_asked_for(tmp_path: Path) -> None:
     a = make_run(tmp_path, "sft", "111111000000")
     b = make_run(tmp_path, "sft", "011111000000", prompt="reasoning")
     assert compare(a.path, b.path, "exact", "1", across_prompts=True).only_a == ("q0",)
+
+
+# -- ranks, models x tasks, filters ------------------------------------------------------------------------------------
+
+
+def many(share: float, seed: int, rows: int = 240) -> str:
+    """Verdicts with this share right, the same easy rows right in every run."""
+    return "".join("1" if (i * 7919 + 13) % rows / rows < share + 0.02 * ((i + seed) % 3 - 1) else "0" for i in range(rows))
+
+
+def test_a_rank_is_the_places_that_real_differences_leave_open(tmp_path: Path) -> None:
+    for model, share in (("best", 0.9), ("good", 0.6), ("same", 0.6), ("worst", 0.2)):
+        make_run(tmp_path, model, many(share, len(model)))
+    found, _ = cells([tmp_path])
+    assert {c.model: c.rank for c in found} == {"best": (1, 1), "good": (2, 3), "same": (2, 3), "worst": (4, 4)}
+    assert re.search(r"good.* 2–3", shown(found))
+    assert re.search(r"best.* 1 ", shown(found))
+
+
+def test_pairwise_p_values_are_those_of_the_paired_difference() -> None:
+    """For all pairs at once as for each alone: with missing verdicts, nearly equal models, equal ones and single rows."""
+    rng = np.random.default_rng(3)
+    for each in (5, 1):
+        clusters = np.repeat(np.arange(40), each).astype(np.int32)
+        base = rng.random(len(clusters)) < np.repeat(rng.random(40), each)
+        final = np.stack([np.where(rng.random(len(clusters)) < flip, ~base, base) for flip in (0, 0, 0.01, 0.1, 0.4)]).astype(
+            np.int8
+        )
+        final[rng.random(final.shape) < 0.02] = -1
+        differences, p = pairwise(final, clusters)
+        for i, j in itertools.combinations(range(5), 2):
+            both = (final[i] >= 0) & (final[j] >= 0)
+            alone = paired_difference(final[i][both].tolist(), final[j][both].tolist(), clusters[both].tolist())
+            assert differences[i, j] == pytest.approx(alone.value, abs=1e-12)
+            assert p[i, j] == p[j, i] == pytest.approx(alone.p, abs=1e-9)
+
+
+def test_an_unfinished_run_has_no_rank(tmp_path: Path) -> None:
+    for model in ("a", "b"):
+        make_run(tmp_path, model, "110110110110")
+    make_run(tmp_path, "c", "1101--------", finished=False)
+    assert [(c.model, c.rank) for c in cells([tmp_path])[0]] == [("a", (1, 2)), ("b", (1, 2)), ("c", None)]
+
+
+def two_tasks(tmp_path: Path) -> Board:
+    for model, slake, rad in (("base", 0.5, 0.3), ("sft", 0.7, 0.6)):
+        make_run(tmp_path, model, many(slake, 0))
+        make_run(tmp_path, model, many(rad, 1), task="vqa_rad", fingerprint="other")
+    make_run(tmp_path, "grpo", many(0.6, 2))
+    return board(store.find([tmp_path]))
+
+
+def test_models_x_tasks_with_the_average_over_tasks(tmp_path: Path) -> None:
+    found = two_tasks(tmp_path)
+    (view,) = overviews(found)
+    assert [c.task for c in view.columns] == ["slake", "vqa_rad"]
+    assert [row.model for row in view.rows] == ["sft", "base", "grpo"], "the best average first, then those without one"
+    average = view.rows[0].average
+    shares = [c.value for c in view.rows[0].cells if c]
+    assert average is not None
+    assert average.value == pytest.approx(sum(shares) / 2)  # type: ignore[arg-type]
+    assert average.low < average.value < average.high
+    assert (average.n, average.clusters) == (480, 120), "both tasks are about the same 120 images"
+    assert view.rows[2].cells[1] is None
+    assert view.rows[2].average is None
+    out = io.StringIO()
+    render_overview(view, Console(file=out, width=80))
+    assert re.search(r"sft +\S+ ±\S+ +\S+ ±\S+ +\S+ +\S+ – \S+", out.getvalue())
+
+
+def test_two_sets_of_rows_of_one_task_are_not_averaged(tmp_path: Path) -> None:
+    make_run(tmp_path, "base", many(0.5, 0))
+    make_run(tmp_path, "base", many(0.5, 0), fingerprint="the first 100 rows")
+    (view,) = overviews(board(store.find([tmp_path])))
+    assert view.rows[0].average is None
+
+
+def test_a_wide_table_goes_on_below_and_loses_no_column(tmp_path: Path) -> None:
+    for k in range(9):
+        make_run(tmp_path, "base", "110110110110", task=f"task{k}", fingerprint=str(k))
+    (view,) = overviews(board(store.find([tmp_path])))
+    out = io.StringIO()
+    render_overview(view, Console(file=out, width=80))
+    assert all(f"task{k}" in out.getvalue() for k in range(9))
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+
+
+def test_filters_take_lists_and_globs(tmp_path: Path) -> None:
+    two_tasks(tmp_path)
+    folders = store.find([tmp_path])
+
+    def left(**wanted: Any) -> set[tuple[str, str]]:
+        return {(c.model, c.task) for c in board(folders, filters=Filters(**wanted)).cells}
+
+    assert left(models=["s*"]) == {("sft", "slake"), ("sft", "vqa_rad")}
+    assert left(models=["s*", "grpo"], tasks=["slake"]) == {("sft", "slake"), ("grpo", "slake")}
+    assert left(trainers=["none"], tasks=["vqa_*"]) == {("base", "vqa_rad")}
+    assert left(judges=["exact@*"], trainers=["sft"], prompts=["question"]) == {("sft", "slake"), ("sft", "vqa_rad")}
+    with pytest.raises(UserError, match="no run of model 'sftt'") as error:
+        left(models=["sftt"])
+    assert error.value.hint == "did you mean 'sft'?"
+
+
+def test_sorting_and_grouping(tmp_path: Path) -> None:
+    for model, verdicts in (("c-sft", "110000"), ("a", "111100"), ("b-sft", "111110"), ("d", "100000")):
+        make_run(tmp_path, model, verdicts)
+    folders = store.find([tmp_path])
+    assert [c.model for c in board(folders, sort="model").cells] == ["a", "b-sft", "c-sft", "d"]
+    assert [c.model for c in board(folders).cells] == ["b-sft", "a", "c-sft", "d"]
+    grouped_by = board(folders, group_by="trainer").cells
+    assert [c.model for c in grouped_by] == ["a", "d", "b-sft", "c-sft"]
+    out = io.StringIO()
+    render(grouped_by, Console(file=out, width=80), group_by="trainer")
+    assert "no trainer · mean of 2: 41.7" in out.getvalue()
+    assert "sft · mean of 2: 58.3" in out.getvalue()
+
+
+def test_top_shows_the_first_and_says_how_many_more(tmp_path: Path) -> None:
+    for k in range(5):
+        make_run(tmp_path, f"m{k}", "1" * (k + 1) + "0" * (11 - k))
+    out = io.StringIO()
+    render(cells([tmp_path])[0], Console(file=out, width=80), top=2)
+    assert "m3" in out.getvalue()
+    assert "m2" not in out.getvalue()
+    assert "3 more: --top 0 shows all" in out.getvalue()
+
+
+def test_metrics_come_from_the_runs_own_scores(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "111000")
+    make_run(tmp_path, "other", "111000")
+    of_slices = {"modality": {"CT": {"value": 0.5, "n": 3}, "MRI": {"value": 0.0, "n": 3}}}
+    folder.write_scores({"metrics": {"bleu": {"value": 0.25, "n": 6, "missing": 0, "slices": of_slices}}})
+    folders = store.find([tmp_path])
+    assert {c.model: c.metrics for c in board(folders, metrics=["bleu"]).cells} == {"base": {"bleu": 0.25}, "other": {}}
+    sliced = board(folders, slice_by="modality", metrics=["bleu"], filters=Filters(models=["base"])).cells
+    assert {c.slice[1]: c.metrics["bleu"] for c in sliced if c.slice} == {"CT": 0.5, "MRI": 0.0}
+    with pytest.raises(UserError, match="metric 'blue'") as error:
+        board(folders, metrics=["blue"])
+    assert error.value.hint == "did you mean 'bleu'?"
+
+
+# -- comparing several, other formats, the command line ---------------------------------------------------------------
+
+
+def test_every_pair_on_every_task_with_one_correction(tmp_path: Path) -> None:
+    two_tasks(tmp_path)
+    found = compare_all([tmp_path / "base", tmp_path / "sft"])
+    assert [(c.task, c.model_a, c.model_b) for c in found] == [("slake", "base", "sft"), ("vqa_rad", "base", "sft")]
+    found = compare_all([tmp_path / "base", tmp_path / "sft", tmp_path / "grpo"])
+    assert [(c.task, c.model_a, c.model_b) for c in found] == [
+        ("slake", "base", "sft"), ("vqa_rad", "base", "sft"), ("slake", "base", "grpo"), ("slake", "sft", "grpo"),
+    ]  # fmt: skip
+    assert [c.p_holm for c in found] == holm([c.p for c in found])
+    assert {c.comparisons for c in found} == {4}
+    assert "by Holm over 4 comparisons" in found[0].sentence()
+
+
+def test_comparing_says_what_is_wrong(tmp_path: Path) -> None:
+    a = make_run(tmp_path, "a", "110110")
+    b = make_run(tmp_path, "b", "110110", fingerprint="other")
+    c = make_run(tmp_path, "c", "110110", version="2")
+    with pytest.raises(UserError, match="two runs or more"):
+        compare_all([a.path])
+    with pytest.raises(UserError, match="no run folder"):
+        compare_all([a.path, tmp_path / "nothing"])
+    with pytest.raises(UserError, match="asked different data"):
+        compare_all([a.path, b.path])
+    with pytest.raises(UserError, match="no judge has judged all"):
+        compare_all([a.path, c.path])
+    with pytest.raises(UserError, match=r"at version 1, .* at 2"):
+        compare_all([a.path, c.path], "exact")
+    (a.path / "samples.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="damaged line"):
+        compare_all([a.path, make_run(tmp_path, "d", "110110").path])
+
+
+def run_cli(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(w) for w in words], env={"COLUMNS": "100"})
+    return result.exit_code, result.output
+
+
+def test_csv_has_a_row_a_cell_with_every_digit_and_no_formula(tmp_path: Path) -> None:
+    make_run(tmp_path, "=cmd()", "110110110110")
+    code, text = run_cli("leaderboard", "--runs", tmp_path, "--csv")
+    (row,) = csv.DictReader(io.StringIO(text))
+    cell = only(tmp_path)
+    assert code == 0
+    assert row["model"] == "'=cmd()"
+    assert [float(row[k]) for k in ("value", "low", "high")] == [cell.value, cell.low, cell.high]
+    assert (row["task"], row["n"], row["clusters"], row["slice"]) == ("slake", "12", "6", "")
+
+
+def test_markdown_and_latex_hold_the_same_numbers_and_escape_names(tmp_path: Path) -> None:
+    two_tasks(tmp_path)
+    make_run(tmp_path, "a|b_c&$#", many(0.5, 0))
+    cell = next(c for c in cells([tmp_path])[0] if c.model == "sft" and c.task == "slake")
+    numbers = [f"{100 * x:.1f}" for x in (cell.value, cell.low, cell.high)]  # type: ignore[operator]
+    _, markdown = run_cli("leaderboard", "--runs", tmp_path, "--markdown")
+    _, latex = run_cli("leaderboard", "--runs", tmp_path, "--latex")
+    assert f"| sft | sft | {numbers[0]} | {numbers[1]} – {numbers[2]} | 240 | 120 | 100.0 | 1 |" in markdown
+    assert rf"sft & sft & {numbers[0]} & {numbers[1]} -- {numbers[2]} & 240 & 120 & 100.0 & 1 \\" in latex
+    assert r"a\|b\_c\&\$\#" in markdown
+    assert r"a|b\_c\&\$\#" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
+
+
+def test_the_command_prints_one_document_of_one_kind(tmp_path: Path) -> None:
+    two_tasks(tmp_path)
+    code, text = run_cli("leaderboard", "--runs", tmp_path, "--json", "--published")
+    document = json.loads(text)
+    assert code == 0
+    assert len(document["cells"]) == 5
+    assert {a["model"] for a in document["averages"]} == {"base", "sft"}
+    assert {c["task"] for c in document["published"]} == {"slake", "vqa_rad"}
+    result = CliRunner().invoke(app, ["leaderboard", "--runs", str(tmp_path), "--json", "--csv"])
+    assert isinstance(result.exception, UserError)
+    result = CliRunner().invoke(app, ["leaderboard", "--runs", str(tmp_path), "--sort", "scores"])
+    assert isinstance(result.exception, UserError)
+    assert result.exception.hint == "did you mean 'score'?"
+
+
+def test_compare_prints_the_sentence_and_the_flipped_rows(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "a", "111110000000"), make_run(tmp_path, "b", "000000000000")
+    code, text = run_cli("compare", a.path, b.path, "--flips", 2)
+    assert code == 0
+    assert text.startswith("On slake, a is right 41.7 points more often than b")
+    assert "only a right (slake, a against b): 5 rows" in text
+    assert "q0: Question 0?" in text
+    assert "reference yes · a: yes · b: yes" in text
+    assert "q2:" not in text, "two flips were asked for"

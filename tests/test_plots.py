@@ -19,7 +19,7 @@ from leaderboard.site.layout import slice_tables
 from leaderboard.site.library import Shelf
 from leaderboard.stats import mean_interval
 from leaderboard.table import Cell
-from tests.test_leaderboard import make_run
+from tests.run_folders import make_run
 from tests.viewed import HOSTILE
 
 

@@ -37,7 +37,7 @@ from leaderboard.site.layout import Axis
 from leaderboard.site.library import Library, Shelf
 from leaderboard.site.pages import HERE
 from leaderboard.site.pictures import NoPictureError, Pictures, encode, encode_small
-from tests.test_leaderboard import make_run
+from tests.run_folders import make_run
 from tests.viewed import HOSTILE, SHOWN, Viewed
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")

@@ -14,7 +14,7 @@ from harness.records import RunCard
 from harness.runs import slug
 from leaderboard.exports import Exported, hub_dataset
 from leaderboard.formats import Table, markdown
-from leaderboard.table import Cell, percent
+from leaderboard.table import Cell, note, percent
 
 
 def model_index(runs: Sequence[Exported]) -> str:
@@ -63,7 +63,8 @@ def eval_results(runs: Sequence[Exported]) -> dict[Path, str]:
             repo = hub_dataset(cell.task)
             if repo:
                 limits = f"95 % interval {percent(cell.low)} to {percent(cell.high)}, n {cell.n}, {cell.clusters} images"
-                notes = f"percent; {cell.judge}@{cell.judge_version}, {limits}; prompt {cell.prompt}; {cell.source} rows, {cell.resolution}"
+                rows = f"{cell.source} rows, {cell.resolution}"
+                notes = f"percent; {cell.judge}@{cell.judge_version}, {limits}; prompt {cell.prompt}; {rows}"
                 value, date = round(100 * (cell.value or 0.0), 2), run.run.card.finished
                 entry = EvalResultEntry(dataset_id=repo, task_id=cell.task, value=value, date=date, notes=notes)
                 entries.setdefault(cell.task, []).append(entry)
@@ -96,6 +97,7 @@ def model_card(runs: Sequence[Exported]) -> str:
         f"Measured with medvlm-harness {card.harness_version} on {card.hardware}.",
         f"Prompt: {', '.join(sorted({r.run.card.prompt for r in runs}))}; {_generation(card)}.",
         f"Weights (sha256): {card.model.weights_sha256 or 'unknown'}; {card.model.dtype or 'unknown'} precision.",
+        *(f"{c.task}, {c.judge}@{c.judge_version}: {note(c)}." for run in runs for c, _ in run.cells if note(c)),
         "A row that no judge could judge counts neither as right nor as wrong.",
         "Not a medical device: these are scores on public question sets, not evidence of clinical use.",
     ]

@@ -212,9 +212,10 @@ class Site:
         if not asked.row:
             return shown[-1 if asked.last else 0] if shown else None
         try:
-            return next((r for r in shown if r.id == asked.row), None) or self.look([(run.path, asked.row)])[0]
+            found = [r for r in shown if r.id == asked.row] or self.look([(run.path, asked.row)])
         except UserError as e:
             raise NoPageError(str(e)) from None
+        return found[0] if found else None
 
     def sample(self, run: Run, row: Row, judge: str | None, turn: Turn) -> str:
         """A page of one row alone, for files; `run` is one of those that were asked it."""
@@ -273,7 +274,8 @@ class Site:
     def _flipped(self, one: Run, other: Run, ids: Sequence[str]) -> list[tuple[Row, str, str]]:
         """The rows, and what the two models answered."""
         a, b = (self.look([(run.path, i) for i in ids]) for run in (one, other))
-        return [(x, rows.line(x, None).got, rows.line(y, None).got) for x, y in zip(a, b, strict=True)]
+        theirs = {row.id: row for row in b}
+        return [(x, rows.line(x, None).got, rows.line(theirs[x.id], None).got) for x in a if x.id in theirs]
 
     # -- training --
 

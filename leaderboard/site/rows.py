@@ -120,9 +120,11 @@ def line(row: Row, judge: str | None) -> Line:
 
 
 def answers(look: Look, runs: Sequence[Run], sample_id: str, judge: str | None) -> list[Answered]:
-    """What these runs made of a row."""
+    """What these runs made of a row; one that has been removed meanwhile is left out."""
     out = []
-    for run, row in zip(runs, look([(run.path, sample_id) for run in runs]), strict=True):
+    by_path = {run.path: run for run in runs}
+    for row in look([(run.path, sample_id) for run in runs]):
+        run = by_path[row.run]
         verdict = row.verdicts.get(judge or "")
         final, missing = (verdict.final, verdict.missing) if verdict else (None, None)
         out.append(Answered(run, row.prediction, final, missing, row.verdicts))

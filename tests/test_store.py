@@ -1,0 +1,340 @@
+"""Runs as arrays, read in bulk or line by line with one result; an index that is never trusted over the JSONL; pages of rows."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.records import Verdict
+from harness.runs import RunFolder
+from leaderboard import index, reading, store
+from leaderboard.browse import Browser, Filter
+from leaderboard.reading import NONE
+from leaderboard.table import cells
+from tests.run_folders import make_run, make_samples
+
+
+@pytest.fixture(params=["in bulk", "line by line"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of reading."""
+    monkeypatch.setattr(reading, "BULK_FROM", 0 if request.param == "in bulk" else 1_000_000)
+    return request.param
+
+
+def read_one(root: Path) -> reading.Run:
+    runs, damaged = store.read([root])
+    assert not damaged
+    (run,) = runs
+    return run
+
+
+def test_a_run_is_a_few_arrays(tmp_path: Path, way: str) -> None:
+    make_run(tmp_path, "base", "110?.-", reasoning="10", truncated=1)
+    run = read_one(tmp_path)
+    assert run.asked.ids == ("q0", "q1", "q2", "q3", "q4", "q5")
+    assert run.asked.clusters.tolist() == [0, 0, 1, 1, 2, 2]
+    assert len(run.asked.images) == 3
+    assert run.finish.tolist() == [1, 0, 0, 0, 0, NONE], "the first was cut off, the last is not answered yet"
+    (judged,) = run.judged
+    assert (judged.judge, judged.version) == ("exact", "1")
+    assert judged.final.tolist() == [1, 1, 0, NONE, NONE, NONE]
+    assert judged.reasoning.tolist() == [1, 0, NONE, NONE, NONE, NONE]
+    assert judged.missing == {3: "the judge gave no verdict"}, "rows that nobody judged are missing without a reason"
+
+
+def shuffle(folder: RunFolder) -> None:
+    path = folder.path / "predictions.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+
+
+def repeat(folder: RunFolder) -> None:
+    """Judged again: first without a verdict, then with one."""
+    folder.add_verdicts("exact", "1", [Verdict(sample_id="q3", judge="exact", final=None, missing="timeout")])
+    folder.add_verdicts("exact", "1", [Verdict(sample_id="q3", judge="exact", final=1)])
+
+
+def tear(folder: RunFolder) -> None:
+    with open(folder.verdict_path("exact", "1"), "a") as f:
+        f.write('{"sample_id":"q5","judge":"exact","final":1}')  # whole, but the line is not ended: it may go on
+
+
+def odd_keys(folder: RunFolder) -> None:
+    """Another order of keys, blanks, and keys that we do not know."""
+    path = folder.verdict_path("exact", "1")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps({"new": [1, {"a": 2}], **dict(reversed(row.items()))}, indent=None) + "\n" for row in rows)
+    )
+
+
+@pytest.mark.parametrize("change", [shuffle, repeat, tear, odd_keys])
+def test_bulk_reading_is_line_by_line_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    folder = make_run(tmp_path, "base", "110?.110?.")
+    make_run(tmp_path, "other", "1111111111")
+    change(folder)
+    found = []
+    for bulk_from in (0, 1_000_000):
+        monkeypatch.setattr(reading, "BULK_FROM", bulk_from)
+        runs, damaged = reading.read(store.load(store.find([tmp_path]))[0])
+        assert not damaged
+        found.append([(r.finish.tolist(), [(j.final.tolist(), j.reasoning.tolist(), j.missing) for j in r.judged]) for r in runs])
+    assert found[0] == found[1]
+
+
+def test_names_that_mean_something_to_a_glob_or_to_sql(tmp_path: Path, way: str) -> None:
+    root = tmp_path / "it's [a] *run*?"
+    make_run(root, "base", "110110")
+    for _ in range(2):
+        assert read_one(root).judged[0].final.tolist() == [1, 1, 0, 1, 1, 0]
+    browser = Browser([read_one(root)])
+    assert browser.page(Filter(verdict="wrong")).total == 2
+
+
+# -- the index --------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_reading_comes_from_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path, "base", "110?1-", reasoning="1")
+    before = read_one(tmp_path)
+    assert {p.name for p in (tmp_path / ".index").iterdir()} == {"asked.parquet", "runs.parquet"}
+    monkeypatch.setattr(reading, "read", lambda folders: pytest.fail("read again") if folders else ([], []))
+    after = read_one(tmp_path)
+    assert after.asked.ids == before.asked.ids
+    assert after.asked.images == before.asked.images
+    assert {n: (v, c.tolist()) for n, (v, c) in after.asked.slices.items()} == {"modality": (("CT", "MRI"), [0, 0, 0, 1, 1, 1])}
+    assert after.finish.tolist() == before.finish.tolist()
+    assert after.judged[0].final.tolist() == before.judged[0].final.tolist()
+    assert after.judged[0].missing == before.judged[0].missing == {3: "the judge gave no verdict"}
+
+
+def test_what_changes_is_read_again_and_what_goes_is_forgotten(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "a", "110110"), make_run(tmp_path, "b", "111111")
+    store.read([tmp_path])
+    a.add_verdicts("exact", "1", [Verdict(sample_id="q0", judge="exact", final=0)])
+    b.add_verdicts("strict", "1", [Verdict(sample_id="q0", judge="strict", final=0)])
+    runs, _ = store.read([tmp_path])
+    assert [[j.final.tolist()[0] for j in run.judged] for run in runs] == [[0], [1, 0]]
+    for path in sorted(b.path.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    b.path.rmdir()
+    make_run(tmp_path, "c", "000000")
+    assert [r.card.model.name for r in store.read([tmp_path])[0]] == ["a", "c"]
+    assert {row["run"].split("/")[0] for row in index._rows(tmp_path, "runs", index._RUNS)} == {"a", "c"}
+
+
+def test_same_size_and_same_time_is_still_noticed(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "111111")
+    read_one(tmp_path)
+    path = folder.verdict_path("exact", "1")
+    was = path.stat()
+    path.write_text(path.read_text().replace('"final":1', '"final":0'))
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert path.stat().st_size == was.st_size
+    assert read_one(tmp_path).judged[0].final.tolist() == [0] * 6
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def other_form(path: Path) -> None:
+    import duckdb
+
+    duckdb.execute(f"COPY (SELECT 1 AS something) TO '{path}' (FORMAT parquet)")
+
+
+@pytest.mark.parametrize("name", ["runs.parquet", "asked.parquet"])
+@pytest.mark.parametrize("damage", [cut, empty, other_form, Path.unlink])
+def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, name: str, damage: Any) -> None:
+    make_run(tmp_path, "base", "110110")
+    read_one(tmp_path)
+    damage(tmp_path / ".index" / name)
+    assert read_one(tmp_path).judged[0].final.tolist() == [1, 1, 0, 1, 1, 0]
+    assert len(index._rows(tmp_path, "runs", index._RUNS)) == 1
+
+
+def test_a_damaged_run_is_not_kept(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    path = folder.verdict_path("exact", "1")
+    whole = path.read_text()
+    path.write_text(whole + "nothing\n")
+    for _ in range(2):
+        assert "exact@1.jsonl:7: damaged line" in store.read([tmp_path])[1][0].reason
+    path.write_text(whole)
+    assert read_one(tmp_path).judged[0].final.sum() == 4
+
+
+def test_where_nothing_can_be_written_runs_are_read_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    (tmp_path / ".index").write_text("in the way")  # also for root, who may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for _ in range(2):
+        assert Browser([read_one(tmp_path)]).page(Filter(verdict="right")).total == 4
+    assert not (folder.path / ".index").exists()
+
+
+def _read_often(root: str, times: int, wrong: Any) -> None:
+    for _ in range(times):
+        runs, damaged = store.read([Path(root)])
+        for run in runs:
+            judged = run.judged[0].final
+            if not np.isin(judged, (NONE, 1)).all() or (judged != NONE).sum() % 2:
+                wrong.value += 1
+        wrong.value += len(damaged)
+
+
+def test_several_processes_read_while_a_run_is_written(tmp_path: Path) -> None:
+    """Verdicts arrive two at a time, all right: nobody sees a damaged run, a wrong verdict, or half of a pair."""
+    samples = make_samples(60)
+    folder = make_run(tmp_path, "base", "." * 60, samples=samples)
+    folder.add_verdicts("exact", "1", [Verdict(sample_id=s.id, judge="exact", final=1) for s in samples[:2]])
+    context = multiprocessing.get_context("spawn")
+    wrong = context.Value("i", 0)
+    readers = [context.Process(target=_read_often, args=(str(tmp_path), 8, wrong)) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for k in range(2, 60, 2):
+        folder.add_verdicts("exact", "1", [Verdict(sample_id=s.id, judge="exact", final=1) for s in samples[k : k + 2]])
+        store.read([tmp_path])
+    for reader in readers:
+        reader.join()
+    assert [reader.exitcode for reader in readers] == [0, 0]
+    assert wrong.value == 0
+    assert cells([tmp_path])[0][0].n == 60
+    assert not list((tmp_path / ".index").glob("*.tmp"))
+
+
+# -- pages ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Browser, Path, Path]:
+    """Two runs on the same rows; the first one has a second judge, who disagrees on q0."""
+    a = make_run(tmp_path, "a", "1101?.110-10", reasoning="10")
+    b = make_run(tmp_path, "b", "010111110010")
+    strict = [Verdict(sample_id="q0", judge="strict", final=0, rationale="The Effusion is on the LEFT")]
+    a.add_verdicts("strict", "2", [*strict, Verdict(sample_id="q1", judge="strict", final=1)])
+    return Browser(store.read([tmp_path])[0]), a.path, b.path
+
+
+def ids(browser: Browser, **wanted: Any) -> list[str]:
+    return [row.id for row in browser.page(Filter(**wanted)).rows]
+
+
+def test_a_page_holds_rows_with_prediction_and_verdicts(two: tuple[Browser, Path, Path]) -> None:
+    browser, a, _ = two
+    page = browser.page(Filter(run=a), offset=0, limit=2)
+    assert (page.total, page.offset, [r.row for r in page.rows]) == (12, 0, [0, 1])
+    row = page.rows[0]
+    assert (row.run, row.id, row.question, row.reference.answers, row.images) == (a, "q0", "Question 0?", ("yes",), ("0.jpg",))
+    assert (row.slices, row.resolution) == ({"modality": "CT"}, "224 px")
+    assert row.prediction == RunFolder(a).predictions()["q0"]
+    given = {f"{judge}@{version}": RunFolder(a).verdicts(judge, version)["q0"] for judge, version in RunFolder(a).judges()}
+    assert row.verdicts == given
+    assert set(given) == {"exact@1", "strict@2"}
+    assert browser.sample(a, "q9").prediction is None, "not answered yet"
+
+
+def test_pages_follow_each_other_over_all_runs(two: tuple[Browser, Path, Path]) -> None:
+    browser, a, b = two
+    pages = [browser.page(Filter(), offset, 5) for offset in range(0, 25, 5)]
+    assert {p.total for p in pages} == {24}
+    seen = [(row.run, row.row) for p in pages for row in p.rows]
+    assert seen == [(run, k) for run in (a, b) for k in range(12)]
+    assert browser.page(Filter(), 100).rows == ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"verdict": "right"}, ["q0", "q1", "q3", "q6", "q7", "q10"]),
+        ({"verdict": "wrong"}, ["q2", "q8", "q11"]),
+        ({"verdict": "missing"}, ["q4", "q5", "q9"]),
+        ({"verdict": "wrong", "judge": "strict@2"}, ["q0"]),
+        ({"slices": {"modality": "MRI"}, "verdict": "right"}, ["q6", "q7", "q10"]),
+        ({"slices": {"modality": "PET"}}, []),
+        ({"slices": {"organ": "lung"}}, []),
+        ({"disagree": True}, ["q0"]),
+        ({"text": "effusion is on the left"}, ["q0"]),
+        ({"text": "QUESTION 1"}, ["q1", "q10", "q11"]),
+        ({"text": "question 1", "verdict": "wrong"}, ["q11"]),
+        ({"text": "100% 'no' such_thing"}, []),
+        ({"task": "slake"}, [f"q{i}" for i in range(12)]),
+        ({"task": "vqa_rad"}, []),
+    ],
+)
+def test_filters(two: tuple[Browser, Path, Path], wanted: dict[str, Any], expected: list[str]) -> None:
+    browser, a, _ = two
+    assert ids(browser, run=a, **wanted) == expected
+
+
+def test_flips_are_rows_that_both_have_a_verdict_on_and_not_the_same(two: tuple[Browser, Path, Path]) -> None:
+    browser, a, b = two
+    finals = [{i: v.final for i, v in RunFolder(f).verdicts("exact", "1").items()} for f in (a, b)]
+    expected = [i for i in finals[0] if finals[0][i] is not None and finals[1][i] is not None and finals[0][i] != finals[1][i]]
+    assert ids(browser, run=a, flips=b) == expected == ["q0"]
+    assert ids(browser, run=a, flips=b, verdict="wrong") == []
+
+
+def test_an_unknown_run_or_row_is_an_error(two: tuple[Browser, Path, Path]) -> None:
+    browser, a, _ = two
+    with pytest.raises(UserError, match="no such run"):
+        browser.page(Filter(run=a.parent / "elsewhere"))
+    with pytest.raises(UserError, match="no sample 'q99'"):
+        browser.sample(a, "q99")
+
+
+def test_the_rows_file_follows_the_jsonl_and_has_no_stale_sister(two: tuple[Browser, Path, Path], tmp_path: Path) -> None:
+    browser, a, _ = two
+    browser.page(Filter(run=a))
+    (before,) = (a / ".index").glob("rows-*.parquet")
+    RunFolder(a).add_verdicts("strict", "2", [Verdict(sample_id="q2", judge="strict", final=1, rationale="second thoughts")])
+    again = Browser(store.read([tmp_path])[0])
+    assert again.sample(a, "q2").verdicts["strict@2"].rationale == "second thoughts"
+    (after,) = (a / ".index").glob("rows-*.parquet")
+    assert before != after
+
+
+def test_the_rows_file_can_be_asked_in_sql(two: tuple[Browser, Path, Path], tmp_path: Path) -> None:
+    import duckdb
+
+    browser, _, _ = two
+    browser.prepare()
+    wrong = "list_contains(list_transform(verdicts, lambda v: v.final), 0)"
+    query = f"SELECT count(*), count_if({wrong}) FROM '{tmp_path}/*/*/.index/rows-*.parquet'"
+    assert duckdb.execute(query).fetchone() == (24, 4 + 5)
+
+
+def test_threads_share_a_browser(two: tuple[Browser, Path, Path]) -> None:
+    browser, _, _ = two
+    totals: list[int] = []
+    threads = [
+        threading.Thread(target=lambda text=text: totals.append(browser.page(Filter(text=text)).total))
+        for text in ("question", "question 1") * 4
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sorted(totals) == [6] * 4 + [24] * 4
+
+
+def test_hostile_text_comes_back_as_it_was(tmp_path: Path) -> None:
+    text = '</script><img src=x onerror=alert(1)>\u202e\'; DROP TABLE x; --\x00\n"quoted"'
+    sample = make_samples(2)[0].model_copy(update={"question": text})
+    folder = make_run(tmp_path, "base", "1", samples=[sample])
+    folder.add_verdicts("exact", "1", [Verdict(sample_id="q0", judge="exact", final=0, rationale=text)])
+    row = Browser(store.read([tmp_path])[0]).page(Filter(text="DROP TABLE")).rows[0]
+    assert (row.question, row.verdicts["exact@1"].rationale) == (text, text)
