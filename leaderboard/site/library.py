@@ -131,7 +131,7 @@ class Shelf:
     @cached_property
     def trainings(self) -> dict[str, Path]:
         """Checkpoint folders: those that runs name, and those in the folders given."""
-        named = (Path(run.card.model.path) for run in self.runs.values() if run.card.model.path)
+        named = (training.home(Path(run.card.model.path)) for run in self.runs.values() if run.card.model.path)
         given = (p for folder in self._checkpoints for p in (folder, *sorted(folder.iterdir())))
         found = {p.resolve(): p for p in (*named, *given) if p.is_dir() and training.is_checkpoint(p)}
         return dict(zip(_distinct(slug(p.name) for p in found.values()), found.values(), strict=True))
@@ -139,7 +139,7 @@ class Shelf:
     def training_of(self, run: Run) -> str | None:
         """The id of the checkpoint that answered, where it is still on this machine."""
         path = run.card.model.path
-        where = Path(path).resolve() if path else None
+        where = training.home(Path(path)).resolve() if path else None
         return next((i for i, p in self.trainings.items() if p.resolve() == where), None)
 
 

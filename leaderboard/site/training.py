@@ -17,7 +17,7 @@ from harness.errors import RunError
 from harness.runs import read_jsonl
 
 #: What a folder must hold one of to be taken for a checkpoint.
-MARKS = ("trained.json", "log.jsonl", "log.json", "dev.jsonl", "completions.jsonl")
+MARKS = ("trained.json", "run.yaml", "log.jsonl", "log.json", "dev.jsonl", "completions.jsonl")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Training:
     name: str
     path: Path
     about: dict[str, Any]
+    finished: bool
     curves: dict[str, list[tuple[int, float]]]
     completions: list[Completion] = field(repr=False)
     #: By sample id, where the checkpoint keeps its rows.
@@ -61,10 +62,16 @@ def is_checkpoint(folder: Path) -> bool:
     return any((folder / mark).is_file() for mark in MARKS)
 
 
+def home(folder: Path) -> Path:
+    """The folder of the training that this is a checkpoint of (OUT of OUT/checkpoint-100 or OUT/best), or the folder itself."""
+    return folder.parent if (folder.parent / "log.jsonl").is_file() else folder
+
+
 def read(folder: Path) -> Training:
     """The checkpoint in `folder`; what cannot be read is left out and named in `damaged`."""
     wrong: list[str] = []
-    about = _json(folder / "trained.json", dict, wrong)
+    trained: dict[str, Any] = _json(folder / "trained.json", dict, wrong)
+    about = trained or _yaml(folder / "run.yaml", wrong)
     logged = _rows(folder / "log.jsonl", wrong) or _json(folder / "log.json", list, wrong)
     dev = _rows(folder / "dev.jsonl", wrong)
     curves = _curves(row for row in logged if isinstance(row, dict))
@@ -76,7 +83,7 @@ def read(folder: Path) -> Training:
     }
     name = about.get("name")
     name = name if isinstance(name, str) else folder.name.strip(".")
-    return Training(name, folder, about, curves, completions, questions, "; ".join(wrong) or None)
+    return Training(name, folder, about, bool(trained), curves, completions, questions, "; ".join(wrong) or None)
 
 
 def _number(value: Any) -> bool:
@@ -95,6 +102,18 @@ def _json(path: Path, kind: type, wrong: list[str]) -> Any:
         wrong.append(f"{path.name}: not a JSON {'object' if kind is dict else 'list'}")
         return kind()
     return found
+
+
+def _yaml(path: Path, wrong: list[str]) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        found = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, YAMLError) as e:
+        wrong.append(f"{path.name}: {str(e).splitlines()[0]}")
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _rows(path: Path, wrong: list[str]) -> list[dict[str, Any]]:
