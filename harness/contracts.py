@@ -3,17 +3,21 @@
 group                what it names
 harness.tasks        a folder of task YAMLs (a Path)
 harness.layouts      reader(view: View) -> Iterator[Sample]      (harness/data.py says what a view is)
-harness.judges       factory(argument: str) -> Judge          (`--judge NAME` or `--judge NAME:argument`)
+harness.judges       factory(argument: str, options: JudgeOptions) -> Judge      (`--judge NAME` or `NAME:argument`);
+                     `litellm` is asked for every NAME that no other judge has
 harness.trainers     a Trainer class                           (`harness train NAME`)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from harness.data import View
+from harness.models.api_client import Budget, Limits
+from harness.models.endpoint import Outgoing
 from harness.prompts import Prompt
 from harness.records import DataCard, GenerationArgs, ModelCard, Prediction, Sample, Verdict
 from harness.specs import TaskSpec
@@ -45,12 +49,46 @@ class Model(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class JudgeOptions:
+    """What the judges of one command share; each takes what concerns it."""
+
+    #: The judge prompt, by name (judges/prompts).
+    prompt: str = "rarl-v2"
+    #: Verdicts of LLM judges and certificates are kept under this folder of runs, for all of them.
+    runs: Path = Path("runs")
+    allow_external: bool = False
+    #: Dollars that all of them may spend.
+    budget: Budget = field(default_factory=Budget)
+    limits: Limits = field(default_factory=Limits)
+    max_in_flight: int = 64
+    #: Seconds for one verdict with all its tries.
+    deadline: float = 300.0
+    seed: int = 0
+    #: A YAML file over the registry of judges.
+    registry: Path | None = None
+    device: str = "auto"
+    #: Whether verdicts in the store are used again; a test-retest asks anew, and keeps nothing.
+    use_store: bool = True
+
+
 @runtime_checkable
 class Judge(Protocol):
-    """Gives a verdict on each prediction. `version` changes whenever a verdict could."""
+    """Gives a verdict on each prediction. `version` changes whenever a verdict could. Subclass it for the defaults below."""
 
     name: str
     version: str
+
+    def prepare(self, rows: Sequence[Outgoing]) -> list[str]:
+        """Called once, before any work: notes to be shown, such as what will be sent to whom and for how much.
+
+        Raises UserError where these rows cannot be judged: no key, or they may not leave this machine.
+        """
+        return []
+
+    def card(self) -> dict[str, Any]:
+        """What explains the verdicts, for the run's card; JSON values."""
+        return {}
 
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterable[Verdict]:
         """One verdict a pair, in any order. A judge that cannot say gives a missing verdict with the reason."""

@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness import __version__, plugins
-from harness.contracts import Judge, Model, Task
+from harness.contracts import Judge, JudgeOptions, Model, Task
 from harness.data import LoadedTask, fingerprint
 from harness.distributed import Rank, shard
 from harness.errors import UserError
 from harness.prompts import Prompt
-from harness.records import GenerationArgs, RunCard
+from harness.records import GenerationArgs, RunCard, Verdict
 from harness.runs import RunFolder
 from harness.scoring.summary import scores
 
@@ -73,14 +73,21 @@ def hardware() -> str:
     return words
 
 
-def make_judges(names: str) -> list[Judge]:
-    """The judges that `--judge a,b` means. Raises UserError with the nearest name."""
-    out = []
+def make_judges(names: str, options: JudgeOptions) -> list[Judge]:
+    """The judges that `--judge a,b` means: NAME or NAME:ARGUMENT, each by its plugin, any other name by `litellm`.
+
+    Raises UserError with the nearest name.
+    """
+    out: list[Judge] = []
+    known = plugins.available("judges")
     for name in filter(None, (n.strip() for n in names.split(","))):
         kind, _, argument = name.partition(":")
-        out.append(plugins.load("judges", kind)(argument))
+        own = kind in known and kind != "litellm"
+        out.append(plugins.load("judges", kind if own else "litellm")(argument if own else name, options))
     if not out:
-        raise UserError("--judge names no judge", hint=f"known: {', '.join(plugins.available('judges'))}")
+        raise UserError("--judge names no judge", hint=f"known: {', '.join(known)}")
+    if twice := [j.name for i, j in enumerate(out) if (j.name, j.version) in {(k.name, k.version) for k in out[:i]}]:
+        raise UserError(f"--judge names {twice[0]} twice")
     return out
 
 
@@ -130,9 +137,16 @@ def run(
         _generate(task, model, prompt, args, folder, seconds, rank, report)
         rank.wait()
         folder.gather()
-        _judge(task, judges, folder, seconds, report)
+        given = judge(folder, judges, seconds, report)
+        spec = task.spec
+        write_scores(folder, spec.slices, spec.metrics, spec.aggregate)
         usage = getattr(model, "usage", None)
-        closing = {"finished": now(), "seconds": seconds, "usage": usage.row() if usage else {}}
+        closing = {
+            "finished": now(),
+            "seconds": seconds,
+            "usage": usage.row() if usage else {},
+            "judges": card.judges | given,
+        }
         folder.write_card(card.model_copy(update=closing))
     return folder
 
@@ -162,27 +176,63 @@ def _generate(
         seconds["generate"] = round(seconds.get("generate", 0.0) + time.perf_counter() - start, 3)
 
 
-def _judge(task: Task, judges: Sequence[Judge], folder: RunFolder, seconds: dict[str, float], report: Report) -> None:
+def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float], report: Report) -> dict[str, dict[str, Any]]:
+    """Judge what a run folder holds, adding to what is judged already; the judges' cards, by NAME@VERSION.
+
+    The folder must be held (`with folder:`). Whatever was judged before an error is kept.
+    """
     predictions = folder.predictions()
-    for judge in judges:
+    samples = folder.questions()
+    cards = {}
+    for one in judges:
         # a missing verdict is asked for again: whatever kept the judge from answering may have passed
-        given = {i for i, v in folder.verdicts(judge.name, judge.version).items() if v.final is not None}
-        pairs = [(s, predictions[s.id]) for s in task.samples if s.id in predictions and s.id not in given]
+        given = {i for i, v in folder.verdicts(one.name, one.version).items() if v.final is not None}
+        pairs = [(s, predictions[s.id]) for s in samples if s.id in predictions and s.id not in given]
         start = time.perf_counter()
-        report("judge", len(given), len(task.samples))
-        buffer = []
-        for verdict in judge.judge(pairs):
-            buffer.append(verdict)
-            if len(buffer) == 256:
-                folder.add_verdicts(judge.name, judge.version, buffer)
-                buffer = []
-        if buffer:
-            folder.add_verdicts(judge.name, judge.version, buffer)
+        count = len(samples) - len(pairs)
+        report("judge", count, len(samples))
+        buffer: list[Verdict] = []
+        try:
+            for verdict in one.judge(pairs):
+                buffer.append(verdict)
+                count += 1
+                if len(buffer) == 256:
+                    folder.add_verdicts(one.name, one.version, buffer)
+                    buffer = []
+                    report("judge", count, len(samples))
+        finally:
+            if buffer:
+                folder.add_verdicts(one.name, one.version, buffer)
         if pairs:
-            seconds[f"judge:{judge.name}"] = round(time.perf_counter() - start, 3)
-        report("judge", len(task.samples), len(task.samples))
+            seconds[f"judge:{one.name}"] = round(time.perf_counter() - start, 3)
+            cards[f"{one.name}@{one.version}"] = one.card()
+        report("judge", len(samples), len(samples))
+    return cards
+
+
+def write_scores(folder: RunFolder, slices: Sequence[str], metrics: Sequence[str], aggregate: str | None) -> None:
+    """Rebuild scores.json from the records."""
     every = {f"{name}@{v}": folder.verdicts(name, v) for name, v in folder.judges()}
-    spec, repeats = task.spec, task.card.repeats
+    repeats = folder.card().data.repeats
     folder.write_scores(
-        scores(folder.samples(), predictions, every, spec.slices, metrics=spec.metrics, aggregate=spec.aggregate, repeats=repeats)
+        scores(folder.samples(), folder.predictions(), every, slices, metrics=metrics, aggregate=aggregate, repeats=repeats)
     )
+
+
+def judge_again(folder: RunFolder, judges: Sequence[Judge], report: Report = lambda *_: None) -> None:
+    """Judge the stored answers of a run, without its model or its data. Raises RunError for a run that is not finished."""
+    with folder:
+        card = folder.card()
+        before = folder.scores()
+        seconds = dict(card.seconds)
+        given = judge(folder, judges, seconds, report)
+        slices = {name for entry in before["judges"].values() for name in entry["slices"]}
+        write_scores(folder, sorted(slices), list(before["metrics"]), next(iter(before["aggregates"]), None))
+        folder.write_card(card.model_copy(update={"seconds": seconds, "judges": card.judges | given}))
+
+
+def update_card(folder: RunFolder, judge: str, found: dict[str, Any]) -> None:
+    """Add to what the run's card says of a judge."""
+    with folder:
+        card = folder.card()
+        folder.write_card(card.model_copy(update={"judges": card.judges | {judge: card.judges.get(judge, {}) | found}}))

@@ -169,7 +169,11 @@ class Verdict(Record):
     reasoning: Literal[0, 1] | None = None
     missing: str | None = None
     rationale: str | None = None
+    #: The judge's own words, whole, where it was a model.
     raw: str | None = None
+    #: The model that said it gave the verdict.
+    served: str | None = None
+    #: Tokens read and written, tries, and dollars where the price is known.
     usage: dict[str, float] | None = None
 
 
@@ -235,4 +239,6 @@ class RunCard(Record):
     finished: str | None = None
     #: What an API model used: answered, failed, tokens, cost (None where unknown), which model served.
     usage: dict[str, Any] = {}
+    #: How each judge judged, by NAME@VERSION: model, address, prompt, parameters, which model served, use and cost.
+    judges: dict[str, dict[str, Any]] = {}
     seconds: dict[str, float] = {}

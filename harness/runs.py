@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import RunError
-from harness.records import Prediction, RunCard, Sample, Verdict
+from harness.records import ImageRef, Prediction, Reference, RunCard, Sample, Verdict
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -133,6 +133,11 @@ class RunFolder:
             self.write_card(card)
 
     @property
+    def root(self) -> Path:
+        """The folder of runs that this one stands in."""
+        return self.path.parent.parent
+
+    @property
     def card_path(self) -> Path:
         return self.path / "card.json"
 
@@ -150,6 +155,19 @@ class RunFolder:
 
     def samples(self) -> list[dict[str, Any]]:
         return list(read_jsonl(self.path / "samples.jsonl"))
+
+    def questions(self) -> list[Sample]:
+        """The samples as they were asked, without their pixels: what a judge needs."""
+        return [
+            Sample(
+                id=row["id"],
+                images=tuple(ImageRef(name) for name in row["images"]),
+                question=row["question"],
+                reference=Reference.model_validate(row["reference"]),
+                slices=row["slices"],
+            )
+            for row in self.samples()
+        ]
 
     def predictions(self) -> dict[str, Prediction]:
         return self._records(self.path / "predictions.jsonl", Prediction)
@@ -184,6 +202,16 @@ class RunFolder:
             if first and "judge" in first:
                 out.append((first["judge"], p.stem.rpartition("@")[2]))
         return out
+
+    def scores(self) -> dict[str, Any]:
+        """Raises RunError when the run never came to its scores."""
+        path = self.path / "scores.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise RunError(f"{self.path}: not finished", hint="run its own command again, then judge it") from None
+        except ValueError as e:
+            raise RunError(f"{path}: damaged: {e}", hint="run its own command again") from None
 
     def write_scores(self, scores: dict[str, Any]) -> None:
         write_atomic(self.path / "scores.json", json.dumps(scores, indent=2, ensure_ascii=False) + "\n")

@@ -1,18 +1,19 @@
-"""The exact judge: offline, deterministic, strict (harness/scoring/exact.py says how strict).
+"""Exact judge (`--judge exact`): offline, deterministic, strict.
 
-A model that gave no readable answer is wrong (0), not missing.
+harness/scoring/exact.py says how strict. A model that gave no readable answer is wrong (0), not missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from harness.contracts import Judge, JudgeOptions
 from harness.errors import UserError
 from harness.records import Prediction, Sample, Verdict
 from harness.scoring.exact import is_correct
 
 
-class ExactJudge:
+class ExactJudge(Judge):
     """Fulfils harness.contracts.Judge."""
 
     name = "exact"
@@ -28,7 +29,7 @@ class ExactJudge:
                 )
 
 
-def create(argument: str = "") -> ExactJudge:
+def create(argument: str, options: JudgeOptions) -> ExactJudge:
     """The factory behind `--judge exact`."""
     if argument:
         raise UserError(f"--judge exact:{argument}: this judge takes no argument", hint="use --judge exact")

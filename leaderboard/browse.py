@@ -85,10 +85,10 @@ class Browser:
         self._search = lru_cache(maxsize=32)(self._search_anew)
 
     def page(self, wanted: Filter, offset: int = 0, limit: int = 50) -> Page:
-        """`limit` rows from the `offset`-th on. Raises UserError for a run, judge or slice that is not there."""
+        """`limit` rows from the `offset`-th on. Raises UserError for a run that is not there."""
         masks = self._masks(wanted)
-        if wanted.text:
-            hits = self._search(wanted.text.casefold(), tuple(masks))
+        if wanted.text and masks:
+            hits = self._search(wanted.text.lower(), tuple(masks))
             masks = {folder: mask & hits[folder] for folder, mask in masks.items()}
         counts = np.cumsum([0, *(int(mask.sum()) for mask in masks.values())])
         places: list[tuple[Path, int]] = []
@@ -129,10 +129,10 @@ class Browser:
         masks = {run.folder: _mask(run, wanted) for run in runs if wanted.task in (None, run.card.data.task)}
         if wanted.flips:
             other = self._run(wanted.flips)
-            theirs = dict(zip(other.asked.ids, _finals(other, wanted.judge).tolist(), strict=True))
+            theirs = _finals(other, wanted.judge)
             for folder in masks:
-                own = _finals(self.runs[folder], wanted.judge)
-                against = np.array([theirs.get(i, NONE) for i in self.runs[folder].asked.ids], dtype=np.int8)
+                own, places = _finals(self.runs[folder], wanted.judge), other.asked.rows_of(self.runs[folder].asked)
+                against = np.where(places == NONE, NONE, theirs[places])
                 masks[folder] &= (own != against) & (own != NONE) & (against != NONE)
         return masks
 
@@ -140,8 +140,9 @@ class Browser:
         """For each of the runs, which rows hold the text."""
         hits = {folder: np.zeros(len(self.runs[folder].asked.ids), dtype=np.bool_) for folder in folders}
         found = _query(folders, "row", "WHERE contains(words, lower($text))", {"text": text}, lambda q: q.fetchnumpy())
-        for number, folder in enumerate(folders):
-            own = found["row"][found["run"] == number]
+        order = np.argsort(found["run"], kind="stable")
+        ends = np.searchsorted(found["run"][order], np.arange(1, len(folders)))
+        for folder, own in zip(folders, np.split(found["row"][order], ends), strict=True):
             hits[folder][own[own < len(hits[folder])]] = True
         return hits
 

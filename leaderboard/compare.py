@@ -120,8 +120,8 @@ def rows(c: Comparison, ids: Sequence[str]) -> Iterator[tuple[str, str, str, str
     """For each of these samples: id, question, reference, and what a and b answered."""
     runs = {run.folder: run for path in (c.run_a, c.run_b) for run in _read([Path(path)])}
     browser = Browser(list(runs.values()))
-    for sample_id in ids:
-        a, b = (browser.sample(Path(path), sample_id) for path in (c.run_a, c.run_b))
+    of_a, of_b = (browser.samples([(Path(path), i) for i in ids]) for path in (c.run_a, c.run_b))
+    for sample_id, a, b in zip(ids, of_a, of_b, strict=True):
         yield sample_id, a.question, " / ".join(a.reference.answers), _answer(a), _answer(b)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from leaderboard.cell import totals
 from leaderboard.stats import Interval, macro_interval
-from leaderboard.table import Board, Cell, totals
+from leaderboard.table import Board, Cell
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ FINISH = ("stop", "length", "error")
 #: In every array: nothing there (no answer, no verdict, no value of this slice).
 NONE = -1
 _ODD = -2
-#: Fewer files than these are read line by line at once: asking DuckDB takes longer.
-BULK_FROM = 16
+#: Fewer bytes than these are read line by line at once: asking DuckDB takes longer.
+BULK_FROM = 4_000_000
 
 
 class Damaged(Record):
@@ -229,7 +229,7 @@ LEFT JOIN asked AS a ON a.asked = f.asked AND a.id = line.sample_id
 def _lines(files: Sequence[tuple[Path, Asked]], kind: _Kind) -> tuple[dict[Path, _Lines], dict[Path, str]]:
     """The files' lines, and for those that cannot be trusted why. A file that does not exist has no lines."""
     there = [(path, asked) for path, asked in files if path.exists()]
-    found = dict(_bulk(there, kind)) if len(there) >= BULK_FROM else {}
+    found = dict(_bulk(there, kind)) if there and sum(path.stat().st_size for path, _ in there) >= BULK_FROM else {}
     wrong = {}
     for path, asked in files:
         if path not in found:

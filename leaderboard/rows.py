@@ -2,7 +2,7 @@
 
     RUN/.index/rows-KEY.parquet        SELECT question, text, verdicts FROM 'runs/*/*/.index/rows-*.parquet'
 
-KEY is a hash over leaderboard.index.stamp, so a file that is there is up to date. It is made in bulk by DuckDB from the JSONL,
+KEY is a hash over leaderboard.index.stamp and the columns, so a file that is there is up to date. It is made in bulk by DuckDB from the JSONL,
 which stays the truth: of two lines about one sample the later one holds, and what is no JSON is left out. `words` is what a
 search looks through, in small letters.
 """
@@ -42,7 +42,8 @@ def files(folders: Sequence[Path]) -> dict[Path, Path]:
 
 
 def _path(folder: Path) -> Path:
-    key = hashlib.sha256(index.stamp(folder).encode()).hexdigest()[:12]
+    form = repr((_SAMPLE, _PREDICTION, _VERDICT, _MAKE))  # another form of the file is another file
+    key = hashlib.sha256((index.stamp(folder) + form).encode()).hexdigest()[:12]
     if os.access(folder, os.W_OK):
         return folder / index.FOLDER / f"rows-{key}.parquet"
     return _scratch() / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}-{key}.parquet"

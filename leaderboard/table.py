@@ -1,8 +1,6 @@
-"""Cells: what a leaderboard's tables are made of (terminal.py and formats.py show them).
+"""Which cells stand in which table, in which order, and with which rank (terminal.py and formats.py show them).
 
-A cell is one model's score on one task by one judge (or on one slice of it). A missing verdict is neither right nor wrong:
-the value is over judged rows, `coverage` says how many those are, `bound_low` and `bound_high` what the value would be if
-every missing verdict were a 0 or a 1. Cells stand in one table only when data, prompt and judge version are the same.
+Cells stand in one table only when data, prompt and judge version are the same.
 
     found, damaged = cells([Path("runs")])
     found[0].value, found[0].low, found[0].high, found[0].rank
@@ -11,94 +9,28 @@ every missing verdict were a 0 or a 1. Cells stand in one table only when data, 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.plugins import did_you_mean
-from harness.records import Record, RunCard
+from harness.records import RunCard
+from leaderboard.cell import NO_VALUE as NO_VALUE
+from leaderboard.cell import RANK_COVERAGE as RANK_COVERAGE
+from leaderboard.cell import Cell as Cell
+from leaderboard.cell import Counted, count
 from leaderboard.ranks import rank_ranges
-from leaderboard.reading import FINISH, NONE, Int8, Judged, Run
-from leaderboard.stats import Floats, totals_interval
+from leaderboard.reading import NONE, Run
 from leaderboard.store import Damaged, find, load, read_runs
 
 Sort = Literal["score", "model", "trainer", "created", "n"]
 GroupBy = Literal["trainer", "base", "model"]
-
-#: Below this share of judged rows a cell is shown but not ranked.
-RANK_COVERAGE = 0.98
-#: The slice value of rows that have none, in a run where others do.
-NO_VALUE = "(not given)"
-#: How many reasons for missing verdicts a cell names; the others are counted together.
-MAX_REASONS = 5
-
-
-class Cell(Record):
-    """One model's score on one task by one judge. Scores, limits and shares are from 0 to 1."""
-
-    model: str
-    #: Hash over weights, settings and generation arguments: what tells models of one name apart.
-    configuration: str
-    trainer: str | None
-    base: str | None
-    task: str
-    split: str
-    #: None, as is `value`, where no judge has seen the run.
-    judge: str | None
-    judge_version: str | None
-    #: Whether the judge, where it is a model, has a certificate among these runs; None for the others.
-    certified: bool | None
-    #: (name, value); None for all rows.
-    slice: tuple[str, str] | None
-    data_fingerprint: str
-    source: str
-    resolution: str
-    prompt: str
-    prompt_sha256: str
-    value: float | None
-    low: float | None
-    high: float | None
-    #: Which formula gave `low` and `high` (leaderboard/stats.py).
-    method: str | None
-    #: Judged rows, and how many images they are about.
-    n: int
-    clusters: int
-    #: Rows asked, and how many of them the model has answered.
-    samples: int
-    predicted: int
-    missing: int
-    missing_reasons: dict[str, int]
-    coverage: float
-    bound_low: float
-    bound_high: float
-    finished: bool
-    ranked: bool
-    #: The best and the worst place among the ranked cells of its table, given which differences are real (leaderboard/ranks.py);
-    #: None where there is nobody to compare it with.
-    rank: tuple[int, int] | None = None
-    #: Share of the answers that were cut off at the token limit.
-    truncated: float
-    #: Share of right reasoning over the `reasoning_n` rows where it was judged.
-    reasoning: float | None
-    reasoning_n: int
-    #: Those of scores.json that were asked for: means without an interval.
-    metrics: dict[str, float] = {}
-    run: str
-    created: str
-
-    @property
-    def comparable(self) -> tuple[str, ...]:
-        """What cells of one table share; the value of a slice may differ, as it takes its own rows."""
-        slice_name, judge = self.slice[0] if self.slice else "", f"{self.judge}@{self.judge_version}" if self.judge else ""
-        return (self.task, self.split, slice_name, judge, self.data_fingerprint, self.prompt_sha256)
 
 
 @dataclass(frozen=True)
@@ -180,7 +112,7 @@ def board(
             known = sorted({name for run in runs for name in run.asked.slices})
             raise UserError(f"no run has a slice '{slice_by}'", hint=did_you_mean(slice_by, known))
         runs = have
-    counted = [one for run in runs for judged in run.judged or (None,) for one in _counted(run, judged, slice_by)]
+    counted = [one for run in runs for judged in run.judged or (None,) for one in count(run, judged, slice_by)]
     if filters.judges is not None:
         _known("judge", filters.judges, {name for one in counted for name in _judge_names(one.cell)})
         counted = [one for one in counted if any(_matches(name, filters.judges) for name in _judge_names(one.cell))]
@@ -224,108 +156,9 @@ def _known(kind: str, wanted: Iterable[str], there: set[str]) -> None:
             raise UserError(f"no run of {kind} '{pattern}'", hint=did_you_mean(pattern, sorted(there)))
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """A cell, and the rows and verdicts it was counted from."""
-
-    cell: Cell
-    run: Run
-    final: Int8
-    rows: NDArray[np.intp]
-
-
-def _counted(run: Run, judged: Judged | None, slice_by: str | None) -> Iterator[_Counted]:
-    """The cell of all rows; those of each value of the slice, if one is given."""
-    parts: list[tuple[tuple[str, str] | None, NDArray[np.intp]]] = [(None, np.arange(len(run.asked.ids)))]
-    if slice_by is not None:
-        values, codes = run.asked.slices[slice_by]
-        named = [(int(code), NO_VALUE if code == NONE else values[code]) for code in np.unique(codes)]
-        parts = [((slice_by, value), np.flatnonzero(codes == code)) for code, value in named]
-    final = judged.final if judged else np.full(len(run.finish), NONE, dtype=np.int8)
-    for slice_, rows in parts:
-        if len(rows):
-            yield _Counted(_cell(run, judged, slice_, final, rows), run, final, rows)
-
-
-def totals(run: Run, final: Int8, rows: NDArray[np.intp]) -> tuple[list[str], Floats, Floats]:
-    """The images that judged rows are about, and for each how many of these are right, and how many there are."""
-    seen = rows[final[rows] != NONE]
-    sizes = np.bincount(run.asked.clusters[seen], minlength=len(run.asked.images)).astype(np.float64)
-    right = np.bincount(run.asked.clusters[seen], weights=final[seen], minlength=len(sizes)).astype(np.float64)
-    there = np.flatnonzero(sizes)
-    return [run.asked.images[i] for i in there], right[there], sizes[there]
-
-
-def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final: Int8, rows: NDArray[np.intp]) -> Cell:
-    """The cell that these rows of a run make."""
-    card, samples = run.card, len(rows)
-    images, right, sizes = totals(run, final, rows)
-    interval = totals_interval(right, sizes) if images else None
-    n, correct = int(sizes.sum()), int(right.sum())
-    finish = run.finish[rows]
-    reasoned = judged.reasoning[rows][judged.reasoning[rows] != NONE] if judged else np.empty(0)
-    predicted = int(np.count_nonzero(finish != NONE))
-    finished = card.finished is not None and predicted == samples
-    return Cell(
-        model=card.model.name,
-        configuration=_configuration(card),
-        trainer=card.model.trainer,
-        base=card.model.base,
-        task=card.data.task,
-        split=card.data.split,
-        judge=judged.judge if judged else None,
-        judge_version=judged.version if judged else None,
-        certified=_certified(run, judged),
-        slice=slice_,
-        data_fingerprint=card.data.fingerprint,
-        source=card.data.source,
-        resolution=card.data.resolution,
-        prompt=card.prompt,
-        prompt_sha256=card.prompt_sha256,
-        value=interval.value if interval else None,
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
-        method=interval.method if interval else None,
-        n=n,
-        clusters=len(images),
-        samples=samples,
-        predicted=predicted,
-        missing=samples - n,
-        missing_reasons=_missing(run, judged, rows[final[rows] == NONE]),
-        coverage=n / samples,
-        bound_low=correct / samples,
-        bound_high=(correct + samples - n) / samples,
-        finished=finished,
-        ranked=finished and n / samples >= RANK_COVERAGE,
-        truncated=int(np.count_nonzero(finish == FINISH.index("length"))) / predicted if predicted else 0.0,
-        reasoning=int(reasoned.sum()) / len(reasoned) if len(reasoned) else None,
-        reasoning_n=len(reasoned),
-        run=str(run.folder),
-        created=card.created,
-    )
-
-
-def judge_card(card: RunCard, judged: Judged) -> dict[str, Any]:
-    """What the run's card says of a judge: model, prompt, parameters. Empty for judges that are no models, and in older cards."""
-    found: dict[str, Any] = vars(card).get("judges", {}).get(f"{judged.judge}@{judged.version}", {})
-    return found
-
-
-def _certified(run: Run, judged: Judged | None) -> bool | None:
-    if judged is None or "model" not in judge_card(run.card, judged):
-        return None
-    return (run.folder.parent.parent / ".certificates" / f"{judged.path.stem}.json").is_file()
-
-
-def _configuration(card: RunCard) -> str:
-    model = card.model
-    what = [model.name, model.weights_sha256, model.settings_sha256, model.dtype, card.generation.model_dump_json()]
-    return sha256(repr(what).encode()).hexdigest()[:16]
-
-
-def _with_ranks(counted: Sequence[_Counted]) -> Iterator[Cell]:
+def _with_ranks(counted: Sequence[Counted]) -> Iterator[Cell]:
     """The cells, those that may be ranked with their rank among the others of their table (and slice value)."""
-    together: dict[tuple[Any, ...], list[_Counted]] = defaultdict(list)
+    together: dict[tuple[Any, ...], list[Counted]] = defaultdict(list)
     for one in counted:
         together[one.cell.comparable, one.cell.slice, one.cell.ranked].append(one)
     for (_, _, ranked), group in together.items():
@@ -365,19 +198,6 @@ def _metrics(c: Cell, scores: dict[str, Any], names: Sequence[str]) -> Iterator[
             entry = entry.get("slices", {}).get(c.slice[0], {}).get(c.slice[1], {})
         if entry.get("value") is not None:
             yield name, entry["value"]
-
-
-def _missing(run: Run, judged: Judged | None, rows: NDArray[np.intp]) -> dict[str, int]:
-    """Why these rows have no verdict, the most frequent reason first."""
-    given = judged.missing if judged else {}
-    absent = ("not answered yet", "not judged yet")
-    reasons = Counter(given.get(row, absent[int(run.finish[row] != NONE)]) for row in rows.tolist())
-    return _shortened(dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))))
-
-
-def _shortened(reasons: dict[str, int]) -> dict[str, int]:
-    rest = sum(list(reasons.values())[MAX_REASONS:])
-    return dict(list(reasons.items())[:MAX_REASONS]) | ({"other reasons": rest} if rest else {})
 
 
 def grouped(found: Iterable[Cell]) -> list[list[Cell]]:

@@ -208,7 +208,9 @@ def _caption(shown: Sequence[Cell], names: dict[str, str], left_out: int) -> Tex
     lines = [f"{left_out} more: --top 0 shows all"] if left_out else []
     lines += [] if first.slice else [f"{names[c.run]}: {note(c)}" for c in shown if note(c) and not c.ranked]
     judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
-    judge += {None: "", True: ", certified", False: ", untested (harness judges test)"}[first.certified]
+    judge += (
+        f" ({first.certificate})" if first.certificate else ", untested (harness judges test)" if first.certified is False else ""
+    )
     data = f"{first.source} data {first.data_fingerprint[:8]}, {first.resolution}"
     if any(c.rank for c in shown):
         lines.append("rank: the places a model may hold, given which differences are real (paired, Holm, 5 %)")

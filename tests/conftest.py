@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,39 @@ def viewed(tiny, tmp_path_factory):
     from tests import viewed
 
     return viewed.make(tmp_path_factory.mktemp("viewed"), tiny, load)
+
+
+@pytest.fixture(scope="session")
+def judged(tiny, tmp_path_factory) -> Path:
+    """A real run: the tiny model on 120 rows of SLAKE, judged exactly. Copy it before writing."""
+    root = tmp_path_factory.mktemp("judged")
+    from harness import pipeline
+    from harness.prompts import PROMPTS
+    from harness.records import GenerationArgs
+    from judges.exact import ExactJudge
+
+    task, args = load("slake", limit=120), GenerationArgs(max_new_tokens=16)
+    return pipeline.run(task, tiny, PROMPTS["non_reasoning"], args, [ExactJudge()], root).path
+
+
+@pytest.fixture
+def run(judged, tmp_path) -> Path:
+    """A copy of that run in a folder of runs of its own."""
+    place = tmp_path / "runs" / "tiny" / judged.name
+    shutil.copytree(judged, place)
+    return place
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["harness", *map(str, words)])
+        from harness.cli.main import _run
+
+        code = _run()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -24,12 +24,12 @@ def free_port() -> int:
 
 
 class TransformersServe:
-    """`transformers serve` with the tiny model, which takes a quarter of a minute to start: `base` waits for it."""
+    """`transformers serve` of a folder, which takes a quarter of a minute to start: `base` waits for it."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, model: Path = TINY) -> None:
         self.log, self.port = log, free_port()
         program = str(Path(sys.executable).with_name("transformers"))
-        command = [program, "serve", str(TINY), "--host", "127.0.0.1", "--port", str(self.port), "--device", "cpu"]
+        command = [program, "serve", str(model), "--host", "127.0.0.1", "--port", str(self.port), "--device", "cpu"]
         env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         with open(log, "wb") as out:
             self.process = subprocess.Popen([*command, "--dtype", "float32"], stdout=out, stderr=out, env=env)
@@ -61,7 +61,8 @@ def completion(content: str | None, *, finish: str = "stop", tokens: int = 3, **
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Does what the server's plan says: a status, "drop", "hang", seconds to take, or a reply; "fine" when it is used up."""
+    """Does what the server's plan says: a status, "drop", "hang", seconds to take, a reply, or what a function of the request
+    gives; "fine" when it is used up."""
 
     protocol_version = "HTTP/1.1"
     server: FaultServer
@@ -77,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.open += 1
             self.server.peak = max(self.server.peak, self.server.open)
             step = self.server.plan.pop(0) if self.server.plan else self.server.otherwise
+            if callable(step):
+                step = step(json.loads(body))
         try:
             self.answer(step)
         except OSError:

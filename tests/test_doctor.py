@@ -69,20 +69,23 @@ def test_a_release_known_to_be_bad_and_one_out_of_range_are_named(monkeypatch: p
     assert found["packages"]["torch"][1].startswith("1.0, but >=")
 
 
-def test_judges_that_end_are_named_with_their_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = {
-        "old": {"model": "gemini/old", "ends": datetime.date(2025, 9, 24), "successor": "new"},
-        "soon": {"model": "openai/soon", "ends": datetime.date(2027, 1, 14)},
-        "new": {"model": "openai/new"},
-    }
-    monkeypatch.setattr(doctor, "_registry", lambda: registry)
+def test_judges_that_end_are_named_with_their_day(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    registry = tmp_path / "judges.yaml"
+    registry.write_text(
+        "checked: 2026-11-20\n"
+        "judges:\n"
+        "  old: {model: gemini/old, ends: 2025-09-24, successor: new}\n"
+        "  soon: {model: openai/soon, ends: 2027-01-14}\n"
+        "  new: {model: openai/new}\n"
+    )
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
-    found = {f.what: f for f in doctor._judges(datetime.date(2026, 11, 20))}
+    found = {f.what: f for f in doctor._judges(datetime.date(2026, 11, 20), registry)}
     assert found["old"].words == "gemini/old; GEMINI_API_KEY is not set; retired on 2025-09-24, its successor is new"
     assert found["soon"].words == "openai/soon; OPENAI_API_KEY is set; ends on 2027-01-14, in 55 days"
     assert (found["old"].state, found["soon"].state, found["new"].state) == ("note", "note", "ok")
     assert KEY not in str(found)
+    assert "gemini-1.5-flash" in found, "the package's own registry is beneath"
 
 
 class Models(BaseHTTPRequestHandler):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from pathlib import Path
@@ -16,7 +15,7 @@ from harness.errors import DataError, UserError
 from harness.records import ImageRef, Reference, Sample
 from harness.runs import RunFolder
 from leaderboard.compare import compare_all
-from leaderboard.exports import eee, read
+from leaderboard.exports import read
 from leaderboard.importing import import_log
 from leaderboard.table import Cell, cells
 from tests.run_folders import make_run
@@ -73,10 +72,12 @@ def test_every_eval_evers_schemas_accept_it(run: RunFolder, tmp_path: Path) -> N
     from jsonschema import Draft7Validator
 
     document, samples = exported(run, tmp_path / "out")
-    by_model = eee._metric(cell_of(run), "final", {"model": "openai/gpt-4o-mini-2024-07-18", "prompt": "rarl-v2", "cost": None})
-    assert by_model["llm_scoring"]["judges"][0]["model_info"]["id"] == "openai/gpt-4o-mini-2024-07-18"
-    by_llm = copy.deepcopy(document)
-    by_llm["evaluation_results"][0]["metric_config"] = by_model
+    by_model = {"model": "openai/gpt-4o-mini-2024-07-18", "prompt": "rarl-v2", "prompt_sha256": "ab12", "cost": None}
+    run.write_card(run.card().model_copy(update={"judges": {"exact@1": by_model}}))
+    by_llm, _ = exported(run, tmp_path / "by_llm")
+    scoring = by_llm["evaluation_results"][0]["metric_config"]["llm_scoring"]
+    assert scoring["judges"][0]["model_info"]["id"] == "openai/gpt-4o-mini-2024-07-18"
+    assert scoring["input_prompt"] == "judge prompt rarl-v2 (sha256 ab12)"
     for name, instances in (("eval", [document, by_llm]), ("instance_level_eval", samples)):
         schema = Draft7Validator(json.loads((SCHEMAS / f"{name}.schema.json").read_text()))
         for instance in instances:

@@ -15,7 +15,7 @@ from harness.errors import ModelError, UserError
 from harness.images import portable
 from harness.models import api_client, endpoint
 from harness.models.api_client import Client, Reply, redact, retry_after
-from harness.models.endpoint import Endpoint, check_may_leave, is_api_model
+from harness.models.endpoint import Endpoint, check_may_leave, is_api_model, outgoing
 from harness.models.litellm_model import LitellmModel, Usage, data_url, join
 from harness.prompts import PROMPTS
 from harness.records import BadImageError, GenerationArgs, ImageRef, Reference, Sample
@@ -330,21 +330,21 @@ def test_nothing_leaves_unasked(slake):
     few = load("slake", limit=20)
     vendor = Endpoint.parse("openai/gpt-4o-mini")
     with pytest.raises(UserError, match=r"sent to the vendor 'openai': slake: 20 questions, \d+ images") as caught:
-        check_may_leave([few], vendor, allow_external=False)
+        check_may_leave([outgoing(few)], vendor, allow_external=False)
     assert "--allow-external" in caught.value.hint
-    said = check_may_leave([few], vendor, allow_external=True)
+    said = check_may_leave([outgoing(few)], vendor, allow_external=True)
     size = sum(len(i.content) for s in few.samples for i in s.images) / 1e6
     images = len({i.name for s in few.samples for i in s.images})
     assert said == (
         f"sending to the vendor 'openai' (as openai/gpt-4o-mini): slake: 20 questions, {images} images "
         f"({size:.1f} MB over all requests)"
     )
-    assert "images" not in check_may_leave([few], vendor, allow_external=True, images=False)  # a judge gets text alone
-    assert check_may_leave([few], Endpoint.parse("x", "http://127.0.0.1:1/v1"), allow_external=False) is None
+    assert "images" not in check_may_leave([outgoing(few, images=False)], vendor, allow_external=True)  # a judge gets text alone
+    assert check_may_leave([outgoing(few)], Endpoint.parse("x", "http://127.0.0.1:1/v1"), allow_external=False) is None
 
     private = type(few)(few.spec.model_copy(update={"name": "ward", "may_leave_machine": False}), few.samples, few.card)
     with pytest.raises(UserError, match="task 'ward' may not leave this machine"):
-        check_may_leave([few, private], vendor, allow_external=True)
+        check_may_leave([outgoing(few), outgoing(private)], vendor, allow_external=True)
     with pytest.raises(UserError, match="answered by the vendor"):
         LitellmModel("openai/gpt-4o-mini")
 

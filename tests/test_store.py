@@ -25,7 +25,7 @@ from tests.run_folders import make_run, make_samples
 @pytest.fixture(params=["in bulk", "line by line"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of reading."""
-    monkeypatch.setattr(reading, "BULK_FROM", 0 if request.param == "in bulk" else 1_000_000)
+    monkeypatch.setattr(reading, "BULK_FROM", 0 if request.param == "in bulk" else 10**9)
     return request.param
 
 
@@ -81,7 +81,7 @@ def test_bulk_reading_is_line_by_line_reading(tmp_path: Path, monkeypatch: pytes
     make_run(tmp_path, "other", "1111111111")
     change(folder)
     found = []
-    for bulk_from in (0, 1_000_000):
+    for bulk_from in (0, 10**9):
         monkeypatch.setattr(reading, "BULK_FROM", bulk_from)
         runs, damaged = reading.read(store.load(store.find([tmp_path]))[0])
         assert not damaged
@@ -245,6 +245,7 @@ def test_a_page_holds_rows_with_prediction_and_verdicts(two: tuple[Browser, Path
     assert row.verdicts == given
     assert set(given) == {"exact@1", "strict@2"}
     assert browser.sample(a, "q9").prediction is None, "not answered yet"
+    assert [r.id for r in browser.samples([(a, "q7"), (a, "q2")])] == ["q7", "q2"]
 
 
 def test_pages_follow_each_other_over_all_runs(two: tuple[Browser, Path, Path]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,8 +25,6 @@ PROVIDERS = {
     "gemini": ("GEMINI_API_KEY", "https://generativelanguage.googleapis.com"),
     "anthropic": ("ANTHROPIC_API_KEY", "https://api.anthropic.com"),
 }
-#: A judge that ends within so many days is worth a warning.
-SOON = 90
 #: Less free space than this, in GB, will not hold a checkpoint and its optimizer.
 LITTLE_SPACE = 10
 
@@ -43,6 +41,7 @@ class Finding:
 def doctor(
     data_dir: opt.DataDir = None,
     runs: opt.Runs = Path("runs"),
+    judge_registry: opt.JudgeRegistry = None,
     endpoint: Annotated[
         list[str] | None,
         typer.Option("--endpoint", help="A server to ask as well, http://HOST:PORT/v1; may be given several times."),
@@ -60,7 +59,7 @@ def doctor(
         "machine": lambda: _machine(runs),
         "packages": _packages,
         "data": lambda: _data(data_dir),
-        "judges": lambda: _judges(datetime.date.today()),
+        "judges": lambda: _judges(datetime.date.today(), judge_registry),
         "servers": lambda: _servers(endpoint or [], reach),
     }
     found = {name: list(part()) for name, part in parts.items()}
@@ -195,42 +194,29 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
 # -- judges and keys --------------------------------------------------------------------------------------------------
 
 
-def _judges(today: datetime.date) -> Iterator[Finding]:
+def _judges(today: datetime.date, over: Path | None) -> Iterator[Finding]:
     """Offline judges; those of the registry with their key and their end; keys are named, never shown."""
     from harness import plugins
+    from judges import registry
 
     offline = [name for name in sorted(plugins.available("judges")) if name != "litellm"]
     yield Finding("ok", "offline", ", ".join(offline))
-    for name, entry in _registry().items():
-        provider = str(entry.get("model", "")).partition("/")[0]
+    for name, known in registry.read(over).judges.items():
+        provider = known.model.partition("/")[0]
         key = PROVIDERS.get(provider, (f"{provider.upper()}_API_KEY", ""))[0]
-        words = [entry.get("model", "no model"), f"{key} {'is set' if os.environ.get(key) else 'is not set'}"]
+        words = [known.model, f"{key} {'is set' if os.environ.get(key) else 'is not set'}"]
         state: Literal["ok", "note", "bad"] = "ok" if os.environ.get(key) else "note"
-        ends = entry.get("ends")
-        if isinstance(ends, datetime.date):
-            left = (ends - today).days
-            instead = f", its successor is {entry['successor']}" if entry.get("successor") else ""
-            words.append(f"retired on {ends}{instead}" if left <= 0 else f"ends on {ends}, in {left} days{instead}")
-            state = "note" if left <= SOON else state
+        left = known.days_left(today)
+        if left is not None:
+            instead = f", its successor is {known.successor}" if known.successor else ""
+            words.append(f"retired on {known.ends}{instead}" if left <= 0 else f"ends on {known.ends}, in {left} days{instead}")
+            state = "note" if left <= registry.SOON else state
         yield Finding(state, name, "; ".join(words))
     named = {key for key, _ in PROVIDERS.values()} | {"HF_TOKEN"}
     present = sorted(key for key in named if os.environ.get(key))
     yield Finding(
         "ok", "keys", f"set: {', '.join(present) or 'none'}; not set: {', '.join(sorted(named - set(present))) or 'none'}"
     )
-
-
-def _registry() -> dict[str, dict[str, Any]]:
-    """What judges/registry.yaml says of API judges; nothing where this installation has none."""
-    from importlib.resources import files
-
-    from ruamel.yaml import YAML
-
-    path = files("judges") / "registry.yaml"
-    if not path.is_file():
-        return {}
-    found = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    return dict(found["judges"])
 
 
 def _servers(endpoints: list[str], reach: bool) -> Iterator[Finding]:

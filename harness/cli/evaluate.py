@@ -44,8 +44,14 @@ def run(
     dtype: Annotated[str, typer.Option("--dtype", help="auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
     attn: Annotated[str, typer.Option("--attn", help="auto, sdpa, flash_attention_2 or eager.")] = "auto",
     api_base: Annotated[str | None, typer.Option("--api-base", help="Address of an OpenAI-compatible server.")] = None,
-    allow_external: Annotated[bool, typer.Option("--allow-external", help="Rows may be sent to another machine.")] = False,
+    allow_external: opt.AllowExternal = False,
     max_in_flight: Annotated[int, typer.Option("--max-in-flight", min=1, help="Open requests to an API model.")] = 16,
+    judge_prompt: opt.JudgePrompt = "rarl-v2",
+    judge_in_flight: opt.JudgeInFlight = 64,
+    judge_rpm: opt.JudgeRpm = None,
+    judge_tpm: opt.JudgeTpm = None,
+    judge_registry: opt.JudgeRegistry = None,
+    max_cost: opt.MaxCost = None,
     on_bad_row: Annotated[
         str, typer.Option("--on-bad-row", help="fail before anything is generated, or skip and count.")
     ] = "fail",
@@ -63,6 +69,8 @@ def run(
     """
     from harness import distributed
     from harness.cli import ui
+    from harness.cli.judge import judge_options
+    from harness.models.endpoint import outgoing
     from harness.models.lm_eval_bridge import load_tasks as load_foreign
     from harness.models.lm_eval_bridge import split_tasks
     from harness.pipeline import make_judges, repeated
@@ -75,7 +83,10 @@ def run(
     rank = distributed.current()
     ui.set_quiet(quiet or not rank.main)
     rows = rows_a_batch(batch_size)
-    judges = make_judges(judge)
+    options = judge_options(
+        runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, seed, device
+    )
+    judges = make_judges(judge, options)  # a wrong or retired one fails before anything is read
     own, names = split_tasks(tasks)
     foreign = load_foreign(names) if names else {}  # a wrong name fails before weights are loaded
     loaded = load_tasks(own, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=on_bad_row) if own else []
@@ -95,6 +106,9 @@ def run(
         found = [dryrun.estimate(model, t, p, a, dtype=dtype, device=device, batch_size=rows) for t, p, a in asked]
         ui.print_json(found) if json else ui.out.print(dryrun.render(found))
         return
+    for one in judges if rank.main else ():
+        for note in one.prepare([outgoing(t, images=False) for t, _, _ in asked]):
+            ui.note(note)
     backend = load_model(
         model, loaded, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank,
         api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight,
@@ -110,6 +124,8 @@ def run(
         cost = "unknown" if usage.cost is None else f"${usage.cost:.4f}"
         ui.note(f"{usage.answered} answered, {usage.failed} failed, cost {cost}, served by {dict(usage.served)}")
     if rank.main:
+        for one in judges:
+            ui.say_use(one)
         show([f.path for f in folders], as_json=json, judges=None if foreign else [j.name for j in judges])
 
 
@@ -162,7 +178,8 @@ def load_model(
     from harness.models.quick_import import quickly
 
     if api_base or endpoint.is_api_model(name):
-        sent = endpoint.check_may_leave(tasks, endpoint.Endpoint.parse(name, api_base), allow_external=allow_external)
+        going = [endpoint.outgoing(t) for t in tasks]
+        sent = endpoint.check_may_leave(going, endpoint.Endpoint.parse(name, api_base), allow_external=allow_external)
         if sent:
             ui.note(sent)
         from harness.models.litellm_model import LitellmModel

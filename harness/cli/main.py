@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from harness.cli import doctor, evaluate, export, importing, leaderboard, model, quickstart, tasks, train, view
+from harness.cli import doctor, evaluate, export, importing, judge, judges, leaderboard, model, quickstart, tasks, train, view
 from harness.errors import UserError
 
 app = typer.Typer(
@@ -23,13 +23,15 @@ app = typer.Typer(
 )
 app.command("quickstart", rich_help_panel="Start here")(quickstart.quickstart)
 app.command("run", rich_help_panel="Evaluate")(evaluate.run)
+app.command("judge", rich_help_panel="Evaluate")(judge.judge)
+app.command("agreement", rich_help_panel="Evaluate")(judge.agreement)
 app.command("leaderboard", rich_help_panel="Evaluate")(leaderboard.leaderboard)
 app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
 app.command("power", rich_help_panel="Evaluate")(leaderboard.power)
 app.command("view", rich_help_panel="Evaluate")(view.view)
 app.command("report", rich_help_panel="Evaluate")(view.report)
 app.add_typer(tasks.app, name="tasks", rich_help_panel="Evaluate")
-app.add_typer(tasks.judges, name="judges", rich_help_panel="Evaluate")
+app.add_typer(judges.app, name="judges", rich_help_panel="Evaluate")
 app.add_typer(export.app, name="export", rich_help_panel="Evaluate")
 app.add_typer(importing.app, name="import", rich_help_panel="Evaluate")
 app.command("doctor", rich_help_panel="Start here")(doctor.doctor)

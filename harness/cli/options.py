@@ -9,7 +9,19 @@ import typer
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint folder, an adapter folder, a hub id, or 'tiny'.")]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Task names, comma-separated, or paths to task YAMLs.")]
-Judge = Annotated[str, typer.Option("--judge", "-j", help="Judges, comma-separated.")]
+Judge = Annotated[str, typer.Option("--judge", "-j", help="Judges, comma-separated: `harness judges list`, or any LiteLLM name.")]
+JudgePrompt = Annotated[str, typer.Option("--judge-prompt", help="What LLM judges are asked: rarl-v1 (the paper's) or rarl-v2.")]
+JudgeInFlight = Annotated[int, typer.Option("--judge-in-flight", min=1, help="Open requests to an LLM judge.")]
+JudgeRpm = Annotated[float | None, typer.Option("--judge-rpm", min=0.001, help="Requests a minute to an LLM judge.")]
+JudgeTpm = Annotated[float | None, typer.Option("--judge-tpm", min=1, help="Tokens a minute to an LLM judge.")]
+JudgeRegistry = Annotated[
+    Path | None,
+    typer.Option("--judge-registry", envvar="HARNESS_JUDGE_REGISTRY", help="YAML of judges of your own: names, prices, ends."),
+]
+MaxCost = Annotated[
+    float | None, typer.Option("--max-cost", min=0, help="US dollars that LLM judges may spend; stops before it is passed.")
+]
+AllowExternal = Annotated[bool, typer.Option("--allow-external", help="Rows may be sent to another machine.")]
 PromptName = Annotated[str | None, typer.Option("--prompt", help="A named prompt; each task's own by default.")]
 Data = Annotated[str, typer.Option("--data", help="auto, hub, local or bundled; auto says what it found.")]
 DataDir = Annotated[

@@ -37,6 +37,7 @@ def quickstart(
     from harness.cli import ui
     from harness.cli.evaluate import load_model, load_tasks, run_task
     from harness.cli.train import make
+    from harness.contracts import JudgeOptions
     from harness.pipeline import make_judges
     from harness.records import GenerationArgs
 
@@ -45,7 +46,7 @@ def quickstart(
     runs = out / "runs"
     tasks = load_tasks(TASKS, data="bundled", limit=limit)
     domain = {s.id for s in load_tasks("slake_grounded", data="bundled")[0].samples}
-    judges = make_judges("exact")
+    judges = make_judges("exact", JudgeOptions())
     models = {"base": "tiny"} | {name: str(out / f"tiny-{name}") for name in TRAINERS}
 
     with ui.progress() as bar:

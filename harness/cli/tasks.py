@@ -1,4 +1,4 @@
-"""harness tasks, harness judges: what can be asked and who can judge."""
+"""harness tasks: what can be asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from harness.specs import TaskSpec
 
 app = typer.Typer(help="List, show, validate and write task specs.", no_args_is_help=True)
-judges = typer.Typer(help="List the judges.", no_args_is_help=True)
 
 #: Problems of one split that are printed; --json has all of them.
 SHOWN = 100
@@ -197,16 +196,3 @@ def schema() -> None:
     from harness import specs
 
     print(specs.schema(), end="")
-
-
-@judges.command("list")
-def list_judges(json: opt.Json = False) -> None:
-    """Every installed judge."""
-    from harness import plugins
-    from harness.cli import ui
-
-    names = sorted(plugins.available("judges"))
-    if json:
-        ui.print_json([{"name": n} for n in names])
-    else:
-        ui.out.print("\n".join(names), highlight=False)

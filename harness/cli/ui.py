@@ -52,6 +52,21 @@ def line(text: str, style: str = "") -> None:
     out.print(Text(text, style), soft_wrap=True)
 
 
+def say_use(judge: Any) -> None:
+    """What a judge used, and what a jury disagreed on, where there is something to say."""
+    card = judge.card()
+    if card.get("disagreement") is not None:
+        say(f"{judge.name}: the members disagree on {100 * card['disagreement']:.1f} % of {card['judged_by_several']} rows")
+    if not card.get("model"):
+        return
+    cost = "unknown" if card["cost_usd"] is None else f"${card['cost_usd']:.4f}"
+    free = f", {card['from_store']} from the store, {card['shared_with_equal_rows']} shared by equal rows"
+    paid = (
+        f", {card['prompt_tokens']:,} tokens read, {card['completion_tokens']:,} written, cost {cost}" if card["answered"] else ""
+    )
+    say(f"{judge.name}: {card['answered']} answered, {card['failed']} failed{free}{paid}")
+
+
 def print_json(document: Any) -> None:
     """One document on stdout, nothing else there."""
     print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
@@ -72,6 +87,12 @@ def progress(transient: bool = False) -> Iterator[Progress]:
         disable=err.quiet or not err.is_terminal,
     ) as bar:
         yield bar
+
+
+def reporter(bar: Progress, label: str) -> Any:
+    """A callback that moves a bar of its own; its last two arguments are rows done and rows in all."""
+    line = bar.add_task(escape(label), total=None)
+    return lambda *state: bar.update(line, completed=state[-2], total=state[-1])
 
 
 def quiet_libraries() -> None:

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import importlib
 import logging
 import os
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from aiolimiter import AsyncLimiter
 
 from harness.models.endpoint import Endpoint
 
 RETRIED = (408, 409, 429)
 #: Statuses that no other request to this endpoint would be spared: wrong key, no right, no such model, no credit.
 FATAL = (401, 402, 403, 404)
+#: With this many requests failed and none answered, none will be: a server that is down, or a model without images.
+GIVE_UP_AFTER = 8
 _KEY_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)", re.I)
 _KEY_SHAPES = re.compile(
     r"\b(?:sk|pk|rk|gsk|hf|xai|ghp|gho|AIza|ya29|AKIA|Bearer)[-_. ][A-Za-z0-9._\-]{6,}|\bAIza[\w\-]{20,}|\bAKIA[A-Z0-9]{12,}"
@@ -59,19 +65,70 @@ class Reply:
     tries: int
 
 
+class Price(NamedTuple):
+    """US dollars for a million tokens."""
+
+    read: float
+    written: float
+
+    def of(self, read: int, written: int) -> float:
+        """Dollars for so many tokens."""
+        return (self.read * read + self.written * written) / 1e6
+
+
+@dataclass
+class Budget:
+    """Dollars that several clients may spend between them. A request's worst price is set aside before it is sent.
+
+    So the limit is never passed: a request that could pass it is not sent.
+    """
+
+    limit: float | None = None
+    spent: float = 0.0
+    held: float = 0.0
+
+    def hold(self, worst: float) -> bool:
+        """Set `worst` dollars aside; False, and nothing set aside, when that could pass the limit."""
+        if self.limit is not None and self.spent + self.held + worst > self.limit:
+            return False
+        self.held += worst
+        return True
+
+    def settle(self, worst: float, cost: float) -> None:
+        """A request for which `worst` was held has cost `cost`."""
+        self.held -= worst
+        self.spent += cost
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Requests and tokens a minute that a vendor allows; None: no limit of ours."""
+
+    requests: float | None = None
+    tokens: float | None = None
+
+
 def load_litellm() -> Any:
     """Import LiteLLM (4-8 s) so that it fetches no price list, reads no .env file and prints nothing of its own."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_MODE"] = "PRODUCTION"
+    import gc
+
     import litellm
+
+    gc.freeze()  # a hundred thousand objects that no later collection need look at: a tenth of a request's time
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    litellm.turn_off_message_logging = True
     litellm.drop_params = False  # a temperature is never dropped in silence
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # its warnings quote requests
     return litellm
+
+
+def worst_tokens(messages: Iterable[dict[str, Any]]) -> int:
+    """More tokens than these messages of text can take: a token is at least a byte, and a message's frame takes a few."""
+    return sum(len(str(m["content"]).encode()) + 16 for m in messages)
 
 
 def secrets() -> set[str]:
@@ -101,6 +158,49 @@ def retry_after(headers: Any, now: float | None = None) -> float | None:
         return None
 
 
+@dataclass
+class Usage:
+    """What requests have used so far. `priced` are dollars over the replies with a known price."""
+
+    answered: int = 0
+    failed: int = 0
+    tries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    priced: float = 0.0
+    unpriced: int = 0
+    #: The models that said they answered; more than one name means that the vendor changed the model during the run.
+    served: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; None when any reply has no known price. Never 0 for want of a price."""
+        return self.priced if self.answered and not self.unpriced else None
+
+    def add(self, reply: Reply) -> None:
+        self.answered += 1
+        self.tries += reply.tries
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        self.served[reply.served or "unknown"] += 1
+        if reply.cost is None:
+            self.unpriced += 1
+        else:
+            self.priced += reply.cost
+
+    def row(self) -> dict[str, Any]:
+        """For a record: JSON values only."""
+        return {
+            "answered": self.answered,
+            "failed": self.failed,
+            "tries": self.tries,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cost_usd": None if self.cost is None else round(self.cost, 6),
+            "served": dict(self.served),
+        }
+
+
 @dataclass(frozen=True)
 class _Failure:
     reason: str
@@ -113,25 +213,38 @@ class _Failure:
 class Client:
     """Asks one endpoint. `timeout` is for one try and `deadline` for a request with all its tries, both in seconds."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout: float = 120.0, deadline: float = 600.0, retries: int = 5) -> None:
-        self.endpoint, self.timeout, self.deadline, self.retries = endpoint, timeout, deadline, retries
-        if endpoint.is_local and endpoint.host:
-            # an HTTP proxy from the environment would take a local request off this machine
-            for variable in ("NO_PROXY", "no_proxy"):
-                hosts = [h for h in os.environ.get(variable, "").split(",") if h]
-                if endpoint.host not in hosts:
-                    os.environ[variable] = ",".join([*hosts, endpoint.host])
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout: float = 120.0,
+        deadline: float = 600.0,
+        retries: int = 5,
+        limits: Limits = Limits(),
+        price: Price | None = None,
+    ) -> None:
+        self.endpoint, self.timeout, self.deadline, self.retries, self.limits = endpoint, timeout, deadline, retries, limits
         self.litellm = load_litellm()
+        if endpoint.is_local and not endpoint.in_process:
+            importlib.import_module("openai.resources.chat")  # a second that the first request would wait for
         self._key = endpoint.api_key()
+        #: None where it is not known; it is never taken to be nothing.
+        self.price = price or self._list_price()
+        self._secrets = secrets()
+        self._turns: list[tuple[AsyncLimiter, bool]] | None = None
+        self._direct: Any = None
         self._jitter = random.Random()  # not seeded: several clients must not retry in step
 
     async def ask(self, messages: list[dict[str, Any]], **sent: Any) -> Reply:
         """The reply to one chat request; `sent` are its parameters. Raises RequestFailed when there is none by the deadline."""
         clock = asyncio.get_running_loop().time
-        end = clock() + self.deadline
+        await self._turn(messages, sent)
+        end = clock() + self.deadline  # waiting for the first turn is not the request's own time
         tries = 0
         while True:
             tries += 1
+            if tries > 1:
+                await self._turn(messages, sent)
             result = await self._once(messages, sent, min(self.timeout, end - clock()), tries)
             if isinstance(result, Reply):
                 return result
@@ -144,22 +257,61 @@ class Client:
                 raise RequestFailed(result.reason + again, fatal=result.fatal, withheld=result.withheld)
             await asyncio.sleep(wait)
 
+    async def _turn(self, messages: list[dict[str, Any]], sent: dict[str, Any]) -> None:
+        """Wait until the limits allow one more request. Requests are spread evenly; tokens are counted a minute at a time."""
+        if self._turns is None:
+            requests, tokens = self.limits.requests, self.limits.tokens
+            self._turns = [(AsyncLimiter(1, 60 / requests), False)] if requests else []
+            self._turns += [(AsyncLimiter(tokens, 60), True)] if tokens else []
+        for limiter, by_token in self._turns:
+            size = worst_tokens(messages) / 4 + sent.get("max_tokens", 0) if by_token else 1
+            await limiter.acquire(min(size, limiter.max_rate))
+
     async def close(self) -> None:
         """Close the connections that LiteLLM keeps for this event loop."""
+        self._turns = None  # they belong to this loop
+        if self._direct is not None:
+            await self._direct.close()
+            self._direct = None
         await self.litellm.close_litellm_async_clients()
 
     async def _once(self, messages: list[dict[str, Any]], sent: dict[str, Any], seconds: float, tries: int) -> Reply | _Failure:
         try:
             async with asyncio.timeout(seconds):  # LiteLLM's own bounds a read, not a reply that trickles
                 response = await self.litellm.acompletion(
-                    model=self.endpoint.model, messages=messages, api_base=self.endpoint.api_base, api_key=self._key,
-                    timeout=seconds, num_retries=0, max_retries=0, **sent,
-                )  # fmt: skip
+                    messages=messages, timeout=seconds, num_retries=0, max_retries=0, **self._route(), **sent
+                )
             return self._reply(response, tries)
         except RequestFailed as e:
             return _Failure(str(e), False, e.fatal, None, e.withheld)
         except Exception as e:  # every vendor and transport has its own
             return self._failure(e, seconds)
+
+    def _hide(self, reply: str) -> str:
+        """A reply without our keys: a vendor may quote one."""
+        for value in self._secrets:
+            reply = reply.replace(value, "[key]")
+        return reply
+
+    def _route(self) -> dict[str, Any]:
+        """Where LiteLLM sends a request. A server on this machine is asked directly: no redirect or proxy takes it elsewhere."""
+        e = self.endpoint
+        if e.in_process or not e.is_local:
+            return {"model": e.model, "api_base": e.api_base, "api_key": self._key}
+        if self._direct is None:
+            import httpx
+            from httpx_aiohttp import AiohttpTransport
+            from openai import AsyncOpenAI
+
+            # httpx's own pool takes a millisecond a request at 64 open ones
+            transport = AiohttpTransport(limits=httpx.Limits(max_connections=None, max_keepalive_connections=None))
+            http = httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False, timeout=None)
+            base = str(e.api_base).rstrip("/")
+            if e.provider.startswith("ollama") and not base.endswith("/v1"):
+                base += "/v1"
+            self._direct = AsyncOpenAI(base_url=base, api_key=self._key or "none", max_retries=0, http_client=http)
+        name = f"openai/{e.model.partition('/')[2]}"
+        return {"model": name, "api_base": str(self._direct.base_url), "api_key": self._key or "none", "client": self._direct}
 
     def _failure(self, e: Exception, seconds: float) -> _Failure:
         status = getattr(e, "status_code", None)
@@ -169,7 +321,8 @@ class Client:
         status = status if isinstance(status, int) else 0
         # a lost connection is a 500 to LiteLLM, but no server said so
         said = f"{status} " if status and (headers is not None or status < 500) else ""
-        text = redact(said + _WRAPPING.sub("", str(e)), [self._key] if self._key and len(self._key) >= 8 else [])
+        words = str(e).split("Traceback (most recent call last)")[0]  # some vendors' clients put their own into the message
+        text = redact(said + _WRAPPING.sub("", words), [self._key] if self._key and len(self._key) >= 8 else [])
         # an account without credit also says 429, and waiting does not help
         broke = "insufficient_quota" in text
         unsupported = isinstance(e, self.litellm.exceptions.UnsupportedParamsError)
@@ -185,9 +338,10 @@ class Client:
         if not response.choices:
             raise RequestFailed("the reply holds no choices", withheld=True)
         choice = response.choices[0]
-        content = choice.message.content or ""
-        reasoning = getattr(choice.message, "reasoning_content", None) or None
+        content = self._hide(choice.message.content or "")
+        reasoning = self._hide(getattr(choice.message, "reasoning_content", None) or "") or None
         usage = getattr(response, "usage", None)
+        read = int(getattr(usage, "prompt_tokens", 0) or 0)
         written = int(getattr(usage, "completion_tokens", 0) or 0)
         if choice.finish_reason == "content_filter":
             raise RequestFailed("withheld by the vendor's content filter", withheld=True)
@@ -198,16 +352,30 @@ class Client:
             reasoning=reasoning,
             finish="length" if choice.finish_reason == "length" else "stop",
             served=getattr(response, "model", None),
-            prompt_tokens=int(getattr(usage, "prompt_tokens", 0) or 0),
+            prompt_tokens=read,
             completion_tokens=written,
-            cost=self._cost(response),
+            cost=self._cost(response, read, written),
             tries=tries,
         )
 
-    def _cost(self, response: Any) -> float | None:
-        if self.endpoint.api_base is not None:
-            return None  # a server of one's own has no list price, whatever its model is called
-        try:
-            return float(self.litellm.completion_cost(completion_response=response))
-        except Exception:  # unmapped model: unknown, never nothing
+    def _list_price(self) -> Price | None:
+        if not self._listed:
             return None
+        try:
+            known = self.litellm.get_model_info(self.endpoint.model)
+            return Price(known["input_cost_per_token"] * 1e6, known["output_cost_per_token"] * 1e6)
+        except Exception:  # unmapped, or priced by something else than tokens
+            return None
+
+    @property
+    def _listed(self) -> bool:
+        """Whether LiteLLM's price list can apply: a server of one's own has none, whatever its model is called."""
+        return self.endpoint.api_base is None and not self.endpoint.in_process
+
+    def _cost(self, response: Any, read: int, written: int) -> float | None:
+        if self._listed:
+            try:
+                return float(self.litellm.completion_cost(completion_response=response))
+            except Exception:  # unmapped model
+                pass
+        return self.price.of(read, written) if self.price else None

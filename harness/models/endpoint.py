@@ -29,6 +29,8 @@ PROVIDERS = (
 )  # fmt: skip
 #: Providers that are a server of the user's own and have no address until one is given.
 _NEED_BASE = ("hosted_vllm", "litellm_proxy", "lm_studio", "ollama", "ollama_chat")
+#: Providers whose servers speak the OpenAI API: with an address on this machine, nothing but that address is asked.
+_OPENAI_LIKE = ("openai", "hosted_vllm", "litellm_proxy", "lm_studio", "ollama", "ollama_chat")
 _AT_SERVER = re.compile(r"(?P<model>.+?)@(?P<base>https?://.+)")
 
 
@@ -47,6 +49,8 @@ class Endpoint:
     api_base: str | None
     #: Holds the key to send, when it is not the variable that LiteLLM reads for the vendor.
     key_variable: str | None = None
+    #: Answered by this very process (LiteLLM's CustomLLM): nothing is sent anywhere.
+    in_process: bool = False
 
     @classmethod
     def parse(cls, name: str, api_base: str | None = None) -> Endpoint:
@@ -95,12 +99,21 @@ class Endpoint:
     @property
     def where(self) -> str:
         """Who receives a request, in words."""
+        if self.in_process:
+            return "this process"
+        if self.provider not in _OPENAI_LIKE:
+            return f"the vendor '{self.provider}'"
         return self.host or f"the vendor '{self.provider}'"
 
     @property
     def is_local(self) -> bool:
-        """Whether requests stay on this machine, as far as the address tells."""
+        """Whether requests stay on this machine.
+
+        An address here is not enough: the other providers' clients sign in elsewhere first, or do not heed it.
+        """
         if self.host is None:
+            return self.in_process
+        if self.provider not in _OPENAI_LIKE:
             return False
         if self.host == "localhost":
             return True
@@ -118,12 +131,14 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """What asking a task sends: requests, distinct images, and bytes of images as files (a third more on the wire)."""
+    """What asking about a task sends: requests, distinct images, and bytes of images as files (a third more on the wire)."""
 
     task: str
     questions: int
-    images: int
-    image_bytes: int
+    #: The spec's word on whether its rows may leave this machine.
+    may_leave: bool
+    images: int = 0
+    image_bytes: int = 0
 
     def __str__(self) -> str:
         pictures = f", {self.images} images ({self.image_bytes / 1e6:.1f} MB over all requests)" if self.images else ""
@@ -132,34 +147,32 @@ class Outgoing:
 
 def outgoing(task: LoadedTask, *, images: bool = True) -> Outgoing:
     """Count what would be sent. Without `images` only text is (a judge never gets the image)."""
-    if not images:
-        return Outgoing(task.spec.name, len(task.samples), 0, 0)
     sizes: dict[str, int] = {}
     total = 0
-    for sample in task.samples:
+    for sample in task.samples if images else ():
         for image in sample.images:
             if image.name not in sizes:
                 sizes[image.name] = len(image.content)
             total += sizes[image.name]
-    return Outgoing(task.spec.name, len(task.samples), len(sizes), total)
+    return Outgoing(task.spec.name, len(task.samples), task.spec.may_leave_machine, len(sizes), total)
 
 
-def check_may_leave(tasks: Sequence[LoadedTask], endpoint: Endpoint, *, allow_external: bool, images: bool = True) -> str | None:
+def check_may_leave(sent: Sequence[Outgoing], endpoint: Endpoint, *, allow_external: bool) -> str | None:
     """What will be sent, to whom and how much, to be shown before it is; None when nothing leaves this machine.
 
     Raises UserError unless the user allowed external calls and every task's spec says `may_leave_machine: true`. No flag
-    overrides a spec. `images=False` is for a judge.
+    overrides a spec.
     """
     if endpoint.is_local:
         return None
-    sent = "; ".join(str(outgoing(t, images=images)) for t in tasks)
-    if kept := [t.spec.name for t in tasks if not t.spec.may_leave_machine]:
+    if kept := [o.task for o in sent if not o.may_leave]:
         raise UserError(
             f"task '{kept[0]}' may not leave this machine, and {endpoint.model} is answered by {endpoint.where}",
             hint="use a local model; where licence and ethics permit it, its YAML can say may_leave_machine: true",
         )
+    what = "; ".join(str(o) for o in sent)
     if not allow_external:
         raise UserError(
-            f"this would be sent to {endpoint.where}: {sent}", hint="pass --allow-external if these rows may leave this machine"
+            f"this would be sent to {endpoint.where}: {what}", hint="pass --allow-external if these rows may leave this machine"
         )
-    return f"sending to {endpoint.where} (as {endpoint.model}): {sent}"
+    return f"sending to {endpoint.where} (as {endpoint.model}): {what}"

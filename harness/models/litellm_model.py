@@ -10,70 +10,23 @@ reason: a judge counts it as missing, never as a wrong answer.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import functools
 import hashlib
-from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from harness import answers
 from harness.errors import ModelError, UserError
 from harness.images import MAX_BYTES, portable
-from harness.models.api_client import Client, Reply, RequestFailed
+from harness.models.api_client import GIVE_UP_AFTER, Client, Reply, RequestFailed, Usage
 from harness.models.endpoint import Endpoint
+from harness.models.flight import in_flight
 from harness.prompts import Prompt
 from harness.records import BadImageError, GenerationArgs, ImageRef, ModelCard, Prediction, Sample
 
-#: With this many requests failed and none answered, none will be: a server that is down, or a model without images.
-GIVE_UP_AFTER = 8
 #: Seconds after which finished predictions are handed on, though the batch is not full.
 FLUSH = 2.0
-
-
-@dataclass
-class Usage:
-    """What a model's requests have used so far. `priced` are dollars over the replies with a known price."""
-
-    answered: int = 0
-    failed: int = 0
-    tries: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    priced: float = 0.0
-    unpriced: int = 0
-    #: The models that said they answered; more than one name means that the vendor changed the model during the run.
-    served: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def cost(self) -> float | None:
-        """US dollars; None when any reply has no known price. Never 0 for want of a price."""
-        return self.priced if self.answered and not self.unpriced else None
-
-    def add(self, reply: Reply) -> None:
-        self.answered += 1
-        self.tries += reply.tries
-        self.prompt_tokens += reply.prompt_tokens
-        self.completion_tokens += reply.completion_tokens
-        self.served[reply.served or "unknown"] += 1
-        if reply.cost is None:
-            self.unpriced += 1
-        else:
-            self.priced += reply.cost
-
-    def row(self) -> dict[str, Any]:
-        """For a record: JSON values only."""
-        return {
-            "answered": self.answered,
-            "failed": self.failed,
-            "tries": self.tries,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "cost_usd": None if self.cost is None else round(self.cost, 6),
-            "served": dict(self.served),
-        }
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,7 +47,7 @@ def join(reply: Reply) -> str:
     return f"<think>{reply.reasoning}{close}{reply.content}".strip()
 
 
-def row_seed(seed: int, sample_id: str) -> int:
+def request_seed(seed: int, sample_id: str) -> int:
     """A row's own seed, as in process: several samples of one question would all be the same text under one seed."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:4], "big") >> 1
 
@@ -157,54 +110,22 @@ class LitellmModel:
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         """Yield finished predictions. Raises ModelError where no further request could succeed (a wrong key, a server that is
         down); what was finished before is yielded first."""
-        waiting = deque(by_image(samples))
-        flight: set[asyncio.Task[Prediction | ModelError]] = set()
-        with asyncio.Runner() as runner:
-            try:
-                while waiting or flight:
-                    done = runner.run(self._batch(waiting, flight, prompt, args))
-                    if batch := [d for d in done if isinstance(d, Prediction)]:
-                        yield batch
-                    for d in done:
-                        if isinstance(d, ModelError):
-                            raise d
-            finally:
-                for task in flight:
-                    task.cancel()
-                runner.run(self.client.close())
+        jobs = (functools.partial(self._answer, s, prompt, args) for s in by_image(samples))
+        return in_flight(jobs, at_most=self.max_in_flight, batch=self.batch_size, flush=FLUSH, close=self.client.close)
 
-    async def _batch(
-        self, waiting: deque[Sample], flight: set[asyncio.Task[Prediction | ModelError]], prompt: Prompt, args: GenerationArgs
-    ) -> list[Prediction | ModelError]:
-        """Keep requests going until a batch is full, something fatal came, or it is time to hand on what there is."""
-        clock = asyncio.get_running_loop().time
-        start = clock()
-        done: list[Prediction | ModelError] = []
-        while waiting or flight:
-            while waiting and len(flight) < self.max_in_flight:
-                flight.add(asyncio.create_task(self._answer(waiting.popleft(), prompt, args)))
-            finished, _ = await asyncio.wait(flight, timeout=FLUSH, return_when=asyncio.FIRST_COMPLETED)
-            flight -= finished
-            done += [t.result() for t in finished]
-            if len(done) >= self.batch_size or any(isinstance(d, ModelError) for d in done):
-                break
-            if done and clock() - start >= FLUSH:
-                break
-        return done
-
-    async def _answer(self, sample: Sample, prompt: Prompt, args: GenerationArgs) -> Prediction | ModelError:
+    async def _answer(self, sample: Sample, prompt: Prompt, args: GenerationArgs) -> Prediction:
         try:
             reply = await self.client.ask(self._messages(sample, prompt), **self._sent(sample, args))
         except RequestFailed as e:
             self.usage.failed += 1
             if e.fatal:
-                return ModelError(f"{self.endpoint.model} at {self.endpoint.where}: {e}", hint=self._hint(str(e)))
+                raise ModelError(f"{self.endpoint.model} at {self.endpoint.where}: {e}", hint=self._hint(str(e))) from None
             if not (e.withheld or self.usage.answered) and self.usage.failed >= GIVE_UP_AFTER:
-                return ModelError(
+                raise ModelError(
                     f"{self.endpoint.model} at {self.endpoint.api_base or self.endpoint.where}: the first {self.usage.failed} "
                     f"requests all failed: {e}",
                     hint="is the server up, its address right, and its model one that takes images?",
-                )
+                ) from None
             return self._error(sample, str(e))
         except BadImageError as e:
             return self._error(sample, str(e))
@@ -238,7 +159,7 @@ class LitellmModel:
         if args.top_p != 1 or self.endpoint.api_base is not None:
             sent["top_p"] = args.top_p
         if "seed" in self.supported:
-            sent["seed"] = args.seed if args.temperature <= 0 else row_seed(args.seed, sample.id)
+            sent["seed"] = args.seed if args.temperature <= 0 else request_seed(args.seed, sample.id)
         return sent
 
     def _hint(self, reason: str) -> str:

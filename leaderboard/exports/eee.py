@@ -21,9 +21,9 @@ from harness import __version__
 from harness.records import Prediction, RunCard
 from harness.runs import slug, write_atomic
 from leaderboard.browse import Browser, Filter, Row
+from leaderboard.cell import Cell, judge_card
 from leaderboard.exports import Exported, hub_dataset
 from leaderboard.reading import Judged
-from leaderboard.table import Cell, judge_card
 
 SCHEMA = "0.3.0"
 #: Rows that are read at a time.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
+from leaderboard.cell import totals
 from leaderboard.exports import Exported
 from leaderboard.exports.hub import one_model
 from leaderboard.stats import standard_error
-from leaderboard.table import totals
 
 
 def document(runs: Sequence[Exported]) -> dict[str, Any]:

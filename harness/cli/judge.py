@@ -1,0 +1,218 @@
+"""harness judge, harness agreement: judge stored answers again, and see how far two judges agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli import options as opt
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.contracts import JudgeOptions
+    from harness.models.endpoint import Outgoing
+    from harness.runs import RunFolder
+    from judges.agreement import Agreement
+
+Folders = Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs.", show_default=False)]
+
+
+def judge_options(
+    runs: Path, prompt: str, allow_external: bool, max_cost: float | None, in_flight: int, rpm: float | None, tpm: float | None,
+    registry: Path | None, seed: int, device: str,
+) -> JudgeOptions:  # fmt: skip
+    """The options of one command's judges."""
+    from harness.contracts import JudgeOptions
+    from harness.models.api_client import Budget, Limits
+
+    return JudgeOptions(
+        prompt=prompt, runs=runs, allow_external=allow_external, budget=Budget(max_cost), limits=Limits(rpm, tpm),
+        max_in_flight=in_flight, registry=registry, seed=seed, device=device,
+    )  # fmt: skip
+
+
+def run_folders(paths: list[Path]) -> list[RunFolder]:
+    """Every run folder that these paths name or hold. Raises UserError where there is none."""
+    from harness.runs import RunFolder
+
+    out = []
+    for path in paths:
+        cards = (
+            [path / "card.json"]
+            if (path / "card.json").exists()
+            else sorted([*path.glob("*/card.json"), *path.glob("*/*/card.json")])
+        )
+        if not cards:
+            raise UserError(f"{path}: holds no run", hint="give a run folder, as `harness run` names it under `records:`")
+        out += [RunFolder(c.parent) for c in cards]
+    return out
+
+
+def going(folder: RunFolder) -> Outgoing:
+    """What judging this run would send. A task whose spec is not found here may not leave."""
+    from harness import specs
+    from harness.models.endpoint import Outgoing
+
+    card = folder.card()
+    found = specs.catalog().get(card.data.task)
+    return Outgoing(card.data.task, card.data.rows, found is not None and specs.read(found).may_leave_machine)
+
+
+def judge(
+    folders: Folders,
+    by: Annotated[
+        str, typer.Option("--judge", "-j", help="Judges, comma-separated: `harness judges list`, or any LiteLLM name.")
+    ],
+    judge_prompt: opt.JudgePrompt = "rarl-v2",
+    allow_external: opt.AllowExternal = False,
+    max_cost: opt.MaxCost = None,
+    judge_in_flight: opt.JudgeInFlight = 64,
+    judge_rpm: opt.JudgeRpm = None,
+    judge_tpm: opt.JudgeTpm = None,
+    judge_registry: opt.JudgeRegistry = None,
+    retest: Annotated[
+        float, typer.Option("--retest", min=0, max=1, help="Share of rows asked a second time: the judge's own consistency.")
+    ] = 0.0,
+    seed: opt.Seed = 0,
+    device: opt.Device = "auto",
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Judge the stored answers of runs, without generating again.
+
+    Verdicts given before, in this run or another, are not asked for again.
+
+    harness judge runs/tiny/slake-1a2b3c4d --judge gpt-4o-mini --allow-external
+    """
+    from harness.cli import ui
+    from harness.cli.evaluate import show
+    from harness.pipeline import judge_again, make_judges
+
+    ui.set_quiet(quiet)
+    found = run_folders(folders)
+    options = judge_options(
+        found[0].root,
+        judge_prompt,
+        allow_external,
+        max_cost,
+        judge_in_flight,
+        judge_rpm,
+        judge_tpm,
+        judge_registry,
+        seed,
+        device,
+    )
+    chosen = make_judges(by, options)
+    for one in chosen:
+        for note in one.prepare([going(f) for f in found]):
+            ui.note(note)
+    with ui.progress() as bar:
+        for folder in found:
+            judge_again(folder, chosen, ui.reporter(bar, f"judging {folder.path.name}"))
+    for one in chosen:
+        ui.say_use(one)
+    if retest:
+        _retest(found, by, options, retest)
+    show([f.path for f in found], as_json=json, judges=[one.name for one in chosen])
+
+
+def _retest(found: list[RunFolder], by: str, options: JudgeOptions, share: float) -> None:
+    """Ask for a share of the rows again, past the store, and say how often the verdict was the same."""
+    from dataclasses import replace
+    from hashlib import sha256
+
+    from harness.cli import ui
+    from harness.pipeline import make_judges, update_card
+    from judges.agreement import agreement as agree
+
+    for one in make_judges(by, replace(options, use_store=False)):
+        for folder in found:
+            first = folder.verdicts(one.name, one.version)
+            predictions = folder.predictions()
+            rows = [s for s in folder.questions() if s.id in predictions and s.id in first and first[s.id].final is not None]
+            rows = sorted(rows, key=lambda s: sha256(s.id.encode()).hexdigest())[: max(1, round(share * len(rows)))]
+            second = {v.sample_id: v.final for v in one.judge([(s, predictions[s.id]) for s in rows])}
+            clusters = {r["id"]: r["cluster"] for r in folder.samples() if r["id"] in second}
+            same = agree({i: first[i].final for i in second}, second, clusters)
+            update_card(folder, f"{one.name}@{one.version}", {"retest": same.model_dump(mode="json")})
+            ui.line(f"{one.name} asked again on {same.n} rows of {folder.path.name}: the same verdict on {shown(same.raw)}")
+
+
+def shown(e: Any) -> str:
+    """An estimate with its interval, as a percentage."""
+    if e.value is None:
+        return "-"
+    return f"{100 * e.value:.1f} %" + (f" ({100 * e.low:.1f} – {100 * e.high:.1f})" if e.low is not None else "")
+
+
+def version_of(folder: RunFolder, judge: str) -> tuple[str, str]:
+    """(name, version) of the verdicts that NAME or NAME@VERSION means in a run. Raises UserError."""
+    from harness.plugins import did_you_mean
+
+    known = folder.judges()
+    found = [(n, v) for n, v in known if judge in (n, f"{n}@{v}")]
+    if not found:
+        names = [*dict.fromkeys(n for n, _ in known)] if "@" not in judge else [f"{n}@{v}" for n, v in known]
+        raise UserError(f"{folder.path}: no verdicts of '{judge}'", hint=did_you_mean(judge, names))
+    if len(found) > 1:
+        raise UserError(
+            f"{folder.path}: '{judge}' is there in {len(found)} versions",
+            hint=f"name one of {', '.join(f'{n}@{v}' for n, v in found)}",
+        )
+    return found[0]
+
+
+def agreement(
+    folders: Folders,
+    judges: Annotated[str, typer.Option("--judges", "-j", help="Two judges, as A,B: NAME or NAME@VERSION.")],
+    json: opt.Json = False,
+) -> None:
+    """How far two judges agree: raw, Cohen's kappa, Gwet's AC1, and the rows that differ.
+
+    harness agreement runs/tiny/slake-1a2b3c4d --judges exact,human:ward
+    """
+    from harness.cli import ui
+
+    names = judges.split(",")
+    if len(names) != 2 or not all(names):
+        raise UserError(f"--judges {judges}: expected two", hint="as in --judges exact,bertscore")
+    found = [(f, agree_on(f, names[0], names[1])) for f in run_folders(folders)]
+    if json:
+        ui.print_json([{"run": str(f.path), **a.model_dump(mode="json")} for f, a in found])
+        return
+    for folder, same in found:
+        show_agreement(folder, names[0], names[1], same)
+
+
+def agree_on(folder: RunFolder, a: str, b: str) -> Agreement:
+    from judges.agreement import agreement as agree
+
+    finals = []
+    for name in (a, b):
+        finals.append({i: v.final for i, v in folder.verdicts(*version_of(folder, name)).items()})
+    try:
+        return agree(finals[0], finals[1], {r["id"]: r["cluster"] for r in folder.samples()})
+    except ValueError as e:
+        raise UserError(f"{folder.path}: {a} and {b}: {e}") from None
+
+
+def show_agreement(folder: RunFolder, a: str, b: str, same: Agreement) -> None:
+    from harness.cli import ui
+
+    (n00, n01), (n10, n11) = same.confusion
+    missing = f"; {same.only_one} rows judged by one alone" if same.only_one else ""
+    ui.line(f"{folder.path}", "bold")
+    ui.line(f"  {same.n} rows on {same.clusters} images{missing}")
+    ui.line(f"  {a}: {100 * same.share_a:.1f} % right    {b}: {100 * same.share_b:.1f} % right")
+    kappa = "-" if same.kappa.value is None else f"{same.kappa.value:.3f}" + _limits(same.kappa)
+    ui.line(f"  agree on {shown(same.raw)}    Cohen's kappa {kappa}    Gwet's AC1 {same.ac1.value:.3f}{_limits(same.ac1)}")
+    ui.line(f"  both 1: {n11}    both 0: {n00}    only {a}: {n10}    only {b}: {n01}")
+    if same.differ:
+        first = ", ".join(same.differ[:10])
+        ui.line(f"  they differ on {first}{f' and {len(same.differ) - 10} more' if len(same.differ) > 10 else ''}", "dim")
+
+
+def _limits(e: Any) -> str:
+    return f" ({e.low:.3f} – {e.high:.3f})" if e.low is not None else ""

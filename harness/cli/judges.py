@@ -1,0 +1,255 @@
+"""harness judges: who can judge, how far each can be trusted, its verdicts kept, and what moving to another one changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli import options as opt
+from harness.cli.judge import Folders, agree_on, judge_options, run_folders, show_agreement, version_of
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from judges.certificate import Certificate
+
+app = typer.Typer(help="List and test judges, keep their verdicts, and move from one to another.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_judges(judge_registry: opt.JudgeRegistry = None, runs: opt.Runs = Path("runs"), json: opt.Json = False) -> None:
+    """Every judge: offline ones, and the registry's with price and end."""
+    import datetime
+
+    from harness import plugins
+    from harness.cli import ui
+    from judges import registry
+
+    known = registry.read(judge_registry)
+    offline = {n: _about(plugins.load("judges", n)) for n in sorted(plugins.available("judges")) if n != "litellm"}
+    if json:
+        ui.print_json(
+            {
+                "plugins": [{"name": n, "about": about} for n, about in offline.items()],
+                "checked": str(known.checked),
+                "registry": {n: k.model_dump(mode="json") for n, k in known.judges.items()},
+            }
+        )
+        return
+    from rich.table import Table
+
+    table = Table("judge", "", box=None, header_style="bold")
+    for name, about in offline.items():
+        table.add_row(name, about)
+    ui.out.print(table)
+    table = Table(box=None, header_style="bold")
+    for column in ("LLM judge", "$ a million tokens", "until"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("answered by", overflow="fold")
+    today = datetime.date.today()
+    for name, k in known.judges.items():
+        left = k.days_left(today)
+        until = "" if left is None else f"retired {k.ends}" if left <= 0 else f"{k.ends}, {left} days"
+        price = f"{k.price[0]:.2f} / {k.price[1]:.2f}" if k.price else ""
+        table.add_row(name, price, until, k.model, style="dim" if left is not None and left <= 0 else "")
+        if k.successor:
+            table.add_row(f"  → {k.successor}", "", "", "", style="dim")
+    ui.out.print(table)
+    ui.line(f"checked on {known.checked}; any LiteLLM name works: PROVIDER/NAME, openai/NAME@http://HOST:PORT/v1", "dim")
+
+
+def _about(factory: Any) -> str:
+    """The first sentence of the docstring of the module that a judge comes from, after its name."""
+    import sys
+
+    first = (sys.modules[factory.__module__].__doc__ or "").strip().split("\n")[0]
+    return first.split(": ", 1)[-1]
+
+
+@app.command("test")
+def try_out(
+    name: Annotated[str, typer.Argument(help="A judge, as --judge takes it.")],
+    tasks: Annotated[str, typer.Option("--tasks", "-t", help="Whose rows are used.")] = "slake,slake_grounded",
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows an attack, each on an image of its own.")] = 50,
+    split: Annotated[str | None, typer.Option("--split")] = None,
+    data: opt.Data = "auto",
+    data_dir: opt.DataDir = None,
+    runs: opt.Runs = Path("runs"),
+    judge_prompt: opt.JudgePrompt = "rarl-v2",
+    allow_external: opt.AllowExternal = False,
+    max_cost: opt.MaxCost = None,
+    judge_in_flight: opt.JudgeInFlight = 64,
+    judge_rpm: opt.JudgeRpm = None,
+    judge_tpm: opt.JudgeTpm = None,
+    judge_registry: opt.JudgeRegistry = None,
+    device: opt.Device = "auto",
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Put right answers, wrong answers and attacks before a judge, on real rows.
+
+    Prints how often it gave the verdict that each deserves; the certificate is
+    kept beside the runs, and the leaderboard shows it.
+
+    harness judges test exact
+    """
+    from harness.cli import ui
+    from harness.cli.evaluate import load_tasks
+    from harness.models.endpoint import Outgoing
+    from harness.pipeline import make_judges
+    from judges import certificate
+
+    ui.set_quiet(quiet)
+    options = judge_options(
+        runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, 0, device
+    )
+    chosen = make_judges(name, options)
+    loaded = load_tasks(tasks, data=data, data_dir=data_dir, split=split)
+    samples = [s.model_copy(update={"id": f"{t.spec.name}/{s.id}"}) for t in loaded for s in t.samples]
+    asked = sum(len(c) for c in certificate.cases(samples, rows).values())
+    sent = [Outgoing(tasks, asked, all(t.spec.may_leave_machine for t in loaded))]
+    found = []
+    for one in chosen:
+        for note in one.prepare(sent):
+            ui.note(note)
+        with ui.progress() as bar:
+            made = certificate.certify(
+                one, samples, {t.spec.name: t.card.fingerprint for t in loaded}, count=rows,
+                report=ui.reporter(bar, f"testing {one.name}"),
+            )  # fmt: skip
+        where = certificate.save(made, runs)
+        found.append(made)
+        if not json:
+            _show_certificate(made, where)
+    if json:
+        ui.print_json([m.model_dump(mode="json") for m in found])
+
+
+def _show_certificate(made: Certificate, where: Path) -> None:
+    from rich.table import Table
+
+    from harness.cli import ui
+
+    ui.line(f"{made.judge}@{made.version} on {', '.join(made.tasks)}", "bold")
+    table = Table("", "deserves", "passed", "", "95 % interval", "missing", box=None, header_style="bold")
+    for name, r in sorted(made.attacks.items(), key=lambda a: -a[1].deserves):
+        style = "" if r.share >= 0.95 else "yellow" if r.share >= 0.5 else "red"
+        table.add_row(
+            name.replace("_", " "), str(r.deserves), f"{100 * r.share:.0f} %", f"{r.passed} of {r.n}",
+            f"{100 * r.low:.0f} – {100 * r.high:.0f}", str(r.missing or ""), style=style,
+        )  # fmt: skip
+        if r.reasoning_n:
+            table.add_row(
+                "  its reasoning",
+                "",
+                f"{100 * r.reasoning_passed / r.reasoning_n:.0f} %",
+                f"{r.reasoning_passed} of {r.reasoning_n}",
+                "",
+                "",
+                style="dim",
+            )
+    ui.out.print(table)
+    ui.line(made.summary())
+    ui.line(f"certificate: {where}", "dim")
+
+
+@app.command("export")
+def export(
+    folders: Folders,
+    by: Annotated[str, typer.Option("--judge", "-j", help="NAME or NAME@VERSION of verdicts in these runs.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The replay file to write, JSON lines.")],
+) -> None:
+    """Write a judge's verdicts to a file that `--judge replay:FILE` uses without asking again."""
+    from harness.cli import ui
+    from harness.runs import write_atomic
+    from judges.replay import Recorded
+
+    rows: dict[str, Recorded] = {}
+    changed = 0
+    versions = set()
+    for folder in run_folders(folders):
+        name, version = version_of(folder, by)
+        versions.add(version)
+        predictions, verdicts = folder.predictions(), folder.verdicts(name, version)
+        for sample in folder.questions():
+            if sample.id in verdicts and sample.id in predictions:
+                row = Recorded.of(sample, predictions[sample.id], verdicts[sample.id], version)
+                before = rows.get(row.pair)
+                changed += before is not None and before.final is not None and before.final != row.final
+                if before is None or row.final is not None:
+                    rows[row.pair] = row
+    if len(versions) > 1:
+        raise UserError(f"{by}: several versions: {', '.join(sorted(versions))}", hint="name one, as NAME@VERSION")
+    write_atomic(out, "".join(r.model_dump_json() + "\n" for r in rows.values()))
+    ui.line(f"{len(rows)} verdicts on {len(rows)} different texts in {out}\nuse them:  --judge replay:{out}")
+    if changed:
+        ui.note(f"{changed} texts were judged twice with different verdicts; the later ones are kept")
+
+
+@app.command("sheet")
+def sheet(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The CSV to write.")],
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="So many rows, drawn by seed; all by default.")] = None,
+    seed: opt.Seed = 0,
+) -> None:
+    """Write a CSV for people to judge; read it back with `--judge human:FILE`."""
+    import csv
+    import io
+    import random
+
+    from harness.cli import ui
+    from harness.runs import write_atomic
+    from judges.human import COLUMNS
+
+    (found,) = run_folders([folder])
+    predictions = found.predictions()
+    samples = [s for s in found.questions() if s.id in predictions]
+    if rows is not None:
+        samples = random.Random(seed).sample(samples, min(rows, len(samples)))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*COLUMNS[:5], "question", "reference", "reference_reasoning", "text"])
+    for s in samples:
+        reference = " | ".join(s.reference.answers)
+        writer.writerow([s.id, "", "", "", "", s.question, reference, s.reference.reasoning or "", predictions[s.id].text])
+    write_atomic(out, text.getvalue())
+    ui.line(f"{len(samples)} rows in {out}: fill in final (and reasoning) with 0 or 1")
+    ui.line(f"use them:  harness judge {folder} --judge human:{out}")
+
+
+@app.command("bridge")
+def bridge(
+    old: Annotated[str, typer.Argument(help="NAME or NAME@VERSION of the judge to leave.")],
+    new: Annotated[str, typer.Argument(help="NAME or NAME@VERSION of the judge to move to.")],
+    folders: Folders,
+    json: opt.Json = False,
+) -> None:
+    """What moving from one judge to another changes, on runs that both have judged."""
+    from harness.cli import ui
+    from leaderboard.stats import paired_difference
+
+    found = []
+    for folder in run_folders(folders):
+        same = agree_on(folder, old, new)
+        (name_a, version_a), (name_b, version_b) = version_of(folder, old), version_of(folder, new)
+        a, b = folder.verdicts(name_a, version_a), folder.verdicts(name_b, version_b)
+        both = [r for r in folder.samples() if _both(a.get(r["id"]), b.get(r["id"]))]
+        moved = paired_difference(
+            [b[r["id"]].final or 0 for r in both], [a[r["id"]].final or 0 for r in both], [r["cluster"] for r in both]
+        )
+        found.append((folder, same, moved))
+    if json:
+        ui.print_json([{"run": str(f.path), "agreement": s.model_dump(mode="json"), "difference": vars(m)} for f, s, m in found])
+        return
+    for folder, same, moved in found:
+        show_agreement(folder, old, new, same)
+        ui.line(
+            f"  moving from {old} to {new} changes the score by {100 * moved.value:+.1f} points "
+            f"({100 * moved.low:+.1f} to {100 * moved.high:+.1f}, p = {moved.p:.3g}, {moved.p_method})"
+        )
+
+
+def _both(a: Any, b: Any) -> bool:
+    return a is not None and b is not None and a.final is not None and b.final is not None

@@ -1,0 +1,104 @@
+"""The registry of judges (registry.yaml): who answers for a short name, what it costs, and when it ends.
+
+A judge that has ended is refused before any work, by name, with the way to its successor and to recorded verdicts.
+"""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.errors import UserError
+from harness.models.api_client import Price
+from harness.specs import Strict
+
+FILE = Path(__file__).with_name("registry.yaml")
+#: A judge that ends within so many days is announced.
+SOON = 90
+
+
+class Known(Strict):
+    """One judge. The keys are explained in registry.yaml."""
+
+    model: str
+    api_base: str | None = None
+    price: tuple[float, float] | None = None
+    ends: datetime.date | None = None
+    successor: str | None = None
+    parameters: dict[str, Any] = {}
+    source: str | None = None
+    note: str | None = None
+
+    def days_left(self, today: datetime.date) -> int | None:
+        """None where no end is known; 0 or less once it has ended."""
+        return (self.ends - today).days if self.ends else None
+
+    def cost(self) -> Price | None:
+        return Price(*self.price) if self.price else None
+
+
+class Registry(Strict):
+    """All of them, and the day on which they were last looked up."""
+
+    checked: datetime.date
+    judges: dict[str, Known]
+
+    def find(self, name: str) -> tuple[str, Known] | None:
+        """The entry that `name` means: a short name, or the provider name of one."""
+        if name in self.judges:
+            return name, self.judges[name]
+        return next(((short, k) for short, k in self.judges.items() if k.model == name), None)
+
+
+def read(over: Path | None = None) -> Registry:
+    """The packaged registry, with the user's own file over it. Raises UserError naming file and key."""
+    registry = _read(FILE)
+    if over is None:
+        return registry
+    own = _read(over)
+    return Registry(checked=own.checked, judges=registry.judges | own.judges)
+
+
+def _read(path: Path) -> Registry:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return Registry.model_validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, YAMLError) as e:
+        raise UserError(f"{path}: cannot be read: {str(e).splitlines()[0]}") from None
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(x) for x in first["loc"]) or "top level"
+        raise UserError(f"{path}: key '{where}': {first['msg']}", hint="judges/registry.yaml explains the keys") from None
+
+
+def refuse_ended(name: str, known: Known, today: datetime.date) -> None:
+    """Raises UserError for a judge that its vendor no longer serves."""
+    left = known.days_left(today)
+    if left is None or left > 0:
+        return
+    successor = (
+        f"its successor is --judge {known.successor}, another judge (`harness judges bridge` measures the change); "
+        if known.successor
+        else ""
+    )
+    raise UserError(
+        f"judge '{name}' was retired on {known.ends}: {known.model} is no longer served, and nothing is put in its place",
+        hint=f"{successor}recorded verdicts can be used with --judge replay:FILE",
+    )
+
+
+def ends_soon(name: str, known: Known, today: datetime.date) -> str | None:
+    """A note about a judge that will end soon."""
+    left = known.days_left(today)
+    if left is None or left > SOON:
+        return None
+    successor = f"; its successor is '{known.successor}'" if known.successor else ""
+    return (
+        f"judge '{name}' ends on {known.ends}, in {left} days{successor}: keep its verdicts (`harness judges export`) "
+        f"and measure the change (`harness judges bridge`)"
+    )

@@ -1,0 +1,216 @@
+"""A cell: one model's score on one task by one judge, or on one slice of it.
+
+A missing verdict is neither right nor wrong: the value is over judged rows, `coverage` says how many those are, `bound_low` and
+`bound_high` what the value would be if every missing verdict were a 0 or a 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.records import Record, RunCard
+from leaderboard.reading import FINISH, NONE, Int8, Judged, Run
+from leaderboard.stats import Floats, totals_interval
+
+#: Below this share of judged rows a cell is shown but not ranked.
+RANK_COVERAGE = 0.98
+#: The slice value of rows that have none, in a run where others do.
+NO_VALUE = "(not given)"
+#: How many reasons for missing verdicts a cell names; the others are counted together.
+MAX_REASONS = 5
+
+
+class Cell(Record):
+    """One model's score on one task by one judge. Scores, limits and shares are from 0 to 1."""
+
+    model: str
+    #: Hash over weights, settings and generation arguments: what tells models of one name apart.
+    configuration: str
+    trainer: str | None
+    base: str | None
+    task: str
+    split: str
+    #: None, as is `value`, where no judge has seen the run.
+    judge: str | None
+    judge_version: str | None
+    #: Whether the judge has a certificate among these runs (`harness judges test`); None for a judge that needs none.
+    certified: bool | None
+    #: What it says, in a line.
+    certificate: str | None = None
+    #: (name, value); None for all rows.
+    slice: tuple[str, str] | None
+    data_fingerprint: str
+    source: str
+    resolution: str
+    prompt: str
+    prompt_sha256: str
+    value: float | None
+    low: float | None
+    high: float | None
+    #: Which formula gave `low` and `high` (leaderboard/stats.py).
+    method: str | None
+    #: Judged rows, and how many images they are about.
+    n: int
+    clusters: int
+    #: Rows asked, and how many of them the model has answered.
+    samples: int
+    predicted: int
+    missing: int
+    missing_reasons: dict[str, int]
+    coverage: float
+    bound_low: float
+    bound_high: float
+    finished: bool
+    ranked: bool
+    #: The best and the worst place among the ranked cells of its table, given which differences are real (leaderboard/ranks.py);
+    #: None where there is nobody to compare it with.
+    rank: tuple[int, int] | None = None
+    #: Share of the answers that were cut off at the token limit.
+    truncated: float
+    #: Share of right reasoning over the `reasoning_n` rows where it was judged.
+    reasoning: float | None
+    reasoning_n: int
+    #: Those of scores.json that were asked for: means without an interval.
+    metrics: dict[str, float] = {}
+    run: str
+    created: str
+
+    @property
+    def comparable(self) -> tuple[str, ...]:
+        """What cells of one table share; the value of a slice may differ, as it takes its own rows."""
+        slice_name, judge = self.slice[0] if self.slice else "", f"{self.judge}@{self.judge_version}" if self.judge else ""
+        return (self.task, self.split, slice_name, judge, self.data_fingerprint, self.prompt_sha256)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A cell, and the rows and verdicts it was counted from."""
+
+    cell: Cell
+    run: Run
+    final: Int8
+    rows: NDArray[np.intp]
+
+
+def count(run: Run, judged: Judged | None, slice_by: str | None) -> Iterator[Counted]:
+    """The cell of all rows; those of each value of the slice, if one is given."""
+    parts: list[tuple[tuple[str, str] | None, NDArray[np.intp]]] = [(None, np.arange(len(run.asked.ids)))]
+    if slice_by is not None:
+        values, codes = run.asked.slices[slice_by]
+        named = [(int(code), NO_VALUE if code == NONE else values[code]) for code in np.unique(codes)]
+        parts = [((slice_by, value), np.flatnonzero(codes == code)) for code, value in named]
+    final = judged.final if judged else np.full(len(run.finish), NONE, dtype=np.int8)
+    for slice_, rows in parts:
+        if len(rows):
+            yield Counted(_cell(run, judged, slice_, final, rows), run, final, rows)
+
+
+def totals(run: Run, final: Int8, rows: NDArray[np.intp]) -> tuple[list[str], Floats, Floats]:
+    """The images that judged rows are about, and for each how many of these are right, and how many there are."""
+    seen = rows[final[rows] != NONE]
+    sizes = np.bincount(run.asked.clusters[seen], minlength=len(run.asked.images)).astype(np.float64)
+    right = np.bincount(run.asked.clusters[seen], weights=final[seen], minlength=len(sizes)).astype(np.float64)
+    there = np.flatnonzero(sizes)
+    return [run.asked.images[i] for i in there], right[there], sizes[there]
+
+
+def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final: Int8, rows: NDArray[np.intp]) -> Cell:
+    """The cell that these rows of a run make."""
+    card, samples = run.card, len(rows)
+    images, right, sizes = totals(run, final, rows)
+    interval = totals_interval(right, sizes) if images else None
+    n, correct = int(sizes.sum()), int(right.sum())
+    finish = run.finish[rows]
+    reasoned = judged.reasoning[rows][judged.reasoning[rows] != NONE] if judged else np.empty(0)
+    predicted = int(np.count_nonzero(finish != NONE))
+    finished = card.finished is not None and predicted == samples
+    certificate = _certificate(run, judged) if judged else None
+    return Cell(
+        model=card.model.name,
+        configuration=_configuration(card),
+        trainer=card.model.trainer,
+        base=card.model.base,
+        task=card.data.task,
+        split=card.data.split,
+        judge=judged.judge if judged else None,
+        judge_version=judged.version if judged else None,
+        certified=certificate is not None or (None if judged is None or "model" not in judge_card(card, judged) else False),
+        certificate=certificate,
+        slice=slice_,
+        data_fingerprint=card.data.fingerprint,
+        source=card.data.source,
+        resolution=card.data.resolution,
+        prompt=card.prompt,
+        prompt_sha256=card.prompt_sha256,
+        value=interval.value if interval else None,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        method=interval.method if interval else None,
+        n=n,
+        clusters=len(images),
+        samples=samples,
+        predicted=predicted,
+        missing=samples - n,
+        missing_reasons=_missing(run, judged, rows[final[rows] == NONE]),
+        coverage=n / samples,
+        bound_low=correct / samples,
+        bound_high=(correct + samples - n) / samples,
+        finished=finished,
+        ranked=finished and n / samples >= RANK_COVERAGE,
+        truncated=int(np.count_nonzero(finish == FINISH.index("length"))) / predicted if predicted else 0.0,
+        reasoning=int(reasoned.sum()) / len(reasoned) if len(reasoned) else None,
+        reasoning_n=len(reasoned),
+        run=str(run.folder),
+        created=card.created,
+    )
+
+
+def judge_card(card: RunCard, judged: Judged) -> dict[str, Any]:
+    """What the run's card says of a judge: model, prompt, parameters. Empty for judges that are no models, and in older cards."""
+    return card.judges.get(f"{judged.judge}@{judged.version}", {})
+
+
+def _certificate(run: Run, judged: Judged) -> str | None:
+    """How far the judge was found to be right, and what fools it most; None where nobody has tried."""
+    runs = run.folder.parent.parent
+    try:
+        changed = (runs / ".certificates" / f"{judged.path.stem}.json").stat().st_mtime_ns
+    except OSError:
+        return None
+    return _summary(runs, judged.judge, judged.version, changed)
+
+
+@cache
+def _summary(runs: Path, judge: str, version: str, changed: int) -> str | None:
+    from judges.certificate import load  # here, as it brings more with it than a table needs
+
+    found = load(runs, judge, version)
+    return found.summary() if found else None
+
+
+def _configuration(card: RunCard) -> str:
+    model = card.model
+    what = [model.name, model.weights_sha256, model.settings_sha256, model.dtype, card.generation.model_dump_json()]
+    return sha256(repr(what).encode()).hexdigest()[:16]
+
+
+def _missing(run: Run, judged: Judged | None, rows: NDArray[np.intp]) -> dict[str, int]:
+    """Why these rows have no verdict, the most frequent reason first."""
+    given = judged.missing if judged else {}
+    absent = ("not answered yet", "not judged yet")
+    reasons = Counter(given.get(row, absent[int(run.finish[row] != NONE)]) for row in rows.tolist())
+    return _shortened(dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))))
+
+
+def _shortened(reasons: dict[str, int]) -> dict[str, int]:
+    rest = sum(list(reasons.values())[MAX_REASONS:])
+    return dict(list(reasons.items())[:MAX_REASONS]) | ({"other reasons": rest} if rest else {})
