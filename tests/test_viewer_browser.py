@@ -23,8 +23,7 @@ from leaderboard.site import app, export
 from leaderboard.site.library import Library
 from leaderboard.site.pictures import Pictures
 from tests.servers import free_port
-from tests.test_viewer import run_id
-from tests.viewed import SHOWN, Viewed
+from tests.viewed import SHOWN, Viewed, run_id
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(

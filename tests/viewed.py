@@ -3,12 +3,17 @@ judges, and beside them a run full of hostile text and one that is damaged."""
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from harness import pipeline, plugins
+from harness.contracts import Judge
 from harness.models.transformers_model import TransformersModel
 from harness.prompts import PROMPTS
 from harness.records import (
@@ -23,6 +28,7 @@ from harness.records import (
     Verdict,
 )
 from harness.runs import RunFolder
+from judges.exact import ExactJudge
 from trainers import recipe
 
 ROWS = {"slake": 60, "vqa_rad": 24}
@@ -34,11 +40,14 @@ HOSTILE = (
 SHOWN = HOSTILE.replace("\u202e", "<U+202E>").replace("\u202c", "<U+202C>").replace("\x00", "<U+0000>")
 
 
-class Lenient:
+class Lenient(Judge):
     """Calls an answer right that shares a word with a reference, and says so; silent on every tenth row."""
 
     name = "lenient"
     version = "1"
+
+    def card(self) -> dict[str, Any]:
+        return {"rule": "shares a word with a reference"}
 
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterable[Verdict]:
         for i, (sample, prediction) in enumerate(pairs):
@@ -74,7 +83,7 @@ def make(folder: Path, tiny: TransformersModel, load: object) -> Viewed:
     slake = {}
     for model in (tiny, TransformersModel(str(checkpoint), device="cpu")):
         for task, limit in ROWS.items():
-            judges = [*pipeline.make_judges("exact"), *([Lenient()] if task == "slake" else [])]
+            judges = [ExactJudge(), *([Lenient()] if task == "slake" else [])]
             arguments = GenerationArgs(max_new_tokens=48)
             done = pipeline.run(load(task, limit=limit), model, PROMPTS["reasoning"], arguments, judges, runs, limit=limit)
             if task == "slake":
@@ -115,3 +124,34 @@ def hostile(runs: Path) -> Path:
             Verdict(sample_id="2", judge="exact", final=None, missing=f"missing {HOSTILE}"),
         ])  # fmt: skip
     return folder.path
+
+
+def run_id(path: Path) -> str:
+    return f"{path.parent.name}.{path.name}"
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, attributes, links and text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, k, v or "") for k, v in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def links(self, *names: str) -> list[str]:
+        return [v for _, k, v in self.attributes if k in names and v and not v.startswith("#")]
+
+    def link(self, rel: str) -> str | None:
+        """The href of the link with this rel."""
+        found = re.search(rf'<a [^>]*rel="{rel}" href="([^"]*)"', self.source)
+        return html.unescape(found[1]) if found else None

@@ -16,7 +16,7 @@ def _given(*facts: tuple[str, Any]) -> Facts:
 
 
 def of_run(card: RunCard) -> list[tuple[str, Facts]]:
-    """The run card in groups: model, data, how it was asked, where it ran."""
+    """The run card in groups: model, data, how it was asked, who judged, where it ran."""
     m, d, g = card.model, card.data, card.generation
     model = _given(
         ("name", m.name), ("folder", m.path), ("base", m.base), ("trainer", m.trainer), ("architecture", m.architecture),
@@ -40,7 +40,8 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
         ("begun", card.created), ("closed", card.finished), ("hardware", card.hardware), ("harness", card.harness_version),
         ("commit", card.git_sha), *card.packages.items(),
     )  # fmt: skip
-    return [("Model", model), ("Data", data), ("Asked", asked), ("Machine", where)]
+    judges = [(f"Judge {name}", _flat(about)) for name, about in card.judges.items() if about]
+    return [("Model", model), ("Data", data), ("Asked", asked), *judges, ("Machine", where)]
 
 
 def _hash(value: str | None) -> str | None:
