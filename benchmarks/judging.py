@@ -95,7 +95,7 @@ def main() -> None:
         start = time.perf_counter()
         assert len(list(again.judge(pairs))) == ROWS
         found["from_store_s"] = round(time.perf_counter() - start, 3)
-        assert again.card()["from_store"] == ROWS
+        assert again.card()["use"]["from_store"] == ROWS
     server.terminate()
     found |= {"times_ideal": round(found["judged_s"] / ideal, 2), "hardware": hardware(), "python": sys.version.split()[0]}
     RESULTS.parent.mkdir(exist_ok=True)

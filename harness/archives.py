@@ -28,7 +28,7 @@ from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from harness.errors import DataError
+from harness.errors import DataError, RowError
 from harness.records import ImageRef
 
 #: Refuse to unpack a member that says it is larger than this: a decompression bomb, not a dataset's file.
@@ -144,10 +144,10 @@ class Archive:
     def locate(self, name: str, where: str = "") -> tuple[Path, str | None] | None:
         """(file, None), or (zip, member), or None where there is no such file.
 
-        Raises DataError, with `where` (file and row) in front, when the name or its link leaves the root.
+        Raises RowError, with `where` (file and row) in front, when the name or its link leaves the root.
         """
         if why := inside(name):
-            raise DataError(f"{where or self.root}: path '{name}' {why}")
+            raise RowError(f"{where or self.root}: path '{name}' {why}")
         if not self._zipped:
             path = self.root / name
             if os.path.exists(path):  # Path.exists raises for a name that is too long
@@ -160,7 +160,7 @@ class Archive:
 
     def _keep_inside(self, path: Path, name: str, where: str) -> None:
         if not _contained(os.path.realpath(path), self._roots):
-            raise DataError(f"{where or self.root}: path '{name}' is a link that leads out of {self.root}")
+            raise RowError(f"{where or self.root}: path '{name}' is a link that leads out of {self.root}")
 
     def _beside(self, name: str) -> list[tuple[str, Path]]:
         """The zips that may hold `name`: ("folder/", zip) for each folder on the way to it."""
@@ -233,7 +233,7 @@ class Archive:
     def image(self, name: str, where: str = "") -> ImageRef:
         """An image by name, not read yet; one object for all questions about it.
 
-        A missing file is not an error here: reading the image says so. Raises DataError when the name leaves the root.
+        A missing file is not an error here: reading the image says so. Raises RowError when the name leaves the root.
         """
         if name not in self._images:
             path, member = self.locate(name, where) or (self.root if self._zipped else self.root / name, None)

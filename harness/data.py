@@ -1,7 +1,8 @@
 """Loading a task's rows: from a local archive, from the hub, or from the small real data in the package.
 
 Every row is checked before anything is generated: an unreadable image, an empty question, a missing or unreadable
-reference or a repeated id is reported by id and, by `on_bad_row`, refused or skipped and counted.
+reference or a repeated id is reported by id and, by `on_bad_row`, refused or skipped and counted. Of rows that share an id
+the first usable one is kept.
 
 A layout (entry point `harness.layouts`) is a function of a View that yields samples in the archive's own order, none left
 out: what a row lacks is for this module to report.
@@ -13,12 +14,12 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from harness import plugins, specs
 from harness.archives import Archive, HubError, from_hub
@@ -28,7 +29,6 @@ from harness.records import BadImageError, DataCard, ImageRef, Sample
 from harness.specs import Bundled, Columns, Hub, Local, Origin, TaskSpec
 
 Source = Literal["auto", "hub", "local", "bundled"]
-DUPLICATE = "duplicate id"
 Used = Literal["hub", "local", "bundled"]
 
 
@@ -41,7 +41,7 @@ def parse_source(text: str) -> Source:
 
 @dataclass(frozen=True)
 class View:
-    """What a layout reads: one split of one source. It may add notes for the user, and rows that it cannot read to `bad`."""
+    """What a layout reads: one split of one source. It may add notes for the user, and `reject` rows that it cannot read."""
 
     archive: Archive
     #: The split as the source spells it, and as the spec does.
@@ -53,7 +53,16 @@ class View:
     #: Further folders by the spec's name for them; those that do not exist are left out.
     extra: Mapping[str, Archive] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    #: What is wrong with each row that cannot be used, by its id; a second bad row of one id is "ID (2)".
     bad: dict[str, str] = field(default_factory=dict)
+
+    def reject(self, name: str, why: str) -> None:
+        """Report a row, once each, that cannot be used."""
+        key, count = name, 1
+        while key in self.bad:
+            count += 1
+            key = f"{name} ({count})"
+        self.bad[key] = why
 
 
 @dataclass(frozen=True)
@@ -69,14 +78,17 @@ class LoadedTask:
 
 @dataclass(frozen=True)
 class Rows:
-    """A split as it was read: `samples` with the bad ones among them, and what is wrong with each of those by id."""
+    """A split as it was read: the usable `samples`, what is wrong with each of the others, and what the YAML left out."""
 
     source: Used
-    #: At what resolution, and of which commit where they are the hub's.
     resolution: str
+    #: REPO@COMMIT of the hub's rows.
+    origin: str | None
     samples: list[Sample]
     bad: dict[str, str]
     dropped: dict[str, str]
+    #: How many rows `where` left out, as far as the split was read.
+    filtered: int
     notes: list[str]
 
 
@@ -97,6 +109,7 @@ class _Place:
     layout: str
     view: View
     resolution: str
+    origin: str | None = None
 
 
 def _view(spec: TaskSpec, origin: Origin, archive: Archive, split: str, extra: Mapping[str, Archive] | None = None) -> View:
@@ -143,7 +156,7 @@ def _hub(spec: TaskSpec, hub: Hub, split: str, *, fresh: bool) -> _Place:
         f"{spec.name}: read from the hub, {hub.repo}@{found.commit[:12]}"
         + (f", as it was cached ({found.stale})" if found.stale else "")
     )
-    return _Place("hub", hub.layout, view, f"original, {hub.repo}@{found.commit}")
+    return _Place("hub", hub.layout, view, "original", f"{hub.repo}@{found.commit}")
 
 
 def _bundled(spec: TaskSpec, bundled: Bundled, spec_path: Path, split: str) -> _Place:
@@ -189,9 +202,11 @@ def _place(spec: TaskSpec, spec_path: Path, source: Source, data_dir: Path | Non
             hint = hint or e.hint
     if spec.bundled and has["bundled"]:
         place = _bundled(spec, spec.bundled, spec_path, split)
-        if source == "auto":
+        if source == "auto" and (has["local"] or has["hub"]):  # a task that has no other data falls back to nothing
+            whose = "the package's" if _installed(spec_path) else "its own"
+            reason = "; ".join(why) or "no --data-dir given"
             place.view.notes.insert(
-                0, f"{spec.name}: no full-resolution data, using the package's {place.resolution} images ({'; '.join(why)})"
+                0, f"{spec.name}: no full-resolution data, using {whose} {place.resolution} images ({reason})"
             )
         return place
     raise DataError(
@@ -230,35 +245,41 @@ def _with_derived(sample: Sample) -> Sample:
     return sample.model_copy(update={"slices": {**derived, **sample.slices}})
 
 
-def check(samples: Iterable[Sample]) -> dict[str, str]:
-    """The rows that cannot be asked or scored: id -> why. Reads, hashes and decodes every image once, in threads."""
-    bad: dict[str, str] = {}
-    rows = list(samples)
-    for name, count in Counter(s.id for s in rows).items():
-        if count > 1:
-            bad[name] = f"{DUPLICATE} ({count} rows)"
-    images: dict[int, ImageRef] = {}
-    for s in rows:
+class _Checker:
+    """Which rows can be asked and scored. Remembers ids and images, so that a split can be checked a part at a time."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.images: dict[int, tuple[ImageRef, str | None]] = {}  # the image is held, so that its id stays its own
+
+    def check(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, str | None]]:
+        """(row, why it cannot be used or None). Reads, hashes and decodes every image once, in threads."""
+        new = {id(i): i for s in samples for i in s.images if id(i) not in self.images}
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
+            found = pool.map(_broken, new.values())
+            self.images.update((k, (i, why)) for (k, i), why in zip(new.items(), found, strict=True))
+        for s in samples:
+            why = self._problem(s)
+            if why is None:
+                self.ids.add(s.id)
+            yield s, why
+
+    def _problem(self, s: Sample) -> str | None:
         if not s.question.strip():
-            bad.setdefault(s.id, "empty question")
-        elif not any(a.strip() for a in s.reference.answers):
-            bad.setdefault(s.id, "no reference answer")
-        images.update((id(i), i) for i in s.images)
+            return "empty question"
+        if not any(a.strip() for a in s.reference.answers):
+            return "no reference answer"
+        if broken := next((why for i in s.images if (why := self.images[id(i)][1])), None):
+            return f"image {broken}"
+        return "duplicate id" if s.id in self.ids else None
 
-    def broken(image: ImageRef) -> str | None:
-        try:
-            image.verify()
-        except BadImageError as e:
-            return str(e)
-        return None
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
-        reasons = dict(zip(images, pool.map(broken, images.values()), strict=True))
-    for s in rows:
-        for i in s.images:
-            if reason := reasons[id(i)]:
-                bad.setdefault(s.id, f"image {reason}")
-    return bad
+def _broken(image: ImageRef) -> str | None:
+    try:
+        image.verify()
+    except BadImageError as e:
+        return str(e)
+    return None
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
@@ -269,27 +290,33 @@ def fingerprint(samples: Iterable[Sample]) -> str:
     return h.hexdigest()
 
 
-def _kept(spec: TaskSpec, samples: Iterator[Sample], dropped: dict[str, str], limit: int | None) -> list[Sample]:
-    """The samples that `where` keeps and `drop` does not name, `limit` of them."""
-    kept: list[Sample] = []
-    seen: dict[str, set[str]] = {}
-    for s in map(_with_derived, samples):
-        if any(s.slices.get(k) != v for k, v in spec.where.items()):
-            for k, v in s.slices.items():
-                seen.setdefault(k, set()).add(v)
-        elif s.id in spec.drop:
-            dropped[s.id] = spec.drop[s.id]
-        else:
-            kept.append(s)
-            if len(kept) == limit:
-                break
-    if not kept and seen:
-        for k, v in spec.where.items():
+@dataclass
+class _Filter:
+    """The rows that a spec's `where` keeps and its `drop` does not name, and a count of the others."""
+
+    spec: TaskSpec
+    dropped: dict[str, str] = field(default_factory=dict)
+    filtered: int = 0
+
+    def kept(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """Raises DataError at the end, where `where` kept nothing because no row has such a slice."""
+        spec, some = self.spec, False
+        seen: dict[str, set[str]] = {}
+        for s in map(_with_derived, samples):
+            if any(s.slices.get(k) != v for k, v in spec.where.items()):
+                self.filtered += 1
+                for k, v in s.slices.items():
+                    seen.setdefault(k, set()).add(v)
+            elif s.id in spec.drop:
+                self.dropped[s.id] = spec.drop[s.id]
+            else:
+                some = True
+                yield s
+        for k, v in spec.where.items() if seen and not some else ():
             if k not in seen:
                 raise DataError(f"task '{spec.name}': where: no row has a slice '{k}'", hint=did_you_mean(k, list(seen)))
             if v not in seen[k]:
                 raise DataError(f"task '{spec.name}': where: no row has {k} '{v}'", hint=did_you_mean(v, sorted(seen[k])))
-    return kept
 
 
 def read(
@@ -302,9 +329,10 @@ def read(
     limit: int | None = None,
     images: bool = True,
 ) -> Rows:
-    """Read, filter and check a split; bad rows are reported, not refused. Raises DataError when it cannot be read at all.
+    """Read, filter and check a split up to `limit` usable rows; bad rows are reported, not refused.
 
-    Without `images` rows come unchecked and no image is opened, for who wants a few of them and not all.
+    Without `images` no image is opened and rows come unchecked, for who wants a few of them and not all. Raises DataError
+    when it cannot be read at all.
     """
     if data_dir and not data_dir.is_dir():
         raise DataError(f"--data-dir {data_dir}: no such folder")
@@ -312,12 +340,21 @@ def read(
     if split not in spec.splits:
         raise UserError(f"task '{spec.name}' has no split '{split}'", hint=did_you_mean(split, spec.splits))
     place = _place(spec, spec_path, source, data_dir, split)
-    dropped: dict[str, str] = {}
-    samples = _kept(spec, plugins.load("layouts", place.layout)(place.view), dropped, limit)
-    if not samples and not place.view.bad:
-        raise DataError(f"{place.view.archive}: task '{spec.name}', split '{split}': no rows")
-    bad = place.view.bad | (check(samples) if images else {})
-    return Rows(place.source, place.resolution, samples, bad, dropped, place.view.notes)
+    view, left_out, checker = place.view, _Filter(spec), _Checker()
+    rows = left_out.kept(plugins.load("layouts", place.layout)(view))
+    samples: list[Sample] = []
+    while part := list(islice(rows, None if limit is None else limit - len(samples))):
+        for s, why in checker.check(part) if images else ((s, None) for s in part):
+            if why is None:
+                samples.append(s)
+            else:
+                view.reject(s.id, why)
+    if not samples and not view.bad:
+        raise DataError(f"{view.archive}: task '{spec.name}', split '{split}': no rows")
+    return Rows(place.source, place.resolution, place.origin, samples, view.bad, left_out.dropped, left_out.filtered, view.notes)
+
+
+OnBadRow = Literal["fail", "skip"]
 
 
 def load(
@@ -328,53 +365,64 @@ def load(
     data_dir: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
-    on_bad_row: Literal["fail", "skip"] = "fail",
+    on_bad_row: OnBadRow = "fail",
 ) -> LoadedTask:
     """A task's rows, ready to be asked.
 
     Raises DataError when a row is bad and `on_bad_row` is "fail"; the message names the first rows and counts the rest.
     """
     rows = read(spec, spec_path, source=source, data_dir=data_dir, split=split, limit=limit)
-    samples, dropped = rows.samples, rows.dropped
-    if rows.bad:
-        total = len({s.id for s in samples} | rows.bad.keys())
-        if on_bad_row == "fail":
-            listed = "\n".join(f"  row {k}: {v}" for k, v in list(rows.bad.items())[:5])
-            more = f"\n  ... and {len(rows.bad) - 5} more" if len(rows.bad) > 5 else ""
-            raise DataError(
-                f"task '{spec.name}': {len(rows.bad)} of {total} rows cannot be used:\n{listed}{more}",
-                hint="mend them, or pass --on-bad-row skip; `harness tasks validate` lists them all",
-            )
-        dropped = dropped | rows.bad
-        samples = list(_usable(samples, rows.bad))
-        if not samples:
-            raise DataError(f"task '{spec.name}': none of {total} rows can be used: row {next(iter(rows.bad.items()))}")
-    notes = list(rows.notes)
-    if dropped:
-        first = "; ".join(f"{k}: {v}" for k, v in list(dropped.items())[:3])
-        notes.append(f"{spec.name}: {len(dropped)} rows left out ({first}{' ...' if len(dropped) > 3 else ''})")
-    return LoadedTask(spec, samples, card(spec, split or spec.split, rows, samples, dropped), tuple(notes))
+    refuse(spec.name, rows.bad, len(rows.samples), on_bad_row, "; `harness tasks validate` lists them all")
+    dropped = rows.dropped | rows.bad
+    notes = rows.notes + _left_out(spec.name, dropped)
+    return LoadedTask(spec, rows.samples, card(spec, split or spec.split, rows), tuple(notes))
 
 
-def _usable(samples: Iterable[Sample], bad: Mapping[str, str]) -> Iterator[Sample]:
-    """The rows that are not bad, and the first of those that only share an id."""
-    seen: set[str] = set()
-    for s in samples:
-        if s.id not in bad or (bad[s.id].startswith(DUPLICATE) and s.id not in seen):
-            yield s
-        seen.add(s.id)
+def refuse(name: str, bad: Mapping[str, str], good: int, on_bad_row: OnBadRow, hint: str = "") -> None:
+    """Raise DataError where `bad` rows (id -> why) of a task end the run: by "fail" always, by "skip" if no good one is left."""
+    if bad and on_bad_row == "fail":
+        listed = "\n".join(f"  row {k}: {v}" for k, v in list(bad.items())[:5])
+        more = f"\n  ... and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise DataError(
+            f"task '{name}': {len(bad)} of {good + len(bad)} rows cannot be used:\n{listed}{more}",
+            hint=f"mend them, or pass --on-bad-row skip{hint}",
+        )
+    if bad and not good:
+        raise DataError(f"task '{name}': none of {len(bad)} rows can be used: row {': '.join(next(iter(bad.items())))}")
 
 
-def card(spec: TaskSpec, split: str, rows: Rows, samples: list[Sample], dropped: dict[str, str]) -> DataCard:
+def _left_out(name: str, rows: Mapping[str, str]) -> list[str]:
+    """The note about rows left out, if any."""
+    first = "; ".join(f"{k}: {v}" for k, v in list(rows.items())[:3])
+    return [f"{name}: {len(rows)} rows left out ({first}{' ...' if len(rows) > 3 else ''})"] if rows else []
+
+
+def without(task: LoadedTask, bad: dict[str, str], on_bad_row: OnBadRow) -> LoadedTask:
+    """The task without the rows that a model cannot be asked (id -> why). Raises DataError as `load` does."""
+    samples = [s for s in task.samples if s.id not in bad]
+    refuse(task.spec.name, bad, len(samples), on_bad_row)
+    if not bad:
+        return task
+    found = task.card.model_copy(update=_counted(samples) | {"dropped": task.card.dropped | bad})
+    return replace(task, samples=samples, card=found, notes=(*task.notes, *_left_out(task.spec.name, bad)))
+
+
+def card(spec: TaskSpec, split: str, rows: Rows) -> DataCard:
     """Which rows these are."""
     return DataCard(
         task=spec.name,
         split=split,
         source=rows.source,
         resolution=rows.resolution,
-        rows=len(samples),
-        images=len({i.sha256 for s in samples for i in s.images}),
-        dropped=dropped,
-        fingerprint=fingerprint(samples),
+        origin=rows.origin,
+        dropped=rows.dropped | rows.bad,
+        filtered=rows.filtered,
         spec_sha256=spec.sha256,
+        **_counted(rows.samples),
     )
+
+
+def _counted(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What a card says that follows from the samples alone."""
+    images = {i.sha256 for s in samples for i in s.images}
+    return {"rows": len(samples), "images": len(images), "fingerprint": fingerprint(samples)}

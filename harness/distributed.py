@@ -1,4 +1,7 @@
-"""Several processes, one run: `accelerate launch -m harness run ...` or torchrun. Each rank answers its own images.
+"""Several processes, one run. Each rank answers its own images.
+
+    accelerate launch --multi_gpu -m harness run ...    a process a GPU
+    torchrun --nproc_per_node 2 -m harness run ...      on a CPU, where accelerate starts one process whatever it is told
 
 Launchers tell each process its rank through RANK and WORLD_SIZE; alone, everything here is free and does nothing.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from harness.records import Sample
 
@@ -36,6 +40,14 @@ class Rank:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
+
+    def share(self, text: str | None) -> str | None:
+        """What rank 0 has to tell, when every rank has come here."""
+        if self.count == 1:
+            return text
+        from accelerate.utils import broadcast_object_list
+
+        return cast(str | None, broadcast_object_list([text])[0])
 
 
 def current() -> Rank:

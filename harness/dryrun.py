@@ -1,78 +1,157 @@
-"""What a run would do, without loading weights: rows, images, tokens, sizes, memory.
+"""What a run would do, without loading weights: rows, images, tokens, sizes, memory; for an API what would be sent and its price.
 
-Token counts are exact (the model's own tokenizer and image processor); memory is an estimate from the architecture.
+Token counts in process are exact (the model's own tokenizer and image processor); memory is an estimate from the architecture.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
+import itertools
+import json
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.data import LoadedTask
+from harness.errors import UserError
 from harness.models import endpoint, loading
+from harness.models.api_client import Price
 from harness.prompts import Prompt
 from harness.records import GenerationArgs, ImageRef
 
 
-def estimate(
-    model: str, task: LoadedTask, prompt: Prompt, args: GenerationArgs, *, dtype: str, device: str, batch_size: int | None
-) -> dict[str, Any]:
-    """One task's document for `harness run --dry-run`. Sizes in MB, tokens in counts.
+@dataclass(frozen=True)
+class Plan:
+    """The options of `harness run --dry-run` that concern the model. What a run would refuse, is refused here too."""
 
-    For an API model: what would be sent. Its price is LiteLLM's to tell when it answers; nothing is guessed here.
-    """
-    if endpoint.is_api_model(model):
-        sent = endpoint.outgoing(task)
+    model: str
+    _: KW_ONLY
+    dtype: str = "auto"
+    device: str = "auto"
+    attention: str = "auto"
+    batch_size: int | None = None
+    api_base: str | None = None
+    allow_external: bool = False
+
+    def estimate(self, task: LoadedTask, prompt: Prompt, args: GenerationArgs) -> dict[str, Any]:
+        """One task's document. Sizes in MB, tokens in counts. Raises UserError as the run would."""
+        if self.api_base or endpoint.is_api_model(self.model):
+            return self._sent(task, prompt, args)
+        checkpoint = self._checkpoint
+        images = {i.sha256: i for s in task.samples for i in s.images}
+        per_image = {key: image_tokens(checkpoint.processor, image) for key, image in images.items()}
+        texts = [prompt.render(s.question) for s in task.samples]
+        text_tokens = [len(ids) for ids in checkpoint.processor.tokenizer(texts)["input_ids"]]
+        prompts = [t + sum(per_image[i.sha256] for i in s.images) for t, s in zip(text_tokens, task.samples, strict=True)]
+        longest = max(prompts) + args.max_new_tokens
+        rows = min(self.batch_size or 64, len(task.samples))
         return {
             "task": task.card.task,
-            "model": model,
+            "split": task.card.split,
+            "source": task.card.source,
+            "resolution": task.card.resolution,
+            "rows": len(task.samples),
+            "images": len(images),
+            "prompt": prompt.name,
+            "image_tokens": sum(per_image.values()),
+            "text_tokens": sum(text_tokens),
+            "prompt_tokens_one_by_one": sum(prompts),
+            "max_new_tokens": args.max_new_tokens,
+            "longest_row_tokens": longest,
+            "kv_cache_mb": round(rows * longest * checkpoint.token_bytes / 1e6),
+            "batch_size": rows,
+            **checkpoint.facts,
+        }
+
+    def foreign(self, name: str, task: Any, limit: int | None) -> dict[str, Any]:
+        """The document of one of lm-eval's own tasks."""
+        rows = sum(1 for _ in itertools.islice(task.doc_iterator(), limit))
+        return {"task": f"lm_eval:{name}", "rows": rows, **self._checkpoint.facts}
+
+    @functools.cached_property
+    def _checkpoint(self) -> _Checkpoint:
+        return _Checkpoint.of(self)
+
+    def _sent(self, task: LoadedTask, prompt: Prompt, args: GenerationArgs) -> dict[str, Any]:
+        """What an API model would be sent, whether it may be, and what that costs at most as far as a price is known.
+
+        The vendor counts an image's tokens by a rule of its own, so that only the answers have a ceiling.
+        """
+        to = endpoint.Endpoint.parse(self.model, self.api_base)
+        sent = endpoint.outgoing(task)
+        try:
+            gate = endpoint.check_may_leave([sent], to, allow_external=self.allow_external) or "stays on this machine"
+        except UserError as e:
+            gate = f"refused: {e} ({e.hint})"
+        price = list_price(to.model) if to.api_base is None else None
+        written = len(task.samples) * args.max_new_tokens
+        return {
+            "task": task.card.task,
+            "model": to.model,
+            "to": to.api_base or to.where,
+            "gate": gate,
             "rows": len(task.samples),
             "images": sent.images,
             "image_mb_sent": round(sent.image_bytes / 1e6, 1),
+            "prompt": prompt.name,
             "characters": sum(len(prompt.render(s.question)) for s in task.samples),
             "max_new_tokens": args.max_new_tokens,
-            "cost": "unknown before the first answer",
+            "price": f"${price.read:g} read, ${price.written:g} written, a million tokens" if price else "unknown",
+            "answers_cost_at_most": f"${price.of(0, written):.2f}" if price else "unknown",
         }
-    import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
 
-    checkpoint = loading.resolve(model)
-    processor = loading.load_processor(checkpoint)
-    config = AutoConfig.from_pretrained(checkpoint.base, trust_remote_code=False)
-    device = loading.pick_device(device)
-    kind = loading.pick_dtype(dtype, device)
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
-    size = torch.empty((), dtype=kind).element_size()
 
-    images = {i.name: i for s in task.samples for i in s.images}
-    per_image = {name: image_tokens(processor, image) for name, image in images.items()}
-    texts = [prompt.render(s.question) for s in task.samples]
-    text_tokens = [len(ids) for ids in processor.tokenizer(texts)["input_ids"]]
-    longest = max(t + sum(per_image[i.name] for i in s.images) for t, s in zip(text_tokens, task.samples, strict=True))
-    cache = loading.kv_bytes_per_token(config, size)
-    rows = min(batch_size or 64, len(task.samples))
-    return {
-        "task": task.card.task,
-        "split": task.card.split,
-        "source": task.card.source,
-        "resolution": task.card.resolution,
-        "rows": len(task.samples),
-        "images": len(images),
-        "prompt": prompt.name,
-        "image_tokens": sum(per_image.values()),
-        "text_tokens": sum(text_tokens),
-        "prompt_tokens_one_by_one": sum(text_tokens) + sum(per_image[i.name] for s in task.samples for i in s.images),
-        "max_new_tokens": args.max_new_tokens,
-        "longest_row_tokens": longest + args.max_new_tokens,
-        "parameters": parameters,
-        "weights_mb": round(parameters * size / 1e6),
-        "kv_cache_mb": round(rows * (longest + args.max_new_tokens) * cache / 1e6),
-        "batch_size": rows,
-        "dtype": str(kind).removeprefix("torch."),
-        "device": device,
-    }
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What is known of a checkpoint without its weights."""
+
+    processor: Any
+    token_bytes: int
+    facts: dict[str, Any]
+
+    @classmethod
+    def of(cls, plan: Plan) -> _Checkpoint:
+        import torch
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        found = loading.resolve(plan.model)
+        processor = loading.load_processor(found)
+        config = AutoConfig.from_pretrained(found.base, trust_remote_code=False)
+        device = loading.pick_device(plan.device)
+        kind = loading.pick_dtype(plan.dtype, device)
+        attention, reason = loading.pick_attention(plan.attention, device, kind)
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
+        size = torch.empty((), dtype=kind).element_size()
+        facts = {
+            "parameters": parameters,
+            "weights_mb": round(parameters * size / 1e6),
+            "dtype": str(kind).removeprefix("torch."),
+            "device": device,
+            "attention": f"{attention} ({reason})",
+        }
+        return cls(processor, loading.kv_bytes_per_token(config, size), facts)
+
+
+@functools.cache
+def _prices() -> dict[str, Any]:
+    """LiteLLM's price list as it is installed, read without the seconds that importing LiteLLM takes."""
+    found = importlib.util.find_spec("litellm")
+    folder = Path(found.origin).parent if found and found.origin else Path()
+    try:
+        return dict(json.loads((folder / "model_prices_and_context_window_backup.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def list_price(model: str) -> Price | None:
+    """Dollars for a million tokens of PROVIDER/NAME; None where the list does not have it or prices it by something else."""
+    entry = _prices().get(model) or _prices().get(model.partition("/")[2]) or {}
+    read, written = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
+    return Price(round(read * 1e6, 6), round(written * 1e6, 6)) if read is not None and written is not None else None
 
 
 def image_tokens(processor: Any, image: ImageRef) -> int:
@@ -92,8 +171,10 @@ def render(found: Sequence[dict[str, Any]]) -> Any:
     """The documents as a rich table, a column a task."""
     from rich.table import Table
 
+    def shown(value: Any) -> str:
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
     table = Table("", *(d["task"] for d in found), box=None, header_style="bold")
-    for key in found[0]:
-        if key != "task":
-            table.add_row(key.replace("_", " "), *(f"{d[key]:,}" if isinstance(d[key], int) else str(d[key]) for d in found))
+    for key in dict.fromkeys(k for d in found for k in d if k != "task"):
+        table.add_row(key.replace("_", " "), *(shown(d.get(key, "")) for d in found))
     return table

@@ -17,6 +17,10 @@ class DataError(UserError):
     """A dataset that cannot be read: the message names the file and the row or key."""
 
 
+class RowError(DataError):
+    """One row that cannot be read, while others can: `--on-bad-row skip` leaves it out. Names file and row."""
+
+
 class SpecError(UserError):
     """A YAML that does not validate: the message names file:line and the key."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import os
@@ -9,19 +10,20 @@ import platform
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import __version__, plugins
+from harness import __version__, answers, plugins
 from harness.contracts import Judge, JudgeOptions, Model, Task
-from harness.data import LoadedTask, fingerprint
+from harness.data import LoadedTask, OnBadRow, fingerprint, without
 from harness.distributed import Rank, shard
-from harness.errors import UserError
+from harness.errors import RunError, UserError
 from harness.prompts import Prompt
-from harness.records import GenerationArgs, RunCard, Verdict
+from harness.records import GenerationArgs, RunCard, Sample, Verdict
 from harness.runs import RunFolder
 from harness.scoring.summary import scores
 
@@ -91,11 +93,17 @@ def make_judges(names: str, options: JudgeOptions) -> list[Judge]:
     return out
 
 
+def askable(task: LoadedTask, model: Model, prompt: Prompt, on_bad_row: OnBadRow) -> LoadedTask:
+    """The task without the rows that this model cannot be asked, if it knows of any. Raises DataError as `data.load` does."""
+    refused: Callable[[Sequence[Sample], Prompt], dict[str, str]] | None = getattr(model, "refused", None)
+    return without(task, refused(task.samples, prompt), on_bad_row) if refused else task
+
+
 def repeated(task: LoadedTask, count: int) -> LoadedTask:
-    """The task with each question asked `count` times, as samples ID#0, ID#1, ... of the same image cluster."""
+    """The task with each question asked `count` times, as samples ID#0, ID#1, ... of the same cluster."""
     if count == 1:
         return task
-    samples = [s.model_copy(update={"id": f"{s.id}#{k}"}) for s in task.samples for k in range(count)]
+    samples = [s.model_copy(update={"id": f"{s.id}#{k}", "repeat_of": s.id}) for s in task.samples for k in range(count)]
     card = task.card.model_copy(update={"rows": len(samples), "repeats": count, "fingerprint": fingerprint(samples)})
     return replace(task, samples=samples, card=card)
 
@@ -115,40 +123,73 @@ def run(
 ) -> RunFolder:
     """Answer and judge a task's rows into their run folder, going on from whatever is there already.
 
-    With several ranks, each answers its own images; rank 0 keeps the folder, gathers and judges. Raises RunError when
-    another process holds the folder.
+    With several ranks, each answers its own images; rank 0 keeps the folder, gathers and judges. Raises RunError, on every
+    rank, when another process holds the folder.
     """
     card = RunCard(
         harness_version=__version__, created=now(), command=sys.argv[1:], data=task.card, model=model.card, prompt=prompt.name,
-        prompt_sha256=prompt.sha256, generation=args, limit=limit, git_sha=git_sha(), packages=packages(), hardware=hardware(),
+        prompt_sha256=prompt.sha256, generation=args, limit=limit, reader=answers.VERSION, git_sha=git_sha(),
+        packages=packages(), hardware=hardware(), processes=rank.count,
     )  # fmt: skip
     folder = RunFolder.place(runs, card)
     if not rank.main:
-        rank.wait()  # for the folder
+        if refused := rank.share(None):
+            raise RunError(refused)
         _generate(task, model, prompt, args, folder, {}, rank, lambda *_: None)
         rank.wait()  # for every rank's answers
         return folder
-    with folder:
-        folder.begin(card, task.samples, fresh=fresh)
-        folder.gather()
-        rank.wait()
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(folder)
+            folder.begin(card, task.samples, fresh=fresh)
+            folder.gather()
+        except (UserError, OSError) as e:
+            rank.share(str(e))  # so that no rank waits for a folder that never comes
+            raise
+        rank.share(None)
         card = folder.card()
         seconds = dict(card.seconds)
+        before = _usage(model)
         _generate(task, model, prompt, args, folder, seconds, rank, report)
         rank.wait()
         folder.gather()
         given = judge(folder, judges, seconds, report)
         spec = task.spec
         write_scores(folder, spec.slices, spec.metrics, spec.aggregate)
-        usage = getattr(model, "usage", None)
         closing = {
             "finished": now(),
             "seconds": seconds,
-            "usage": usage.row() if usage else {},
+            "usage": add_usage(card.usage, before, _usage(model)),
             "judges": card.judges | given,
         }
         folder.write_card(card.model_copy(update=closing))
     return folder
+
+
+def _usage(model: Model) -> dict[str, Any]:
+    """What an API model has used so far; nothing for one in process."""
+    usage = getattr(model, "usage", None)
+    return usage.row() if usage else {}
+
+
+def add_usage(held: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """`held`, a card's usage, and what was used between `before` and `after`; `held` itself where nothing was asked.
+
+    The cost is None where that of any reply is not known.
+    """
+    if after == before:
+        return held
+    out: dict[str, Any] = {}
+    for key, value in after.items():
+        if key == "cost_usd":
+            known = value is not None and (held.get(key) is not None or not held.get("answered"))
+            out[key] = round((held.get(key) or 0) + value - (before.get(key) or 0), 6) if known else None
+        elif isinstance(value, dict):
+            new = Counter(value) - Counter(before.get(key, {}))
+            out[key] = dict(Counter(held.get(key, {})) + new)
+        else:
+            out[key] = held.get(key, 0) + value - before.get(key, 0)
+    return out
 
 
 def _generate(
@@ -183,12 +224,14 @@ def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float],
     """
     predictions = folder.predictions()
     samples = folder.questions()
+    held = folder.card().judges
     cards = {}
     for one in judges:
         # a missing verdict is asked for again: whatever kept the judge from answering may have passed
         given = {i for i, v in folder.verdicts(one.name, one.version).items() if v.final is not None}
         pairs = [(s, predictions[s.id]) for s in samples if s.id in predictions and s.id not in given]
         start = time.perf_counter()
+        before = one.card().get("use", {})
         count = len(samples) - len(pairs)
         report("judge", count, len(samples))
         buffer: list[Verdict] = []
@@ -205,7 +248,11 @@ def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float],
                 folder.add_verdicts(one.name, one.version, buffer)
         if pairs:
             seconds[f"judge:{one.name}"] = round(time.perf_counter() - start, 3)
-            cards[f"{one.name}@{one.version}"] = one.card()
+            label = f"{one.name}@{one.version}"
+            about = one.card()
+            if "use" in about:  # of this run alone, with what earlier tries used
+                about["use"] = add_usage(held.get(label, {}).get("use", {}), before, about["use"])
+            cards[label] = held.get(label, {}) | about
         report("judge", len(samples), len(samples))
     return cards
 

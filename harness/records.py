@@ -6,8 +6,10 @@ explains how all three came to be. Nothing here imports more than pydantic and t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Refuse images with more pixels than this: a decompression bomb, not a radiograph.
 MAX_PIXELS = 100_000_000
+#: Refuse images with one side more than so many times the other: Qwen2-VL's processor takes none, and a strip shows nothing.
+MAX_ASPECT = 200
 
 
 class BadImageError(ValueError):
@@ -65,7 +69,9 @@ class ImageRef:
     def open(self) -> Image.Image:
         """The decoded image as RGB; grey, CMYK, palette and transparent ones are converted.
 
-        Raises BadImageError for anything that is not a whole image of sane size.
+        Grey of more than 8 bits (16-bit CT and X-ray exports, 32-bit, float) is scaled linearly from the image's own darkest
+        and brightest value to 0..255, as a viewer opens a file that names no window. Raises BadImageError for anything
+        that is not a whole image of sane size and shape.
         """
         return self._decode(self.content)
 
@@ -76,17 +82,44 @@ class ImageRef:
         return self._decode(content).size
 
     def _decode(self, content: bytes) -> Image.Image:
-        from PIL import Image
-
         try:
-            with Image.open(io.BytesIO(content)) as im:
+            with _pillow().open(io.BytesIO(content)) as im:
+                size = f"{im.width}x{im.height} pixels"
                 if im.width * im.height > MAX_PIXELS:
-                    raise BadImageError(f"{self.name}: {im.width}x{im.height} pixels, above the limit of {MAX_PIXELS}")
-                return im.convert("RGB")
+                    raise BadImageError(f"{self.name}: {size}, above the limit of {MAX_PIXELS}")
+                if max(im.size) > MAX_ASPECT * min(im.size):
+                    raise BadImageError(f"{self.name}: {size}, one side more than {MAX_ASPECT} times the other")
+                return eight_bit(im).convert("RGB")
         except BadImageError:
             raise
         except Exception as e:  # PIL raises a dozen kinds for a broken file
             raise BadImageError(f"{self.name}: cannot be decoded ({type(e).__name__}: {e})") from None
+
+
+@functools.cache
+def _pillow() -> Any:
+    """PIL.Image, its advice about large images off the screen: MAX_PIXELS decides."""
+    from PIL import Image
+
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    return Image
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """A grey image of more than 8 bits, scaled linearly from its own minimum..maximum to 0..255; any other as it is.
+
+    Pillow's own conversion clips at 255, which turns a 16-bit radiograph white. Values that are no number become 0, and so
+    does an image of one value.
+    """
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    import numpy as np
+
+    values = np.asarray(image, dtype=np.float64)
+    finite = np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    scaled = np.where(finite, values - low, 0) * (255 / (high - low) if high > low else 0)
+    return _pillow().fromarray(np.rint(scaled).astype(np.uint8))  # type: ignore[no-any-return]
 
 
 class Record(BaseModel):
@@ -122,12 +155,14 @@ class Sample(Record):
     question: str
     reference: Reference
     slices: dict[str, str] = {}
+    #: The id of the question that this is one more answer to (--num-samples).
+    repeat_of: str | None = None
 
     @cached_property
     def cluster(self) -> str:
-        """Hash over the images, 16 hex digits; the sample's own id where it has none."""
+        """Hash over the images, 16 hex digits; without any, the question's own id, the same for all its repeats."""
         if not self.images:
-            return self.id
+            return self.repeat_of or self.id
         if len(self.images) == 1:
             return self.images[0].sha256[:16]
         return hashlib.sha256("".join(i.sha256 for i in self.images).encode()).hexdigest()[:16]
@@ -188,7 +223,12 @@ class DataCard(Record):
     images: int
     #: How often each question is asked (--num-samples); its rows are ID#0, ID#1, ...
     repeats: int = 1
+    #: Rows left out because they are unusable: id -> why.
     dropped: dict[str, str] = {}
+    #: How many rows the spec's `where` left out, as far as --limit let them be read.
+    filtered: int = 0
+    #: REPO@COMMIT, for rows of the hub.
+    origin: str | None = None
     fingerprint: str
     spec_sha256: str
 
@@ -233,9 +273,13 @@ class RunCard(Record):
     prompt_sha256: str
     generation: GenerationArgs
     limit: int | None
+    #: Version of the reader that took the answers from the texts (harness.answers.VERSION).
+    reader: int = 1
     git_sha: str | None
     packages: dict[str, str]
     hardware: str
+    #: Processes that shared the work (torchrun, accelerate launch), when the run began.
+    processes: int = 1
     finished: str | None = None
     #: What an API model used: answered, failed, tokens, cost (None where unknown), which model served.
     usage: dict[str, Any] = {}

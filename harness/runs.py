@@ -8,8 +8,9 @@
         verdicts/JUDGE@V.jsonl   one line a sample and judge
         scores.json              point estimates, rebuilt from the above at the end
 
-KEY hashes everything that could change a text (rows, weights, prompt, generation arguments), so the same
-command finds its own unfinished run and another one never touches it.
+KEY hashes everything that could change a text or the answer read from it: rows, weights, attention and kind of device (or an
+API's address), prompt, generation arguments, version of the reader. So the same command finds its own unfinished run and another
+one never touches it. What only explains a text (slices, where the rows came from) is brought up to date when a run goes on.
 """
 
 from __future__ import annotations
@@ -100,7 +101,11 @@ class RunFolder:
         """The folder that this card's run has under `runs`, made or not."""
         model = card.model
         weights = [model.weights_sha256 or model.name, model.settings_sha256, model.dtype]
-        what = [card.data.fingerprint, *weights, card.prompt_sha256, card.generation.model_dump()]
+        computed = [model.attention, (model.device or "").partition(":")[0]]  # ranks of one run differ in the device's number
+        answering = computed if model.backend == "transformers" else [model.backend, model.path]
+        what = [
+            card.data.fingerprint, *weights, *answering, card.prompt_sha256, card.generation.model_dump(), card.reader,
+        ]  # fmt: skip
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
         return cls(runs / slug(model.name) / f"{card.data.task}-{key}")
 
@@ -120,17 +125,22 @@ class RunFolder:
             self._lock.release()
 
     def begin(self, card: RunCard, samples: Iterable[Sample], *, fresh: bool) -> None:
-        """Write card and samples, or, where an earlier try left them, keep what it did. `fresh` starts over."""
+        """Write card and samples, or, where an earlier try left them, keep what it did. `fresh` starts over.
+
+        What was asked is the same by the folder's key; slices and the data's card are rewritten where they are not.
+        """
         if fresh:
             for p in self.path.iterdir():
                 if p.name != ".lock":
                     shutil.rmtree(p) if p.is_dir() else p.unlink()
+        rows = (json.dumps(s.row() | {"resolution": card.data.resolution}, ensure_ascii=False) + "\n" for s in samples)
+        text, path = "".join(rows), self.path / "samples.jsonl"
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_atomic(path, text)
         if not self.card_path.exists():
-            write_atomic(
-                self.path / "samples.jsonl",
-                "".join(json.dumps(s.row() | {"resolution": card.data.resolution}, ensure_ascii=False) + "\n" for s in samples),
-            )
             self.write_card(card)
+        elif (held := self.card()).data != card.data:
+            self.write_card(held.model_copy(update={"data": card.data}))
 
     @property
     def root(self) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -69,7 +70,8 @@ class Columns(Strict):
     choices: Names | None = None
     """A column that holds a list, or one column for each choice. Shown under the question unless it shows them already."""
     answer_as: Literal["auto", "letter", "words", "index", "number"] = "auto"
-    """How `answer` names a choice: "(B)" or "B", its words, 0-based index, 1-based number. auto refuses what could be two."""
+    """How `answer` names a choice: "(B)" or "B", its words, 0-based index, 1-based number. auto takes a letter or
+    the words and refuses what could be two, a number among them."""
     reasoning: str | None = None
     """Reference reasoning, where there is any."""
     split: str | None = None
@@ -377,13 +379,20 @@ def groups() -> dict[str, Path]:
 def find(names: str) -> list[tuple[TaskSpec, Path]]:
     """The specs that a comma-separated `--tasks` means: names, name patterns, groups, paths to YAML files.
 
-    Returns (spec, the YAML's path) pairs in the order asked, each once. Raises UserError for an unknown name.
+    Returns (spec, the YAML's path) pairs in the order asked, each once. Raises UserError for an unknown name, and for two
+    YAMLs whose tasks have one name.
     """
     known, grouped = catalog(), groups()
     paths = [p for name in names.split(",") if name.strip() for p in _paths(name.strip(), Path(), known, grouped, ())]
     if not paths:
         raise UserError("--tasks names no task", hint=f"known: {', '.join(sorted([*known, *grouped]))}")
-    return [(read(p), p) for p in dict.fromkeys(paths)]
+    found: dict[str, tuple[TaskSpec, Path]] = {}
+    for path in dict.fromkeys(paths):
+        spec = read(path)
+        if spec.name in found:
+            raise UserError(f"{found[spec.name][1]} and {path}: two tasks named '{spec.name}'", hint="rename one of them")
+        found[spec.name] = (spec, path)
+    return list(found.values())
 
 
 def _paths(name: str, base: Path, known: Mapping[str, Path], grouped: Mapping[str, Path], within: tuple[Path, ...]) -> list[Path]:
@@ -396,6 +405,8 @@ def _paths(name: str, base: Path, known: Mapping[str, Path], grouped: Mapping[st
         path = base / name
         if within and (why := inside(name)):
             raise UserError(f"{within[-1]}: task '{name}' {why}")
+        if within and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(base)):
+            raise UserError(f"{within[-1]}: task '{name}' is a link that leads out of {base}")
         if not path.is_file():
             raise UserError(f"{path}: no such task file")
         if "group" not in _tree(_text(path), path):

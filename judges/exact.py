@@ -17,7 +17,7 @@ class ExactJudge(Judge):
     """Fulfils harness.contracts.Judge."""
 
     name = "exact"
-    version = "1"
+    version = "2"
 
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterable[Verdict]:
         for sample, prediction in pairs:

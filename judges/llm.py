@@ -259,9 +259,7 @@ class LlmJudge(Judge):
             "parameters": self.parameters,
             "schema": self._schema,
             "ends": str(self.known.ends) if self.known and self.known.ends else None,
-            "from_store": self.from_store,
-            "shared_with_equal_rows": self.shared,
-            **self.usage.row(),
+            "use": {"from_store": self.from_store, "shared_with_equal_rows": self.shared, **self.usage.row()},
         }
 
 

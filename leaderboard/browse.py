@@ -114,7 +114,8 @@ class Browser:
 
     def prepare(self) -> None:
         """Make the parquet files of all runs now, so that a search over everything does not wait for them."""
-        rows.files(list(self.runs))
+        with rows.files(list(self.runs)):
+            pass
 
     # -- which rows ---------------------------------------------------------------------------------------------------
 
@@ -171,9 +172,9 @@ def _query(
     """What the parquet files of these runs hold, with the run's place in `folders` as the first column `run`."""
     import duckdb
 
-    names = [glob.escape(str(path)) for path in rows.files(folders).values()]
     try:
-        with duckdb.connect() as db:
+        with rows.files(folders) as paths, duckdb.connect() as db:
+            names = [glob.escape(str(path)) for path in paths.values()]
             source = "(SELECT file_index AS run, * FROM read_parquet($names))"
             return fetch(db.execute(f"SELECT run, {columns} FROM {source} {only}", {"names": names} | values))
     except duckdb.IOException:  # another process has replaced a file since

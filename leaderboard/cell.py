@@ -110,8 +110,7 @@ def count(run: Run, judged: Judged | None, slice_by: str | None) -> Iterator[Cou
         parts = [((slice_by, value), np.flatnonzero(codes == code)) for code, value in named]
     final = judged.final if judged else np.full(len(run.finish), NONE, dtype=np.int8)
     for slice_, rows in parts:
-        if len(rows):
-            yield Counted(_cell(run, judged, slice_, final, rows), run, final, rows)
+        yield Counted(_cell(run, judged, slice_, final, rows), run, final, rows)
 
 
 def totals(run: Run, final: Int8, rows: NDArray[np.intp]) -> tuple[list[str], Floats, Floats]:

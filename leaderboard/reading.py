@@ -106,6 +106,9 @@ def read(folders: Sequence[tuple[Path, RunCard]]) -> tuple[list[Run], list[Damag
     for path, card in folders:
         if path in asked and len(asked[path].ids) != card.data.rows:  # as after a broken copy
             wrong[path] = f"samples.jsonl: {len(asked.pop(path).ids)} rows, but card.json names {card.data.rows}"
+        elif path in asked and not asked[path].ids:
+            del asked[path]
+            wrong[path] = "samples.jsonl: no rows"
     predictions, bad = _lines([(path / "predictions.jsonl", rows) for path, rows in asked.items()], _PREDICTION)
     wrong |= {file.parent: why for file, why in bad.items()}
     files = {path: sorted((path / "verdicts").glob("*.jsonl")) for path in asked if path not in wrong}

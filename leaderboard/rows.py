@@ -2,21 +2,19 @@
 
     RUN/.index/rows-KEY.parquet        SELECT question, text, verdicts FROM 'runs/*/*/.index/rows-*.parquet'
 
-KEY is a hash over leaderboard.index.stamp and the columns, so a file that is there is up to date. It is made in bulk by DuckDB from the JSONL,
-which stays the truth: of two lines about one sample the later one holds, and what is no JSON is left out. `words` is what a
-search looks through, in small letters.
+KEY is a hash over leaderboard.index.stamp and the columns, so a file that is there is up to date. It is made in bulk by DuckDB
+from the JSONL, which stays the truth: of two lines about one sample the later one holds, and what is no JSON is left out.
+`words` is what a search looks through, in small letters.
 """
 
 from __future__ import annotations
 
-import atexit
-import functools
 import glob
 import hashlib
 import os
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness.errors import RunError
@@ -27,34 +25,33 @@ from leaderboard import index
 BATCH = 100
 
 
-def files(folders: Sequence[Path]) -> dict[Path, Path]:
-    """The parquet file of each run folder, made where it is missing. Raises RunError where that fails."""
-    found = {folder: _path(folder) for folder in folders}
-    missing: dict[Path, list[Path]] = {}
-    for folder, path in found.items():
-        if not path.exists():
-            own = path.is_relative_to(folder)
-            missing.setdefault(folder.parent.parent if own else path.parent, []).append(folder)  # one file system each
-    for together in missing.values():
-        for k in range(0, len(together), BATCH):
-            _make({folder: found[folder] for folder in together[k : k + BATCH]})
-    return found
+@contextmanager
+def files(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
+    """The parquet file of each run folder, made where it is missing. Raises RunError where that fails.
+
+    Those of folders that may only be read are made for this once, and are gone afterwards.
+    """
+    with ExitStack() as stack:
+        found = {folder: _path(folder) for folder in folders}
+        unwritable = [folder for folder in folders if not os.access(folder, os.W_OK)]
+        if unwritable:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-rows-")))
+            found |= {folder: scratch / f"{n}.parquet" for n, folder in enumerate(unwritable)}
+        missing: dict[Path, list[Path]] = {}
+        for folder, path in found.items():
+            if not path.exists():
+                own = path.is_relative_to(folder)
+                missing.setdefault(folder.parent.parent if own else path.parent, []).append(folder)  # one file system each
+        for together in missing.values():
+            for k in range(0, len(together), BATCH):
+                _make({folder: found[folder] for folder in together[k : k + BATCH]})
+        yield found
 
 
 def _path(folder: Path) -> Path:
     form = repr((_SAMPLE, _PREDICTION, _VERDICT, _MAKE))  # another form of the file is another file
     key = hashlib.sha256((index.stamp(folder) + form).encode()).hexdigest()[:12]
-    if os.access(folder, os.W_OK):
-        return folder / index.FOLDER / f"rows-{key}.parquet"
-    return _scratch() / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}-{key}.parquet"
-
-
-@functools.cache
-def _scratch() -> Path:
-    """For run folders that may only be read: a private folder that goes when the process ends."""
-    path = Path(tempfile.mkdtemp(prefix="harness-rows-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
+    return folder / index.FOLDER / f"rows-{key}.parquet"
 
 
 # Columns that are not named here are left out.
@@ -138,8 +135,7 @@ def _lines(columns: dict[str, str], key: str, files: list[tuple[int, Path]]) -> 
 def _place(made: Path, path: Path) -> None:
     """Put the file there in one step, and take away what it replaces."""
     path.parent.mkdir(exist_ok=True)
-    own = path.name.rpartition("-")[0]
-    old = [file for file in path.parent.glob(f"{glob.escape(own)}-*.parquet") if file != path]
+    old = [file for file in path.parent.glob("rows-*.parquet") if file != path]
     os.replace(made, path)
     for file in old:
         file.unlink(missing_ok=True)

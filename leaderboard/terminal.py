@@ -30,7 +30,7 @@ def render(
 ) -> None:
     """Print a table for each group of comparable cells, the best model first, then the run folders that are damaged.
 
-    `top` shows only the first so many cells of a table, and says how many it leaves out.
+    `top` shows only the first so many cells of a table (of each slice), and says how many it leaves out.
     """
     for group in grouped(found):
         console.print(_table(group, top, group_by))
@@ -155,7 +155,10 @@ def _table(group: list[Cell], top: int | None, group_by: GroupBy | None) -> Tabl
     first, names = group[0], labels(group)
     questions = f" · by {first.slice[0]}" if first.slice else f" · {first.samples} questions"
     table = _empty(f"{first.task} · {first.split}{questions}")
-    shown = group if top is None or first.slice else group[:top]
+    by_slice: dict[object, list[Cell]] = {}
+    for c in group:
+        by_slice.setdefault(c.slice, []).append(c)
+    shown = [c for cells in by_slice.values() for c in cells[:top]]
     table.caption = _caption(shown, names, len(group) - len(shown))
     extra = {
         "rank": ["" if c.rank is None else "–".join(map(str, dict.fromkeys(c.rank))) for c in shown],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,40 @@ def test_train_dry_run_is_a_plan(tmp_path):
     assert not (tmp_path / "ckpt").exists()
 
 
+def test_dry_run_says_what_would_run(tmp_path):
+    command = (
+        "run --model tiny --tasks slake --data bundled --limit 20 --prompt question --num-samples 2 --temperature 1 --dry-run"
+    )
+    (plan,) = json.loads(harness(*command.split(), "--json", cwd=tmp_path).stdout)
+    assert (plan["rows"], plan["images"], plan["parameters"], plan["attention"][:4]) == (40, 2, 2881728, "sdpa")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "gate", "price"),
+    [
+        (
+            "--model openai/gpt-4o-mini",
+            "refused: this would be sent to the vendor 'openai'",
+            r"\$[\d.]+ read, \$[\d.]+ written, a million tokens",
+        ),
+        (
+            "--model openai/gpt-4o-mini --allow-external",
+            "sending to the vendor 'openai'",
+            r"\$[\d.]+ read, \$[\d.]+ written, a million tokens",
+        ),
+        ("--model mine --api-base http://127.0.0.1:9/v1", "stays on this machine", "unknown"),
+    ],
+)
+def test_dry_run_of_an_api_model_sends_nothing_and_names_the_gate_and_the_price(options, gate, price, tmp_path):
+    command = f"run {options} --tasks slake --data bundled --limit 4 --max-new-tokens 100 --dry-run --json"
+    (plan,) = json.loads(harness(*command.split(), cwd=tmp_path).stdout)
+    assert plan["gate"].startswith(gate)
+    assert re.fullmatch(price, plan["price"])
+    assert re.fullmatch(r"unknown" if price == "unknown" else r"\$\d+\.\d\d", plan["answers_cost_at_most"])
+    assert (plan["rows"], plan["images"], plan["max_new_tokens"]) == (4, 1, 100)
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -127,6 +162,13 @@ def test_train_dry_run_is_a_plan(tmp_path):
         (["run", "--model", "tiny", "--tasks", "slake", "--data", "bundled", "--device", "foo"], ["--device foo"]),
         (["run", "--model", "tiny", "--tasks", "slake", "--temperature", "inf"], ["--temperature inf"]),
         (["run", "--model", "tiny", "--tasks", "slake", "--attn", "flash_attention_2"], ["--attn flash_attention_2"]),
+        (["run", "--model", "tiny", "--tasks", ""], ["--tasks names no task"]),
+        (["run", "--model", "tiny", "--tasks", "slake", "--temperature", "1", "--top-p", "0"], ["--top-p 0.0: leaves no token"]),
+        (["run", "--model", "openai/x", "--tasks", "lm_eval:arc_easy", "--dry-run"], ["need a checkpoint in process"]),
+        (
+            ["run", "--model", "tiny", "--tasks", "slake", "--data", "bundled", "--dry-run", "--attn", "flash_attention_2"],
+            ["--attn flash_attention_2: flash attention needs a CUDA device"],
+        ),
         (["run", "--model", "tiny", "--tasks", "slake", "--num-samples", "3"], ["greedy answers are all the same"]),
         (["run", "--model", "openai/gpt-4o-mini", "--tasks", "slake", "--data", "bundled"], ["--allow-external"]),
         (["train", "sft", "--model", "tiny", "--task", "slake", "--set", "learning_rate=[1"], ["the value is not YAML"]),

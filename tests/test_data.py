@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from PIL import Image
 
 from harness import data, specs
 from harness.archives import Archive
+from harness.data import LoadedTask
 from harness.errors import DataError, UserError
+from harness.images import portable
 from harness.records import BadImageError, ImageRef
 from tests.conftest import load
 
@@ -148,6 +152,55 @@ def test_every_mode_opens_as_rgb(mode):
     assert ImageRef("x", data=out.getvalue()).open().mode == "RGB"
 
 
+def encoded(values, kind: str) -> bytes:
+    """Grey values of any depth as an image file."""
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "values", "grey"),
+    [
+        ("PNG", "uint16", [0, 1000, 2000, 4000], [0, 64, 128, 255]),  # a 12-bit CT in 16 bits
+        ("TIFF", "uint16", [30768, 32768, 33768, 34768], [0, 128, 191, 255]),  # Hounsfield units, offset by 32,768
+        ("TIFF", "int32", [-1000, 0, 500, 1000], [0, 128, 191, 255]),
+        ("TIFF", "float32", [0.0, 0.25, float("nan"), 1.0], [0, 64, 0, 255]),
+        ("PNG", "uint16", [7, 7, 7, 7], [0, 0, 0, 0]),
+        ("PNG", "uint8", [10, 20, 30, 40], [10, 20, 30, 40]),  # 8 bits are taken as they are
+    ],
+)
+def test_grey_of_more_than_8_bits_is_scaled_from_its_own_range(kind, dtype, values, grey):
+    """Pillow's own conversion gives 255 for all of them."""
+    import numpy as np
+
+    image = ImageRef("x", data=encoded(np.array([values], dtype=dtype), kind))
+    assert [image.open().getpixel((x, 0)) for x in range(4)] == [(v, v, v) for v in grey]
+    sent = portable(image)  # what an API model gets, and an export
+    assert Image.open(io.BytesIO(sent.data)).convert("RGB").tobytes() == image.open().tobytes()
+
+
+def test_an_image_that_is_a_strip_is_refused(own):
+    Image.new("RGB", (2001, 10)).save("imgs/strip.png")
+    Image.new("RGB", (2000, 10)).save("imgs/wide.png")
+    row = {"question": "a", "answer": "b"}
+    with pytest.raises(DataError, match=r"row 1: image imgs/strip\.png: 2001x10 pixels, one side more than 200 times"):
+        own([row | {"img": "wide.png"}, row | {"img": "strip.png"}], "{image: img}")
+
+
+def test_a_large_image_is_refused_without_pillows_advice():
+    """Between its own limit and twice that, Pillow only warns."""
+    out = io.BytesIO()
+    Image.new("1", (12_000, 9_000)).save(out, "PNG")
+    code = (
+        "import sys\nfrom harness.records import BadImageError, ImageRef\n"
+        "try: ImageRef('x', data=sys.stdin.buffer.read()).open()\nexcept BadImageError as e: print(e)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=out.getvalue(), capture_output=True, check=True)
+    assert b"above the limit" in done.stdout
+    assert done.stderr == b""
+
+
 def test_bomb_is_refused():
     out = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(out, "PNG")
@@ -229,8 +282,32 @@ def test_damaged_and_missing_in_a_zip(archive):
 @pytest.mark.parametrize("name", ["../../secret.jpg", "a/../../x.jpg", "a\\b.jpg"])
 def test_names_that_leave_the_archive_are_refused_with_their_row(archive, name):
     edit(archive, lambda rows: rows[1].update(img_name=name))
-    with pytest.raises(DataError, match=r"slake/test\.json: row 1: path '.*' (leaves|holds)"):
-        load_local(archive, on_bad_row="skip")
+    with pytest.raises(DataError, match=r"row 1: .*slake/test\.json: row 1: path '.*' (leaves|holds)"):
+        load_local(archive)
+    task = load_local(archive, on_bad_row="skip")
+    assert ([s.id for s in task.samples], list(task.card.dropped)) == (["0", "2"], ["1"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"question": ["Why?"]}, {"question": "half \ud800"}, {"modality": ["CT"]}, {"answer": {"a": 1}}]
+)
+@pytest.mark.parametrize("layout", ["slake", "vqa_rad"])
+def test_a_field_that_is_not_text_is_a_bad_row_of_an_official_archive(archive, layout, change):
+    if layout == "slake":
+        edit(archive, lambda rows: rows[1].update(change))
+    else:
+        radiographs = archive / "vqa_rad"
+        shutil.copytree(archive / "slake" / "imgs" / "xmlab0", radiographs / "VQA_RAD Image Folder")
+        row = {"phrase_type": "test_freeform", "image_name": "source.jpg", "question": "Why?", "answer": 3, "image_organ": "HEAD"}
+        row |= {"answer_type": "OPEN ", "question_type": "PRES"}
+        change = {"image_organ" if k == "modality" else k: v for k, v in change.items()}
+        rows = [row | {"qid": 0}, row | {"qid": 1} | change, row | {"qid": 2}]
+        (radiographs / "VQA_RAD Dataset Public.json").write_text(json.dumps(rows))
+    ((spec, path),) = specs.find(layout)
+    with pytest.raises(DataError, match=r"row 1: .*\.json: row 1: field '\w+': (expected text|not valid Unicode)"):
+        data.load(spec, path, source="local", data_dir=archive)
+    task = data.load(spec, path, source="local", data_dir=archive, on_bad_row="skip")
+    assert ([s.id for s in task.samples], list(task.card.dropped)) == (["0", "2"], ["1"])
 
 
 def test_links_that_leave_the_archive_are_refused(archive, tmp_path):
@@ -255,6 +332,41 @@ def test_a_snapshots_links_into_its_own_blobs_are_read(tmp_path):
     assert Archive(snapshot, trusted=[blobs]).text("rows.json") == "[]"
     with pytest.raises(DataError, match="leads out"):
         Archive(snapshot).text("rows.json")
+
+
+def bundled_task(folder: Path, images: str) -> LoadedTask:
+    """A YAML in `folder` whose bundle `a` holds one row, its pixels in the bundle `b`, which the row's file calls `images`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "JPEG")
+    for name in ("a", "b"):
+        (folder / "bundled" / name).mkdir(parents=True)
+    row = {"split": "test", "id": "1", "image": "i", "question": "Why?", "answers": ["so"], "slices": {"organ": "lung"}}
+    rows = pa.Table.from_pylist([row]).replace_schema_metadata({"images": images})
+    pq.write_table(rows, folder / "bundled/a/rows.parquet")
+    pq.write_table(pa.table({"name": ["i"], "jpeg": [out.getvalue()]}), folder / "bundled/b/images.parquet")
+    (folder / "t.yaml").write_text("name: t\ntitle: t\nlicense: x\nbundled: {folder: a, resolution: small}\n")
+    ((spec, path),) = specs.find(str(folder / "t.yaml"))
+    return data.load(spec, path)
+
+
+def test_a_bundle_of_ones_own_is_no_fallback(tmp_path):
+    task = bundled_task(tmp_path / "t", "../b")
+    assert ([s.id for s in task.samples], task.card.resolution, task.notes) == (["1"], "small", ())
+
+
+def test_a_bundle_may_not_reach_out_of_its_folder(tmp_path):
+    with pytest.raises(DataError, match="leaves its root folder"):
+        bundled_task(tmp_path / "up", "../../../up/bundled/b")
+    bundled_task(tmp_path / "t", "../b")
+    rows = tmp_path / "t/bundled/a/rows.parquet"
+    rows.rename(tmp_path / "rows.parquet")
+    rows.symlink_to(tmp_path / "rows.parquet")
+    ((spec, path),) = specs.find(str(tmp_path / "t/t.yaml"))
+    with pytest.raises(DataError, match=r"path 'rows\.parquet' is a link that leads out"):
+        data.load(spec, path)
 
 
 # -- tables: a task of one's own without Python --------------------------------------------------------------------------
@@ -374,7 +486,6 @@ def test_an_empty_answer_is_a_bad_row(own, empty):
         ("c.", "auto", "C"),
         ("bladder", "auto", "B"),
         ("Bladder", "auto", "B"),
-        (1, "auto", "B"),
         ("1", "index", "B"),
         (1, "number", "A"),
         ("liver", "words", "A"),
@@ -401,6 +512,10 @@ def test_choices_in_cells_columns_and_questions(own):
     ("change", "message"),
     [
         ({"answer": "1"}, r"rows\.jsonl: row 1: column 'answer': '1' can be read as words: \(C\), index: \(B\); set answer_as"),
+        ({"answer": 2, "options": ["a", "b", "c"]}, "'2' may count the choices from 0 or from 1; set answer_as"),
+        ({"question": ["How many?"]}, "row 1: column 'question': expected text, found list"),
+        ({"question": "half \ud800"}, "row 1: column 'question': not valid Unicode"),
+        ({"organ": ["lung"]}, "row 1: column 'organ': expected text, found list"),
         ({"answer": "spleen"}, "'spleen' names none of the choices 3, 2, 1"),
         ({"answer": "F"}, "'F' names none"),
         ({"options": "3"}, "1 choices, expected 2 to 26"),
@@ -411,8 +526,8 @@ def test_choices_in_cells_columns_and_questions(own):
     ],
 )
 def test_a_bad_cell_is_a_bad_row(own, change, message):
-    good = {"question": "How many?", "answer": "(B)", "options": ["3", "2", "1"], "img": "0.png"}
-    columns = "{choices: options, image: img}"
+    good = {"question": "How many?", "answer": "(B)", "options": ["3", "2", "1"], "img": "0.png", "organ": "lung"}
+    columns = "{choices: options, image: img, slices: [organ]}"
     with pytest.raises(DataError, match=message):
         own([good, good | change], columns)
     task = own([good, good | change], columns, on_bad_row="skip")
@@ -455,7 +570,33 @@ def test_a_broken_table(own, file, text, message):
 def test_a_path_that_leaves_the_folder_is_refused_with_its_row(own, name):
     rows = [{"question": "a", "answer": "b", "img": "0.png"}, {"question": "a", "answer": "b", "img": name}]
     with pytest.raises(DataError, match=r"rows\.jsonl: row 1: path '.*' (leaves|is not|is an address|holds)"):
-        own(rows, "{image: img}", on_bad_row="skip")
+        own(rows, "{image: img}")
+    assert list(own(rows, "{image: img}", on_bad_row="skip").card.dropped) == ["1"]
+
+
+def test_of_rows_that_share_an_id_the_first_usable_one_is_kept(own):
+    """Four rows of id 1, of which the first two cannot be used, and one of id 2."""
+    row = {"key": 1, "img": "0.png", "question": "Is it large?", "answer": "yes"}
+    rows = [row | {"img": "none.png"}, row | {"answer": {}}, row | {"question": "Kept?"}, row, row | {"key": 2}]
+    with pytest.raises(DataError, match="3 of 5 rows cannot be used") as e:
+        own(rows, "{id: key, image: img}")
+    assert str(e.value).count("duplicate id") == 1
+    task = own(rows, "{id: key, image: img}", on_bad_row="skip")
+    assert [(s.id, s.question) for s in task.samples] == [("1", "Kept?"), ("2", "Is it large?")]
+    assert (task.card.rows, list(task.card.dropped)) == (2, ["1", "1 (2)", "1 (3)"])
+    assert "3 rows left out" in task.notes[0]
+
+
+def test_a_limit_counts_the_rows_that_are_left_after_skipping(own):
+    rows = [{"question": f"Question {i}?", "answer": "yes" if i % 2 else ""} for i in range(9)]
+    task = own(rows, "{}", on_bad_row="skip", limit=3)
+    assert ([s.id for s in task.samples], len(task.card.dropped)) == (["1", "3", "5"], 3)
+    assert len(own(rows, "{}", on_bad_row="skip", limit=8).samples) == 4
+
+
+def test_rows_that_where_leaves_out_are_counted(own):
+    task = own(ROWS, "{id: key, slices: [organ]}", more="\nwhere: {organ: lung}")
+    assert (task.card.rows, task.card.filtered, task.card.dropped) == (2, 1, {})
 
 
 def test_images_as_lists_columns_bytes_and_patterns(own):

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from harness.distributed import Rank, shard
 from harness.records import Prediction
 from harness.runs import RunFolder
@@ -21,28 +23,58 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def run(runs, launcher=()):
+def call(runs, launcher=()):
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, *launcher, *COMMAND.split(), "--runs", str(runs)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=280, check=False)
+
+
+def torchrun():
+    """`accelerate launch --cpu` would start one process, whatever it is told."""
+    where = f"--master_addr 127.0.0.1 --master_port {free_port()}"
+    return f"-m torch.distributed.run --nproc_per_node 2 {where}".split()
+
+
+def run(runs, launcher=()):
+    done = call(runs, launcher)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), [RunFolder(p.parent) for p in sorted(runs.glob("*/*/card.json"))]
+    return json.loads(done.stdout), folders(runs)
 
 
-def test_two_ranks_equal_one_process(tmp_path):
+def folders(runs):
+    return [RunFolder(p.parent) for p in sorted(runs.glob("*/*/card.json"))]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """What one process makes of it."""
+    return run(tmp_path_factory.mktemp("one"))
+
+
+def test_two_ranks_equal_one_process(one, tmp_path):
     """220 rows: SLAKE's square images and VQA-RAD's of every shape."""
-    document, alone = run(tmp_path / "one")
-    launcher = (
-        "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no "
-        f"--main_process_ip 127.0.0.1 --main_process_port {free_port()}"
-    ).split()
-    shared_document, shared = run(tmp_path / "two", launcher)
+    document, alone = one
+    shared_document, shared = run(tmp_path, torchrun())
+    assert [f.card().processes for f in (*alone, *shared)] == [1, 1, 2, 2]
     for a, b in zip(alone, shared, strict=True):
         assert len(a.predictions()) == 110
         assert b.predictions() == a.predictions()
         assert not list(b.path.glob("predictions.rank*"))
         assert b.path.name == a.path.name
     assert [c["value"] for c in shared_document["cells"]] == [c["value"] for c in document["cells"]]
+
+
+def test_a_folder_that_is_taken_ends_every_rank(one, tmp_path):
+    """Rank 1 does not wait for a folder that rank 0 cannot have: one message, no traceback of ours, nothing written."""
+    _, (folder, _) = one
+    before = {p: p.stat().st_mtime_ns for p in folder.path.iterdir() if p.name != ".lock"}
+    with folder:
+        done = call(folder.root, torchrun())
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "another process is writing this run" in done.stderr
+    assert "harness/pipeline.py" not in done.stderr
+    assert {p: p.stat().st_mtime_ns for p in folder.path.iterdir() if p.name != ".lock"} == before
 
 
 def test_shards_are_whole_images_and_balanced(slake):

@@ -1,11 +1,17 @@
 """Batching, sharing and sampling never change a text: token for token in fp32, on real rows."""
 
-import pytest
+import threading
+import time
+from dataclasses import replace
 
-from harness.errors import DataError
+import pytest
+import torch
+
+from harness.errors import DataError, ModelError, UserError
 from harness.models import engine
 from harness.models.transformers_model import TransformersModel, evenly, group_by_images
-from harness.prompts import PROMPTS
+from harness.pipeline import askable
+from harness.prompts import PROMPTS, Prompt
 from harness.records import GenerationArgs
 from tests.conftest import load
 
@@ -58,13 +64,12 @@ def test_sampling_depends_on_seed_and_row_not_on_batch(tiny, rows):
     warm = texts(tiny, few, temperature=1.0, seed=1)
     assert warm == texts(TransformersModel("tiny", device="cpu", batch_size=3), few, temperature=1.0, seed=1)
     assert warm != texts(tiny, few, temperature=1.0, seed=2)
-    assert texts(tiny, few, temperature=1.0, top_p=1e-6) == texts(tiny, few)  # the nucleus of one token is greedy
+    for top_p in (1e-6, 0.0):  # the nucleus of one token is greedy, and there is always one
+        assert texts(tiny, few, temperature=1.0, top_p=top_p) == texts(tiny, few)
 
 
 def test_sampler_draws_from_the_distribution():
     """20,000 draws from softmax([0, 1, 2]) within 1.5 points of its probabilities."""
-    import torch
-
     logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(20_000, -1)
     sampler = engine.Sampler(GenerationArgs(max_new_tokens=1, temperature=1.0), [str(i) for i in range(20_000)])
     share = torch.bincount(sampler(logits, range(20_000)), minlength=3) / 20_000
@@ -79,10 +84,17 @@ def test_groups_hold_every_row_once(slake):
     assert evenly([], 3) == []
 
 
-def test_running_out_of_memory_loses_nothing_and_changes_nothing(tiny, rows, monkeypatch):
-    """A device that holds at most five rows and three images: the same texts, each once."""
-    import torch
+def no_room_on_cuda():
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
+
+def no_room_on_cpu():
+    torch.empty(1 << 50)  # a petabyte: the allocator's own error, which is a RuntimeError
+
+
+@pytest.mark.parametrize("no_room", [no_room_on_cuda, no_room_on_cpu])
+def test_running_out_of_memory_loses_nothing_and_changes_nothing(tiny, rows, monkeypatch, no_room):
+    """A device that holds at most five rows and three images: the same texts, each once."""
     wanted = texts(tiny, rows[:60])
     complete, prefill = engine.complete, engine.prefill
     failed = []
@@ -91,7 +103,7 @@ def test_running_out_of_memory_loses_nothing_and_changes_nothing(tiny, rows, mon
         def run(model, *args, **kwargs):
             if len(args[where]) > most:
                 failed.append(len(args[where]))
-                raise torch.OutOfMemoryError("no room")
+                no_room()
             return real(model, *args, **kwargs)
 
         return run
@@ -101,7 +113,16 @@ def test_running_out_of_memory_loses_nothing_and_changes_nothing(tiny, rows, mon
     assert texts(tiny, rows[:60]) == wanted
     assert failed
     monkeypatch.setattr(engine, "complete", small(complete, 0, 1))
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(ModelError, match="out of memory on a single question"):
+        texts(tiny, rows[:5])
+
+
+def test_another_error_is_not_taken_for_want_of_memory(tiny, rows, monkeypatch):
+    def wrong(*_, **__):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(engine, "complete", wrong)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
         texts(tiny, rows[:5])
 
 
@@ -110,6 +131,52 @@ def test_a_question_with_the_models_own_markers_is_refused(tiny, rows):
         row = rows[0].model_copy(update={"question": f"What {marker} is this?"})
         with pytest.raises(DataError, match=f"row {row.id}: the question holds"):
             list(tiny.generate([row], PROMPTS["question"], GenerationArgs(max_new_tokens=4)))
+
+
+def test_rows_and_prompts_with_markers_are_found_before_anything_runs(tiny):
+    task = load("slake", limit=3)
+    marked = task.samples[1].model_copy(update={"question": "What is <|image_pad|> here?"})
+    task = replace(task, samples=[task.samples[0], marked, task.samples[2]])
+    with pytest.raises(
+        DataError, match=rf"1 of 3 rows cannot be used:\n  row {marked.id}: the question holds .* <\|image_pad\|>"
+    ):
+        askable(task, tiny, PROMPTS["question"], "fail")
+    left = askable(task, tiny, PROMPTS["question"], "skip")
+    assert [s.id for s in left.samples] == [task.samples[0].id, task.samples[2].id]
+    assert (left.card.rows, list(left.card.dropped)) == (2, [marked.id])
+    assert left.card.fingerprint != task.card.fingerprint
+    assert "1 rows left out" in left.notes[-1]
+    with pytest.raises(UserError, match=r"prompt 'mine' holds the model's own marker <\|im_start\|>"):
+        askable(task, tiny, Prompt("mine", "<|im_start|>{question}", "task x"), "skip")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_no_more_than_a_batch_is_in_hand(tiny, rows, monkeypatch, batch_size):
+    """Rows that are computed and not yet stored, over all workers: what a kill costs."""
+    model = TransformersModel("tiny", device="cpu", batch_size=batch_size)
+    real, lock = engine.complete, threading.Lock()
+    begun, most = 0, 0
+    stored = 0
+
+    def counted(model, shared, asked, *args, **kwargs):
+        nonlocal begun, most
+        with lock:
+            begun += len(asked)
+            most = max(most, begun - stored)
+        return real(model, shared, asked, *args, **kwargs)
+
+    monkeypatch.setattr(engine, "complete", counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for batch in model.generate(rows[:100], PROMPTS["question"], GenerationArgs(max_new_tokens=4)):
+            time.sleep(0.002)  # the disk's time
+            with lock:
+                stored += len(batch)
+    finally:
+        torch.set_num_threads(before)
+    assert stored == begun == 100
+    assert batch_size // 2 <= most <= batch_size
 
 
 def test_common_prefix_leaves_a_token():

@@ -3,6 +3,7 @@
 import pytest
 
 from harness import plugins
+from harness.contracts import JudgeOptions
 from harness.errors import UserError
 from harness.records import Prediction, Reference, Sample
 from harness.scoring.summary import summarise
@@ -61,4 +62,4 @@ def test_empty_answer_is_wrong_but_a_failed_prediction_is_missing(slake):
 
 def test_judge_takes_no_argument():
     with pytest.raises(UserError, match="takes no argument"):
-        plugins.load("judges", "exact")("strict")
+        plugins.load("judges", "exact")("strict", JudgeOptions())

@@ -20,6 +20,7 @@ from harness.errors import UserError
 from harness.records import (
     Verdict,
 )
+from harness.runs import RunFolder
 from leaderboard import store
 from leaderboard.compare import compare, compare_all
 from leaderboard.overview import overviews
@@ -263,6 +264,12 @@ def lose_samples(f: Path) -> None:
     (f / "samples.jsonl").unlink()
 
 
+def no_rows(f: Path) -> None:
+    card = RunFolder(f).card()
+    RunFolder(f).write_card(card.model_copy(update={"data": card.data.model_copy(update={"rows": 0})}))
+    (f / "samples.jsonl").write_text("")
+
+
 def foreign_prediction(f: Path) -> None:
     path = f / "predictions.jsonl"
     path.write_text(path.read_text().replace('"q3"', '"z3"'))
@@ -283,6 +290,7 @@ def folder_for_file(f: Path) -> None:
         (unknown_finish, "predictions.jsonl:1: damaged line"),
         (lose_rows, "samples.jsonl: 5 rows, but card.json names 12"),
         (lose_samples, "samples.jsonl: 0 rows, but card.json names 12"),
+        (no_rows, "samples.jsonl: no rows"),
         (foreign_prediction, "predictions.jsonl: 1 lines about samples that were never asked"),
         (folder_for_file, "predictions.jsonl"),
     ],
@@ -525,6 +533,9 @@ def test_top_shows_the_first_and_says_how_many_more(tmp_path: Path) -> None:
     assert "m3" in out.getvalue()
     assert "m2" not in out.getvalue()
     assert "3 more: --top 0 shows all" in out.getvalue()
+    out = io.StringIO()
+    render(cells([tmp_path], slice_by="modality")[0], Console(file=out, width=80), top=2)
+    assert "6 more: --top 0 shows all" in out.getvalue(), "two of five for each of two values"
 
 
 def test_metrics_come_from_the_runs_own_scores(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_verdict_and_what_was_sent_for_it(faults, tmp_path):
     assert (sent["temperature"], sent["seed"], sent["model"]) == (0, 0, "judge-1")
     assert judge.card()["parameters"] == {"temperature": 0, "max_tokens": 512, "seed": 0}
     assert "answer to case 0" in sent["messages"][0]["content"]
-    assert judge.card()["served"] == {"judge-1": 1}
+    assert judge.card()["use"]["served"] == {"judge-1": 1}
 
 
 def test_the_image_is_never_sent(faults, slake, tmp_path):
@@ -152,7 +152,7 @@ def test_equal_rows_share_one_request(faults, tmp_path):
     assert {v.sample_id: v.final for v in found} == {"0": 1, "twin": 1}
     assert len(faults.hits) == 1
     assert sum(v.usage["tries"] for v in found if v.usage) == 1
-    assert judge.card()["shared_with_equal_rows"] == 1
+    assert judge.card()["use"]["shared_with_equal_rows"] == 1
 
 
 def test_the_store_is_shared_by_runs_and_asks_nothing_twice(faults, tmp_path):
@@ -162,7 +162,7 @@ def test_the_store_is_shared_by_runs_and_asks_nothing_twice(faults, tmp_path):
     assert len(faults.hits) == 20
     assert {i: (v.final, v.raw, v.served) for i, v in first.items()} == {i: (v.final, v.raw, v.served) for i, v in second.items()}
     assert all(v.usage is None for v in second.values())
-    assert (judge.card()["from_store"], judge.card()["answered"]) == (20, 0)
+    assert (judge.card()["use"]["from_store"], judge.card()["use"]["answered"]) == (20, 0)
     # another prompt, seed or address is another question
     list(judge_of(faults, tmp_path, prompt="rarl-v1").judge(pairs(1)))
     list(judge_of(faults, tmp_path, seed=1).judge(pairs(1)))

@@ -62,7 +62,7 @@ def test_the_same_words_from_a_gguf_file_in_process_and_behind_a_real_server(fol
     finally:
         server.stop()
     assert local.prepare([]) == []  # nothing leaves, nothing is priced
-    assert local.card()["answered"] == remote.card()["answered"] == 2
+    assert local.card()["use"]["answered"] == remote.card()["use"]["answered"] == 2
 
 
 def test_an_image_text_model_as_judge(tmp_path):

@@ -67,11 +67,11 @@ def test_run_records_everything(tiny, task, tmp_path):
     assert card.model.weights_sha256
     assert card.prompt_sha256 == PROMPTS["question"].sha256
     assert card.finished
-    assert set(folder.predictions()) == set(folder.verdicts("exact", "1")) == {s.id for s in task.samples}
+    assert set(folder.predictions()) == set(folder.verdicts("exact", "2")) == {s.id for s in task.samples}
     scores = json.loads((folder.path / "scores.json").read_text())
-    right = sum(v.final for v in folder.verdicts("exact", "1").values())
-    assert scores["judges"]["exact@1"]["final"] == right / 60
-    by_slice = scores["judges"]["exact@1"]["slices"]["modality"].values()
+    right = sum(v.final for v in folder.verdicts("exact", "2").values())
+    assert scores["judges"]["exact@2"]["final"] == right / 60
+    by_slice = scores["judges"]["exact@2"]["slices"]["modality"].values()
     assert sum(s["n"] for s in by_slice) == 60
     assert find(tmp_path)[0].path == folder.path
 
@@ -109,23 +109,48 @@ def test_second_writer_is_refused(tiny, task, tmp_path):
         run(tiny, task, tmp_path)
 
 
+#: The command line, which notes the rows that it is about to compute in the file named last.
+WATCHED = """
+import json, sys
+from harness.cli.main import main
+from harness.models import engine
+
+log, complete = sys.argv.pop(), engine.complete
+
+def noted(model, shared, rows, *args, **options):
+    with open(log, "a") as f:
+        print(json.dumps([r.key for r in rows]), file=f)
+    return complete(model, shared, rows, *args, **options)
+
+engine.complete = noted
+main()
+"""
+
+
 def test_killed_process_resumes(tiny, tmp_path):
-    """A real process killed with SIGKILL while it writes; the next one repeats nothing that was stored, and its texts
-    are those of a run that nobody killed."""
-    options = f"--data bundled --limit 300 --prompt question --batch-size 8 --runs {tmp_path} --device cpu --json"
-    command = [sys.executable, *f"-m harness run --model tiny --tasks slake {options}".split()]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """A real process with two workers, killed with SIGKILL while it writes; the next one repeats nothing that was stored and at
+    most one batch of what was computed, and its texts are those of a run that nobody killed."""
+    runs, batch = tmp_path / "runs", 8
+    options = f"--data bundled --limit 300 --prompt question --batch-size {batch} --runs {runs} --device cpu --json"
+    command = [sys.executable, "-c", WATCHED, *f"run --model tiny --tasks slake {options}".split()]
+    env = os.environ | {"OMP_NUM_THREADS": "2"}
+    begun = tmp_path / "begun.log"
+    process = subprocess.Popen([*command, begun], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     deadline = time.monotonic() + 120
     stored: list[str] = []
     while time.monotonic() < deadline and len(stored) < 16:
-        stored = [r["sample_id"] for p in tmp_path.glob("*/*/predictions.jsonl") for r in read_jsonl(p)]
+        stored = [r["sample_id"] for p in runs.glob("*/*/predictions.jsonl") for r in read_jsonl(p)]
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    (path,) = tmp_path.glob("*/*/predictions.jsonl")
+    (path,) = runs.glob("*/*/predictions.jsonl")
     stored = [r["sample_id"] for r in read_jsonl(path)]
     assert 16 <= len(stored) < 300
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    computed = {i for line in begun.read_text().splitlines() for i in json.loads(line)}
+    assert len(computed - set(stored)) <= batch
+    done = subprocess.run([*command, tmp_path / "again.log"], capture_output=True, text=True, check=True, timeout=120, env=env)
+    asked = [i for line in (tmp_path / "again.log").read_text().splitlines() for i in json.loads(line)]
+    assert len(asked) == len(set(asked)) == 300 - len(stored)
     rows = [r["sample_id"] for r in read_jsonl(path)]
     assert rows[: len(stored)] == stored
     assert len(rows) == len(set(rows)) == 300

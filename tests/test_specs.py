@@ -188,6 +188,24 @@ def test_own_groups(tmp_path):
             specs.find(str(group))
 
 
+def test_a_groups_links_stay_in_its_folder(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (tmp_path / "outside.yaml").write_text(GOOD)
+    (own / "link.yaml").symlink_to("../outside.yaml")
+    (own / "group.yaml").write_text("group: ours\ntasks: [link.yaml]\n")
+    with pytest.raises(UserError, match=r"group\.yaml: task 'link\.yaml' is a link that leads out"):
+        specs.find(str(own / "group.yaml"))
+    assert names(str(own / "link.yaml")) == ["my_task"]  # whoever names a path themselves means it
+
+
+def test_a_name_stands_for_one_task(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(GOOD)
+    with pytest.raises(UserError, match=r"a\.yaml and .*b\.yaml: two tasks named 'my_task'"):
+        specs.find(f"{tmp_path}/a.yaml,{tmp_path}/b.yaml")
+
+
 def test_unknown_task():
     with pytest.raises(UserError, match="no task named 'slak'") as e:
         specs.find("slak")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -176,13 +177,17 @@ def test_a_damaged_run_is_not_kept(tmp_path: Path) -> None:
     assert read_one(tmp_path).judged[0].final.sum() == 4
 
 
-def test_where_nothing_can_be_written_runs_are_read_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_written_runs_are_read_all_the_same(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_run(tmp_path, "base", "110110")
     (tmp_path / ".index").write_text("in the way")  # also for root, who may write everywhere
     monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
     for _ in range(2):
         assert Browser([read_one(tmp_path)]).page(Filter(verdict="right")).total == 4
     assert not (folder.path / ".index").exists()
+    assert not list(Path(tempfile.gettempdir()).glob("harness-rows-*")), "questions and answers are not left lying about"
 
 
 def _read_often(root: str, times: int, wrong: Any) -> None:

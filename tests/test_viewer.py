@@ -22,6 +22,7 @@ from harness import data, specs
 from harness.errors import UserError
 from harness.records import ImageRef
 from harness.runs import RunFolder
+from judges.exact import ExactJudge
 from leaderboard import table
 from leaderboard.browse import Filter, Row
 from leaderboard.compare import compare
@@ -31,7 +32,7 @@ from leaderboard.site.library import Library, Shelf
 from leaderboard.site.pages import HERE
 from leaderboard.site.pictures import NoPictureError, Pictures, encode, encode_small
 from tests.run_folders import make_run
-from tests.viewed import HOSTILE, SHOWN, Page, Viewed, run_id
+from tests.viewed import EXACT, HOSTILE, SHOWN, Page, Viewed, run_id
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
 
@@ -228,23 +229,23 @@ def listed(page: Page) -> list[str]:
 
 
 def finals(path: Path, judge: str) -> dict[str, int | None]:
-    given = RunFolder(path).verdicts(judge, "1")
+    given = RunFolder(path).verdicts(*judge.split("@"))
     return {row["id"]: given[row["id"]].final for row in RunFolder(path).samples()}
 
 
 def test_filters_leave_the_rows_that_they_name(site: TestClient, viewed: Viewed) -> None:
     run, other = viewed.slake["tiny"], viewed.slake["tiny-sft"]
-    exact, lenient, theirs = finals(run, "exact"), finals(run, "lenient"), finals(other, "exact")
+    exact, lenient, theirs = finals(run, EXACT), finals(run, "lenient@1"), finals(other, EXACT)
     rows = {row["id"]: row for row in RunFolder(run).samples()}
     told = RunFolder(run).verdicts("lenient", "1")
     wanted = {
-        "verdict=right&judge=exact@1": [i for i in rows if exact[i] == 1],
+        f"verdict=right&judge={EXACT}": [i for i in rows if exact[i] == 1],
         "verdict=wrong&judge=lenient@1": [i for i in rows if lenient[i] == 0],
         "verdict=missing&judge=lenient@1": [i for i in rows if lenient[i] is None],
         "disagree=1": [i for i in rows if {exact[i], lenient[i]} == {0, 1}],
-        f"judge=exact@1&flips={run_id(other)}": [i for i in rows if exact[i] != theirs[i]],
+        f"judge={EXACT}&flips={run_id(other)}": [i for i in rows if exact[i] != theirs[i]],
         "slice.content_type=Organ": [i for i in rows if rows[i]["slices"]["content_type"] == "Organ"],
-        "slice.content_type=Organ&verdict=right&judge=exact@1": [
+        f"slice.content_type=Organ&verdict=right&judge={EXACT}": [
             i for i in rows if rows[i]["slices"]["content_type"] == "Organ" and exact[i] == 1
         ],
         "q=LIVER": [i for i in rows if "liver" in f"{rows[i]['question']} {rows[i]['reference']} {told[i].rationale}".lower()],
@@ -347,8 +348,8 @@ def test_pictures_of_an_official_archive_are_at_full_resolution(archives: Path, 
 
 def test_a_comparison_is_that_of_harness_compare(site: TestClient, viewed: Viewed) -> None:
     a, b = viewed.slake.values()
-    found = compare(a, b, "exact", "1")
-    text = Page(site.get(f"/compare-{run_id(a)}~{run_id(b)}~exact@1.html").text).text
+    found = compare(a, b, "exact", ExactJudge.version)
+    text = Page(site.get(f"/compare-{run_id(a)}~{run_id(b)}~{EXACT}.html").text).text
     assert found.sentence() in text
     assert f"{100 * found.difference:+.1f}".replace("-", "−") in text
     assert f"{len(found.only_a)} row" in text
@@ -358,7 +359,7 @@ def test_a_comparison_is_that_of_harness_compare(site: TestClient, viewed: Viewe
 def test_runs_that_cannot_be_compared_are_refused_in_words(site: TestClient, viewed: Viewed) -> None:
     a = run_id(viewed.slake["tiny"])
     (b,) = (run_id(p) for p in (viewed.runs / "tiny").glob("vqa_rad-*"))
-    answer = site.get(f"/compare-{a}~{b}~exact@1.html")
+    answer = site.get(f"/compare-{a}~{b}~{EXACT}.html")
     assert answer.status_code == 200
     assert "asked different data" in answer.text
 

@@ -23,7 +23,7 @@ from leaderboard.site import app, export
 from leaderboard.site.library import Library
 from leaderboard.site.pictures import Pictures
 from tests.servers import free_port
-from tests.viewed import SHOWN, Viewed, run_id
+from tests.viewed import EXACT, SHOWN, Viewed, run_id
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
@@ -140,7 +140,7 @@ def test_slices_are_one_click_away(window: Window, served: Served) -> None:
 def test_two_models_are_chosen_and_compared(window: Window, served: Served) -> None:
     page = window.page
     page.goto(served.base)
-    form = page.locator("form[data-compare='exact@1']", has_text="tiny-sft").first
+    form = page.locator(f"form[data-compare='{EXACT}']", has_text="tiny-sft").first
     button = form.get_by_role("button", name="Compare")
     assert button.is_disabled()
     for box in reversed(form.get_by_role("checkbox").all()):  # in whatever order: the better one stands first
@@ -300,7 +300,7 @@ def address(served: Served, name: str, viewed: Viewed) -> str:
     a, b = (run_id(p) for p in viewed.slake.values())
     table = next(t for t in served.library.shelf().tables if t.startswith("slake-test-exact"))
     made = {"table-": f"table-{table}.html", "run-": f"run-{a}.html", "samples-": f"samples-{a}.html"}
-    made["compare-"] = f"compare-{a}~{b}~exact@1.html"
+    made["compare-"] = f"compare-{a}~{b}~{EXACT}.html"
     return f"{served.base}{made.get(name, name)}"
 
 
@@ -366,14 +366,14 @@ def test_screenshots(browser: Any, viewed: Viewed, served: Served) -> None:
     shelf = shown.library.shelf()
     table = next(t for t in shelf.tables.values() if t.first.task == "slake" and t.first.judge == "exact")
     best, last = (shelf.of(table.cells[i]).id for i in (0, -1))
-    rows = f"samples-{best}.html?flips={last}&judge=exact@1"
+    rows = f"samples-{best}.html?flips={last}&judge={table.judge}"
     trained = max(shelf.trainings, key=lambda i: "rarl" in i)
     for name, where, scheme, width, height in (
         ("leaderboard", "index.html", "light", 1280, 900),
         ("leaderboard-narrow", "index.html", "dark", 360, 740),
         ("samples", rows, "dark", 1280, 800),
         ("samples-narrow", rows, "light", 360, 740),
-        ("compare", f"compare-{best}~{last}~exact@1.html", "light", 1280, 800),
+        ("compare", f"compare-{best}~{last}~{table.judge}.html", "light", 1280, 800),
         ("training", f"trainer-{trained}.html", "dark", 1280, 800),
     ):
         window = Window(browser, color_scheme=scheme, viewport={"width": width, "height": height})

@@ -16,6 +16,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.runs import RunFolder
+from judges.exact import ExactJudge
 from leaderboard import table
 from leaderboard.compare import compare
 from leaderboard.site import export, summary
@@ -102,7 +103,7 @@ def test_the_summary_is_one_file_that_forbids_everything_else(written: Path) -> 
 def test_the_summary_says_whether_the_best_is_really_ahead(written: Path, viewed: Viewed) -> None:
     text = Page((written / "summary.html").read_text(encoding="utf-8")).text
     cells, _ = table.cells([viewed.runs], tasks=["slake"], judges=["exact"])
-    assert compare(Path(cells[0].run), Path(cells[1].run), "exact", "1").sentence() in text
+    assert compare(Path(cells[0].run), Path(cells[1].run), "exact", ExactJudge.version).sentence() in text
     assert "✗ wrong" in text
     assert "✓ right" in text
     assert "By content type" in text

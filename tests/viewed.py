@@ -31,6 +31,8 @@ from harness.runs import RunFolder
 from judges.exact import ExactJudge
 from trainers import recipe
 
+#: The exact judge as its file of verdicts is called.
+EXACT = f"exact@{ExactJudge.version}"
 ROWS = {"slake": 60, "vqa_rad": 24}
 #: Markup, quotes that break out of attributes, a template, direction overrides, a zero byte.
 HOSTILE = (
@@ -119,7 +121,7 @@ def hostile(runs: Path) -> Path:
                        finish="stop", prompt_tokens=1, completion_tokens=1)
             for s in (sample, plain)
         )  # fmt: skip
-        folder.add_verdicts("exact", "1", [
+        folder.add_verdicts("exact", ExactJudge.version, [
             Verdict(sample_id=sample.id, judge="exact", final=0, rationale=f"because {HOSTILE}", raw=f"raw {HOSTILE}"),
             Verdict(sample_id="2", judge="exact", final=None, missing=f"missing {HOSTILE}"),
         ])  # fmt: skip

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from harness.contracts import Judge, Model
-    from harness.data import LoadedTask
+    from harness.data import LoadedTask, OnBadRow
     from harness.distributed import Rank
+    from harness.prompts import Prompt
+    from harness.records import GenerationArgs
     from harness.runs import RunFolder
 
 
@@ -70,16 +72,18 @@ def run(
     from harness import distributed
     from harness.cli import ui
     from harness.cli.judge import judge_options
-    from harness.models.endpoint import outgoing
+    from harness.models.endpoint import is_api_model, outgoing
     from harness.models.lm_eval_bridge import load_tasks as load_foreign
     from harness.models.lm_eval_bridge import split_tasks
-    from harness.pipeline import make_judges, repeated
+    from harness.pipeline import askable, make_judges, repeated
     from harness.records import GenerationArgs
 
     if num_samples > 1 and temperature == 0:
         raise UserError(f"--num-samples {num_samples}: greedy answers are all the same", hint="give --temperature, such as 0.7")
     if not math.isfinite(temperature):
         raise UserError(f"--temperature {temperature}: expected a number")
+    if not top_p > 0:
+        raise UserError(f"--top-p {top_p}: leaves no token to draw from", hint="give a number above 0, or --temperature 0")
     rank = distributed.current()
     ui.set_quiet(quiet or not rank.main)
     rows = rows_a_batch(batch_size)
@@ -87,23 +91,35 @@ def run(
         runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, seed, device
     )
     judges = make_judges(judge, options)  # a wrong or retired one fails before anything is read
+    policy = bad_row_policy(on_bad_row)
     own, names = split_tasks(tasks)
+    if names and (api_base or is_api_model(model)):
+        raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
     foreign = load_foreign(names) if names else {}  # a wrong name fails before weights are loaded
-    loaded = load_tasks(own, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=on_bad_row) if own else []
-    asked = [
-        (
-            repeated(task, num_samples),
-            task.spec.get_prompt(prompt),  # a wrong name fails before weights are loaded
-            GenerationArgs(
-                max_new_tokens=max_new_tokens or task.spec.max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
-            ),
-        )
-        for task in loaded
-    ]
+    loaded = (
+        load_tasks(own, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=policy) if own or not names else []
+    )
+
+    def asking() -> list[tuple[LoadedTask, Prompt, GenerationArgs]]:
+        return [
+            (
+                repeated(task, num_samples),
+                task.spec.get_prompt(prompt),  # a wrong name fails before weights are loaded
+                GenerationArgs(
+                    max_new_tokens=max_new_tokens or task.spec.max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
+                ),
+            )
+            for task in loaded
+        ]
+
+    asked = asking()
     if dry_run:
         from harness import dryrun
 
-        found = [dryrun.estimate(model, t, p, a, dtype=dtype, device=device, batch_size=rows) for t, p, a in asked]
+        plan = dryrun.Plan(
+            model, dtype=dtype, device=device, attention=attn, batch_size=rows, api_base=api_base, allow_external=allow_external
+        )
+        found = [plan.estimate(*one) for one in asked] + [plan.foreign(name, task, limit) for name, task in foreign.items()]
         ui.print_json(found) if json else ui.out.print(dryrun.render(found))
         return
     for one in judges if rank.main else ():
@@ -113,10 +129,14 @@ def run(
         model, loaded, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank,
         api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight,
     )  # fmt: skip
+    for i, task in enumerate(loaded):
+        loaded[i] = askable(task, backend, task.spec.get_prompt(prompt), policy)
+        for line in loaded[i].notes[len(task.notes) :]:
+            ui.note(line)
     with ui.progress() as bar:
         folders = [
             run_task(backend, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank)
-            for task, chosen, args in asked
+            for task, chosen, args in asking()
         ]
         if foreign and rank.main:
             folders += run_foreign(backend, foreign, runs, limit=limit, seed=seed, fresh=fresh)
@@ -127,6 +147,13 @@ def run(
         for one in judges:
             ui.say_use(one)
         show([f.path for f in folders], as_json=json, judges=None if foreign else [j.name for j in judges])
+
+
+def bad_row_policy(on_bad_row: str) -> OnBadRow:
+    """`--on-bad-row`, checked. Raises UserError."""
+    if on_bad_row not in ("fail", "skip"):
+        raise UserError(f"--on-bad-row {on_bad_row}: unknown", hint="one of fail, skip")
+    return "skip" if on_bad_row == "skip" else "fail"
 
 
 def rows_a_batch(batch_size: str) -> int | None:
@@ -140,7 +167,7 @@ def rows_a_batch(batch_size: str) -> int | None:
 
 def load_tasks(
     tasks: str, *, data: str = "auto", data_dir: Path | None = None, split: str | None = None, limit: int | None = None,
-    on_bad_row: str = "fail",
+    on_bad_row: OnBadRow = "fail",
 ) -> list[LoadedTask]:  # fmt: skip
     """Find, read and check every task that `tasks` names; notes go to stderr. Nothing is written."""
     from harness import data as loader
@@ -148,8 +175,6 @@ def load_tasks(
     from harness.cli import ui
 
     source = loader.parse_source(data)
-    if on_bad_row not in ("fail", "skip"):
-        raise UserError(f"--on-bad-row {on_bad_row}: unknown", hint="one of fail, skip")
     out = []
     for spec, path in specs.find(tasks):
         task = loader.load(
@@ -159,7 +184,7 @@ def load_tasks(
             data_dir=data_dir,
             split=split,
             limit=limit,
-            on_bad_row="skip" if on_bad_row == "skip" else "fail",
+            on_bad_row=on_bad_row,
         )
         for line in task.notes:
             ui.note(line)
@@ -231,8 +256,7 @@ def run_foreign(model: Model, tasks: dict[str, Any], runs: Path, *, limit: int |
     from harness.models.lm_eval_bridge import run_lm_eval
     from harness.models.transformers_model import TransformersModel
 
-    if not isinstance(model, TransformersModel):
-        raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
+    assert isinstance(model, TransformersModel)  # `run` has refused an API model
     return run_lm_eval(tasks, model, runs, limit=limit, seed=seed, fresh=fresh, report=lambda n: ui.say(f"lm-eval: {n}"))
 
 

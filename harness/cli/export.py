@@ -121,11 +121,11 @@ def lm_eval(
     harness export lm-eval exported --tasks slake,vqa_rad --prompt question
     """
     from harness.cli import ui
-    from harness.cli.evaluate import load_tasks
+    from harness.cli.evaluate import bad_row_policy, load_tasks
     from harness.lm_eval_export import export
 
     ui.set_quiet(quiet)
-    loaded = load_tasks(tasks, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=on_bad_row)
+    loaded = load_tasks(tasks, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=bad_row_policy(on_bad_row))
     chosen = [(task, task.spec.get_prompt(prompt)) for task in loaded]  # a wrong name fails before anything is written
     written = [export(task, p, out, max_new_tokens=max_new_tokens) for task, p in chosen]
     names = ",".join(path.stem for path in written)

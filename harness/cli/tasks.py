@@ -110,16 +110,16 @@ def _report(spec: TaskSpec, path: Path, split: str, source: Source, data_dir: Pa
         rows = loader.read(spec, path, source=source, data_dir=data_dir, split=split)
     except UserError as e:
         return report | {"error": str(e), "hint": e.hint}
-    good = [s for s in rows.samples if s.id not in rows.bad]
     have = {k for s in rows.samples for k in s.slices}
-    card = loader.card(spec, split, rows, good, rows.dropped)
+    card = loader.card(spec, split, rows)
     return report | {
         **card.model_dump(mode="json"),
+        "dropped": rows.dropped,
         "ok": not rows.bad,
         "problems": rows.bad,
         "image_problems": sum(why.startswith("image ") for why in rows.bad.values()),
         "duplicate_ids": sum(why.startswith("duplicate id") for why in rows.bad.values()),
-        "forms": dict(Counter(s.slices["form"] for s in good)),
+        "forms": dict(Counter(s.slices["form"] for s in rows.samples)),
         "missing_slices": [k for k in spec.slices if k not in have],
         "notes": rows.notes,
     }

@@ -57,14 +57,11 @@ def say_use(judge: Any) -> None:
     card = judge.card()
     if card.get("disagreement") is not None:
         say(f"{judge.name}: the members disagree on {100 * card['disagreement']:.1f} % of {card['judged_by_several']} rows")
-    if not card.get("model"):
-        return
-    cost = "unknown" if card["cost_usd"] is None else f"${card['cost_usd']:.4f}"
-    free = f", {card['from_store']} from the store, {card['shared_with_equal_rows']} shared by equal rows"
-    paid = (
-        f", {card['prompt_tokens']:,} tokens read, {card['completion_tokens']:,} written, cost {cost}" if card["answered"] else ""
-    )
-    say(f"{judge.name}: {card['answered']} answered, {card['failed']} failed{free}{paid}")
+    if use := card.get("use"):
+        cost = "unknown" if use["cost_usd"] is None else f"${use['cost_usd']:.4f}"
+        free = f", {use['from_store']} from the store, {use['shared_with_equal_rows']} shared by equal rows"
+        paid = f", {use['prompt_tokens']:,} tokens read, {use['completion_tokens']:,} written, cost {cost}"
+        say(f"{judge.name}: {use['answered']} answered, {use['failed']} failed{free}{paid if use['answered'] else ''}")
 
 
 def print_json(document: Any) -> None:

@@ -88,6 +88,7 @@ class Sampler:
         if self.args.top_p < 1:
             ordered, index = probs.sort(-1, descending=True)
             beyond = ordered.cumsum(-1) - ordered >= self.args.top_p
+            beyond[..., 0] = False  # the likeliest token is in any nucleus
             probs = probs.scatter(-1, index, ordered.masked_fill(beyond, 0))
         # argmax(p / Exp(1)) is a draw from p (the exponential race), one noise vector a row
         noise = torch.stack([torch.empty(probs.shape[-1]).exponential_(generator=self.generators[r]) for r in rows])

@@ -208,7 +208,7 @@ def load_processor(ckpt: Checkpoint) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(ckpt.processor, trust_remote_code=False)
     except Exception as e:  # a broken file raises whatever its reader meets first
-        raise ModelError(f"{ckpt.name}: no usable processor: {_first_line(e)}") from None
+        raise ModelError(f"{ckpt.name}: no usable processor: {first_line(e)}") from None
     processor.tokenizer.padding_side = "left"
     return processor
 
@@ -221,7 +221,8 @@ def _run_no_code() -> None:
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
-def _first_line(e: Exception) -> str:
+def first_line(e: BaseException) -> str:
+    """What an error says, without the pages that some libraries add."""
     return (str(e).splitlines() or [type(e).__name__])[0]
 
 
@@ -242,7 +243,7 @@ def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bo
                 model = model.merge_and_unload()
     except Exception as e:  # a broken file raises whatever its reader meets first
         raise ModelError(
-            f"{ckpt.name}: cannot be loaded: {_first_line(e)}", hint="is the checkpoint whole, and an image-text model?"
+            f"{ckpt.name}: cannot be loaded: {first_line(e)}", hint="is the checkpoint whole, and an image-text model?"
         ) from None
     return model.to(device).eval()
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from harness import answers
-from harness.errors import DataError
+from harness.errors import DataError, ModelError, UserError
 from harness.models import engine, loading
 from harness.prompts import Prompt
 from harness.records import GenerationArgs, ModelCard, Prediction, Sample
@@ -24,8 +24,9 @@ SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGen
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: `--batch-size auto`: at most this many questions a batch, and no more than their keys and values fit in this many MB.
-MOST_ROWS = {"cpu": 64, "cuda": 256}
+#: `--batch-size auto`: at most this many questions a worker (on a CPU each core is one), and no more than their keys and values
+#: fit in this many MB.
+MOST_ROWS = {"cpu": 32, "cuda": 256}
 MOST_CACHE_MB = {"cpu": 32, "cuda": 16_000}
 PACK_IMAGES = 16
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}question\N{OBJECT REPLACEMENT CHARACTER}"
@@ -45,14 +46,29 @@ def evenly(items: Sequence[T], most: int) -> list[Sequence[T]]:
     return [items[len(items) * i // parts : len(items) * (i + 1) // parts] for i in range(parts)]
 
 
+def out_of_memory(e: BaseException) -> bool:
+    """Whether memory ran out: torch has a type for it on CUDA alone, elsewhere it is a RuntimeError's text."""
+    if isinstance(e, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(e, RuntimeError) and any(s in str(e) for s in ("DefaultCPUAllocator", "out of memory"))
+
+
 def halving(run: Callable[[Sequence[T]], R], items: Sequence[T]) -> Iterator[tuple[Sequence[T], R]]:
-    """(items, run(items)); where memory runs out, the same for each half of them, and so on down to one item."""
+    """(items, run(items)); where memory runs out, the same for each half of them, and so on down to one item.
+
+    Raises ModelError when one item alone is too much.
+    """
     result = None
     try:
         result = run(items)
-    except torch.OutOfMemoryError:
-        if len(items) == 1:
+    except (RuntimeError, MemoryError) as e:
+        if not out_of_memory(e):
             raise
+        if len(items) == 1:
+            raise ModelError(
+                f"out of memory on a single question: {loading.first_line(e)}",
+                hint="try a smaller --max-new-tokens, --dtype bfloat16, or smaller images",
+            ) from e
     if result is not None:
         yield items, result
         return
@@ -67,9 +83,9 @@ def halving(run: Callable[[Sequence[T]], R], items: Sequence[T]) -> Iterator[tup
 class TransformersModel:
     """Fulfils harness.contracts.Model with a local or hub checkpoint.
 
-    `batch_size` counts questions; None picks what fits and halves it when memory runs out. `share_prefix` is "auto"
-    (where the architecture allows), or "off" for plain left-padded batches through `generate`; both give the same
-    text in fp32. `why_plain` says why prefixes are not shared, where they are not.
+    `batch_size` counts the questions in hand at once; None picks what fits. Either is halved when memory runs out.
+    `share_prefix` is "auto" (where the architecture allows), or "off" for plain left-padded batches through `generate`;
+    both give the same text in fp32. `why_plain` says why prefixes are not shared, where they are not.
     """
 
     def __init__(
@@ -104,25 +120,35 @@ class TransformersModel:
         return self._card
 
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
-        self._refuse_markers(samples)
+        for name, why in self.refused(samples, prompt).items():
+            raise DataError(f"row {name}: {why}", hint="mend the row")
         pictured = [s for s in samples if s.images]
         if self.why_plain is None and pictured:
             yield from self._shared(pictured, prompt, args)
             samples = [s for s in samples if not s.images]
         yield from self._plain(samples, prompt, args)
 
-    def _refuse_markers(self, samples: Sequence[Sample]) -> None:
-        """Raises DataError for a question that holds one of the model's own markers: it would be read as one."""
-        tokens = self.processor.tokenizer.added_tokens_decoder.values()
-        markers = [t.content for t in tokens if t.special]
-        for s in samples:
-            if found := next((m for m in markers if m in s.question), None):
-                raise DataError(f"row {s.id}: the question holds the model's own marker {found}", hint="mend the row")
+    def refused(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
+        """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one.
 
-    def rows_a_batch(self, tokens: int) -> int:
-        """Questions a batch, where each takes at most about `tokens` tokens in all."""
+        Raises UserError for a prompt that holds one.
+        """
+        markers = [t.content for t in self.processor.tokenizer.added_tokens_decoder.values() if t.special]
+
+        def held(text: str) -> str | None:
+            return next((m for m in markers if m in text), None)
+
+        if marker := held(prompt.template):
+            raise UserError(f"prompt '{prompt.name}' holds the model's own marker {marker}", hint=f"mend it in {prompt.source}")
+        return {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
+
+    def rows_a_batch(self, tokens: int, workers: int = 1) -> int:
+        """Questions that one of `workers` computes at once, where each takes at most about `tokens` tokens in all.
+
+        `--batch-size` is what all of them have in hand together, so that a kill repeats no more than that.
+        """
         if self._fixed_rows:
-            return self._fixed_rows
+            return max(1, self._fixed_rows // workers)
         return max(8, min(MOST_ROWS.get(self._kind, 32), int(MOST_CACHE_MB.get(self._kind, 1_000) / (tokens * self._token_mb))))
 
     def _why_plain(self) -> str | None:
@@ -179,7 +205,7 @@ class TransformersModel:
     # -- shared prefix ------------------------------------------------------------------------------------------
 
     def _shared(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
-        """Packs in worker threads; batches come out as they finish.
+        """Packs in worker threads; batches come out as they finish, and a worker goes on when its last one is stored.
 
         On a CPU each worker computes a pack of its own on one core, which keeps small matrices busier than splitting
         each of them over all cores would; elsewhere a second worker loads images while the first computes.
@@ -187,14 +213,18 @@ class TransformersModel:
         packs = evenly(group_by_images(samples), self.pack_images)
         threads = torch.get_num_threads()
         on_cpu = self.model.device.type == "cpu"
-        workers = min(threads, len(packs)) if on_cpu else 2
-        done: queue.Queue[list[Prediction] | BaseException | None] = queue.Queue()
+        workers = min(threads, len(packs), self._fixed_rows or threads) if on_cpu else 2
+        done: queue.Queue[tuple[list[Prediction], threading.Event] | BaseException | None] = queue.Queue()
         stop = threading.Event()
 
         def work(groups: Sequence[list[Sample]]) -> None:
             try:
-                for batch in self._answer(groups, prompt, args, stop):
-                    done.put(batch)
+                for batch in self._answer(groups, prompt, args, workers if on_cpu else 1):
+                    stored = threading.Event()
+                    done.put((batch, stored))
+                    while not stored.wait(0.1):
+                        if stop.is_set():
+                            return
                 done.put(None)
             except BaseException as e:  # handed to the thread that waits
                 done.put(e)
@@ -212,14 +242,16 @@ class TransformersModel:
                 if item is None:
                     left -= 1
                 else:
-                    yield item
+                    batch, stored = item
+                    yield batch
+                    stored.set()  # whoever took the batch has come back for the next one
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
 
     def _answer(
-        self, groups: Sequence[list[Sample]], prompt: Prompt, args: GenerationArgs, stop: threading.Event
+        self, groups: Sequence[list[Sample]], prompt: Prompt, args: GenerationArgs, workers: int
     ) -> Iterator[list[Prediction]]:
         """A pack's predictions, in batches of questions of similar length."""
         tokenizer = self.processor.tokenizer
@@ -246,11 +278,9 @@ class TransformersModel:
                     return engine.complete(self.model, shared, asked, args, pad=tokenizer.pad_token_id, end=self.end)
 
                 longest = shared.mask.shape[1] + max(len(t) for g in pack for t in ids[g]) + min(args.max_new_tokens, 128)
-                for batch in evenly(rows, self.rows_a_batch(longest)):
+                for batch in evenly(rows, self.rows_a_batch(longest, workers)):
                     for part, done in halving(complete, batch):
                         yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
-                        if stop.is_set():
-                            return
 
     def _prefix(self, sample: Sample) -> engine.Prefix:
         """The tokens up to the question, each image marker repeated as its size asks, and the pixels."""

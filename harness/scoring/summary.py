@@ -60,14 +60,14 @@ def scores(
         "aggregates": {},
         "generation": generation(predictions.values()),
     }
-    for judge, given in verdicts.items():
-        entry = summarise(given[r["id"]] for r in rows if r["id"] in given)
+    for judge, some in verdicts.items():
+        given = {r["id"]: some.get(r["id"]) or _no_verdict(r["id"], judge) for r in rows}
+        entry = summarise(given.values())
         entry["slices"] = {}
         for name in slices:
             values = sorted({r["slices"][name] for r in rows if name in r["slices"]})
             entry["slices"][name] = {
-                value: summarise(given[r["id"]] for r in rows if r["slices"].get(name) == value and r["id"] in given)
-                for value in values
+                value: summarise(given[r["id"]] for r in rows if r["slices"].get(name) == value) for value in values
             }
         out["judges"][judge] = entry
     measured = measure(rows, predictions, metrics)
@@ -89,6 +89,11 @@ def scores(
                 question[0].append(predictions[r["id"]])
         out["sampled"] = sampled(list(groups.values()), ks=(1, repeats))
     return out
+
+
+def _no_verdict(sample_id: str, judge: str) -> Verdict:
+    """A row that the judge was never heard on is missing, as one that it could not judge."""
+    return Verdict(sample_id=sample_id, judge=judge, final=None, missing="no verdict")
 
 
 def measure(

@@ -26,7 +26,8 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
     )  # fmt: skip
     dropped = "; ".join(f"{k}: {v}" for k, v in list(d.dropped.items())[:5])
     data = _given(
-        ("task", d.task), ("split", d.split), ("source", d.source), ("resolution", d.resolution), ("rows", f"{d.rows:,}"),
+        ("task", d.task), ("split", d.split), ("source", d.source), ("resolution", d.resolution), ("origin", d.origin),
+        ("rows", f"{d.rows:,}"),
         ("images", f"{d.images:,}"), ("answers a question", d.repeats if d.repeats > 1 else None),
         ("left out", f"{len(d.dropped)} ({dropped})" if d.dropped else None), ("limit", card.limit),
         ("fingerprint", _hash(d.fingerprint)), ("spec", _hash(d.spec_sha256)),
@@ -35,9 +36,11 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
         ("prompt", card.prompt), ("prompt hash", _hash(card.prompt_sha256)),
         ("at most", text.count(g.max_new_tokens, "new token")),
         ("temperature", f"{g.temperature:g}"), ("top p", f"{g.top_p:g}" if g.top_p != 1 else None), ("seed", g.seed),
+        ("answer reader", card.reader),
     )  # fmt: skip
     where = _given(
-        ("begun", card.created), ("closed", card.finished), ("hardware", card.hardware), ("harness", card.harness_version),
+        ("begun", card.created), ("closed", card.finished), ("hardware", card.hardware),
+        ("processes", card.processes if card.processes > 1 else None), ("harness", card.harness_version),
         ("commit", card.git_sha), *card.packages.items(),
     )  # fmt: skip
     judges = [(f"Judge {name}", _flat(about)) for name, about in card.judges.items() if about]

@@ -81,7 +81,7 @@ class Pictures:
             raise UserError(f"no spec of task '{name}' is installed", hint="give its YAML with --tasks")
         spec, path = self.tasks.get(name) or (specs.read(installed[name]), installed[name])
         rows = data.read(spec, path, source=source, data_dir=self.data_dir, split=card.data.split, images=False)
-        return {s.id: s for s in rows.samples}
+        return {s.id: s for s in reversed(rows.samples)}  # of two with one id the first was asked
 
 
 def encode(image: ImageRef, *, side: int = MAX_SIDE) -> bytes:

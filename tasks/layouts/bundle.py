@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
+from typing import Any
 
+from harness.archives import Archive
 from harness.data import View
 from harness.errors import DataError
 from harness.records import ImageRef, Reference, Sample
@@ -14,17 +17,20 @@ from harness.records import ImageRef, Reference, Sample
 
 def bundle(view: View) -> Iterator[Sample]:
     """The rows of a split, in their archive's order."""
-    from pyarrow.parquet import ParquetFile  # read_table would import pandas, a second
-
-    root = view.archive.root
-    if not (root / "rows.parquet").is_file():
-        raise DataError(f"{root / 'rows.parquet'}: no such file", hint="this task has no bundled data; use --data local or hub")
-    table = ParquetFile(root / "rows.parquet").read()
+    archive = view.archive
+    if "rows.parquet" not in archive:
+        raise DataError(
+            f"{archive.label('rows.parquet')}: no such file", hint="this task has no bundled data; use --data local or hub"
+        )
+    table = _read(archive, "rows.parquet")
     shared = (table.schema.metadata or {}).get(b"images", b".").decode()
     rows = [r for r in table.to_pylist() if r["split"] == view.split]
     if not rows:
-        raise DataError(f"{root / 'rows.parquet'}: no rows of split '{view.split}'")
-    pixels = ParquetFile(root / shared / "images.parquet").read()
+        raise DataError(f"{archive.label('rows.parquet')}: no rows of split '{view.split}'")
+    if shared == ".":
+        pixels = _read(archive, "images.parquet")
+    else:  # another bundle's, which lies beside this one
+        pixels = _read(Archive(archive.root.parent), posixpath.normpath(f"{archive.root.name}/{shared}/images.parquet"))
     wanted = {r["image"] for r in rows}
     jpegs = pixels.column("jpeg")
     images = {
@@ -35,8 +41,19 @@ def bundle(view: View) -> Iterator[Sample]:
     for row in rows:
         yield Sample(
             id=row["id"],
-            images=(images[row["image"]],),
+            images=(images.get(row["image"], ImageRef(row["image"])),),
             question=row["question"],
             reference=Reference(answers=tuple(row["answers"]), reasoning=row.get("reasoning")),
             slices={k: v for k, v in row["slices"].items() if v is not None},
         )
+
+
+def _read(archive: Archive, name: str) -> Any:
+    """A parquet file as an Arrow table. Raises DataError, also for a link that leads out of the archive."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile  # read_table would import pandas, a second
+
+    try:
+        return ParquetFile(archive.stream(name)).read()
+    except (ArrowException, OSError) as e:
+        raise DataError(f"{archive.label(name)}: cannot be read as parquet ({str(e).splitlines()[0]})") from None

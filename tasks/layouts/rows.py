@@ -1,4 +1,8 @@
-"""What the readers share: JSON rows with their row numbers, and fields that must be there."""
+"""What the readers share: JSON rows with their row numbers, and fields that must be there.
+
+A field that no row can do without is a DataError, which ends the reading; a value that is not text is a RowError, which a
+reader hands to `View.reject`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 from typing import Any
 
 from harness.archives import Archive
-from harness.errors import DataError
+from harness.errors import DataError, RowError
 from harness.plugins import did_you_mean
 
 
@@ -33,15 +37,15 @@ def fields(where: str, row: dict[str, Any], *names: str) -> list[Any]:
 
 
 def texts(where: str, row: dict[str, Any], *names: str) -> list[str]:
-    """The row's fields as text, stripped. Numbers become text; None becomes ""; anything else raises DataError."""
+    """The row's fields as text, stripped. Numbers become text; None becomes ""; anything else raises RowError."""
     return [text(f"{where}: field '{n}'", v) for n, v in zip(names, fields(where, row, *names), strict=True)]
 
 
 def text(where: str, value: Any) -> str:
-    """One value as stripped text: 3 and 3.0 are "3", True is "true", None is ""."""
+    """One value as stripped text: 3 and 3.0 are "3", True is "true", None is "". Raises RowError for anything else."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise DataError(f"{where}: not valid Unicode (half of a surrogate pair)")
+            raise RowError(f"{where}: not valid Unicode (half of a surrogate pair)")
         return value.strip()
     if value is None:
         return ""
@@ -51,4 +55,12 @@ def text(where: str, value: Any) -> str:
         return str(int(value))
     if isinstance(value, int | float):
         return "" if value != value else str(value)  # NaN is how pandas writes an empty cell
-    raise DataError(f"{where}: expected text, found {type(value).__name__}")
+    raise RowError(f"{where}: expected text, found {type(value).__name__}")
+
+
+def name_of(row: dict[str, Any], key: str, otherwise: str) -> str:
+    """The id of a row that cannot be used, to report it by; `otherwise` where that cannot be read either."""
+    try:
+        return text(key, row.get(key)) or otherwise
+    except RowError:
+        return otherwise

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.archives import inside
 from harness.data import View
-from harness.errors import DataError
+from harness.errors import DataError, RowError
 from harness.plugins import did_you_mean
 from harness.records import ImageRef, Reference, Sample
 from harness.specs import Columns
@@ -65,17 +65,17 @@ class _Reader:
             for name in _required(self.columns):
                 if name not in row:
                     raise DataError(f"{where}: no column '{name}'", hint=did_you_mean(name, list(row)))
-            if self.columns.split and text(where, row[self.columns.split]) != self.view.name:
-                continue
             name = str(number)
             try:
+                if self.columns.split and text(where, row[self.columns.split]) != self.view.name:
+                    continue
                 if self.columns.id:
                     name = text(f"{where}: column '{self.columns.id}'", row[self.columns.id])
                     if not name:
                         raise BadCell(f"column '{self.columns.id}': empty id")
                 sample = self.sample(name, row, where)
-            except BadCell as e:
-                self.view.bad[name or f"{file} row {i}"] = f"{where}: {e}"
+            except (BadCell, RowError) as e:
+                self.view.reject(name or f"{file} row {i}", str(e) if isinstance(e, RowError) else f"{where}: {e}")
             else:
                 yield sample
 
@@ -169,7 +169,7 @@ class _Reader:
     def path(self, name: str, where: str) -> str:
         """The image's path: in the folder of images; where it is not there but under the root, that."""
         if why := inside(name):
-            raise DataError(f"{where}: path '{name}' {why}")
+            raise RowError(f"{where}: path '{name}' {why}")
         images = self.view.images
         if "{}" in images:
             return images.replace("{}", name)
@@ -199,8 +199,8 @@ def _required(c: Columns) -> list[str]:
 def choice(answer: str, choices: tuple[str, ...], c: Columns) -> str:
     """The letter of the choice that an answer names. Raises BadCell when it names none, or, read otherwise, another one.
 
-    >>> choice("(B)", ("one", "two"), Columns()), choice("two", ("one", "two"), Columns()), choice("1", ("one", "two"), Columns())
-    ('B', 'B', 'B')
+    >>> choice("(B)", ("one", "two"), Columns()), choice("two", ("one", "two"), Columns())
+    ('B', 'B')
     """
     letters = [chr(65 + i) for i in range(len(choices))]
     bare = re.fullmatch(r"\(?([A-Za-z])[.):]?", answer)
@@ -215,6 +215,8 @@ def choice(answer: str, choices: tuple[str, ...], c: Columns) -> str:
     allowed = ("letter", "words", "index") if c.answer_as == "auto" else (c.answer_as,)
     found = {k: i for k in allowed if (i := readings[k]) is not None and 0 <= i < len(letters)}
     column = ", ".join(c.answer)
+    if list(found) == ["index"] and c.answer_as == "auto":
+        raise BadCell(f"column '{column}': '{answer}' may count the choices from 0 or from 1; set answer_as: index or number")
     if not found:
         raise BadCell(f"column '{column}': '{answer}' names none of the choices {', '.join(choices)}")
     if len(set(found.values())) > 1:

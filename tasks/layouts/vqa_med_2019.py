@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 
 from harness.archives import Archive
 from harness.data import View
-from harness.errors import DataError
+from harness.errors import DataError, RowError
 from harness.records import Reference, Sample
 from tasks.layouts.table import table
 
@@ -73,9 +73,14 @@ def vqa_med_2019(view: View) -> Iterator[Sample]:
         category = row[1] if view.split == "test" else categories.get((name, question))
         if category is None:
             raise DataError(f"{where}: no file in {archive.label(folder + 'QAPairsByCategory')} has this question of {name}")
+        try:
+            image = archive.image(f"{images}{name}.jpg", where)
+        except RowError as e:
+            view.reject(f"{name}-{category}", str(e))
+            continue
         yield Sample(
             id=f"{name}-{category}",
-            images=(archive.image(f"{images}{name}.jpg", where),),
+            images=(image,),
             question=question,
             reference=Reference(answers=acceptable(answer)),
             slices={"category": category},

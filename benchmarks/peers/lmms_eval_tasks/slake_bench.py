@@ -2,7 +2,7 @@
 
 
 def visual(doc):
-    return [image.convert("RGB") for image in doc["images"]]
+    return [doc["image"].convert("RGB")]
 
 
 def text(doc, lmms_eval_specific_kwargs=None):
