@@ -10,7 +10,8 @@
     compare.py   runs compared row by row; power.py says what rows can show at all
     claims.py    what papers report (published/*.yaml)
     importing.py others' per-sample logs -> run folders
-    page.py      the same as one self-contained HTML file to send to a colleague
+    plots.py     pictures of these numbers
+    site/        all of it as pages: served, or as a folder of files, or as one file
 
 Run folders are the truth: everything kept beside them (RUNS/.index, RUN/.index) is made from them and can be deleted.
 """

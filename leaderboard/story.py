@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.records import ImageRef, Prediction, Verdict
 from harness.runs import RunFolder
-from leaderboard import page as pages
-from leaderboard import stats, table
+from leaderboard import stats
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -152,47 +150,3 @@ def _word(c: Change) -> str:
 
 def _and(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
-
-
-def page(path: Path, folders: Sequence[Path], told: Story, images: Mapping[str, ImageRef]) -> Path:
-    """The leaderboard of these runs as one HTML file, with the story, slices, and rows whose verdict training flipped.
-
-    `images` are by the name that samples.jsonl gives them; a row whose image is not among them is shown without.
-    """
-    found, damaged = table.cells_of(folders)
-    sliced = [table.cells_of(folders, slice_by=name)[0] for name in ("content_type", "answer_type")]
-    pages.write_report(
-        path,
-        title="Three trainers, one base",
-        summary=told.sentences,
-        groups=pages.make_groups(found, *sliced),
-        examples=_examples(folders, images),
-        damaged=damaged,
-    )
-    return path
-
-
-def _examples(folders: Sequence[Path], images: Mapping[str, ImageRef], count: int = 8) -> list[pages.Example]:
-    """Rows of the first task on which the models' exact verdicts differ most, one an image."""
-    first = RunFolder(folders[0])
-    task = first.card().data.task
-    runs = [r for r in map(RunFolder, folders) if r.card().data.task == task]
-    names = [r.card().model.name for r in runs]
-    texts: list[dict[str, Prediction]] = [r.predictions() for r in runs]
-    verdicts: list[dict[str, Verdict]] = [
-        next((r.verdicts(name, version) for name, version in reversed(r.judges()) if name == "exact"), {}) for r in runs
-    ]
-    rows = [s for s in first.samples() if all(s["id"] in t for t in texts) and all(s["id"] in v for v in verdicts)]
-    split = [s for s in rows if len({v[s["id"]].final for v in verdicts}) > 1]
-    one_an_image = {s["cluster"]: s for s in reversed(split)}
-    out = []
-    for s in sorted(one_an_image.values(), key=lambda s: rows.index(s))[:count]:
-        answers = [
-            pages.Answer(n, t[s["id"]].text, v[s["id"]].final, v[s["id"]].missing)
-            for n, t, v in zip(names, texts, verdicts, strict=True)
-        ]
-        reference = s["reference"]["reasoning"] or ""
-        shown = " / ".join(s["reference"]["answers"]) + (f" ({reference})" if reference else "")
-        image = images.get(s["images"][0]) if s["images"] else None
-        out.append(pages.Example(s["question"], shown, answers, image, caption=f"{task} row {s['id']}: the models differ"))
-    return out

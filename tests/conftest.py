@@ -43,6 +43,14 @@ def archives() -> Path:
 
 
 @pytest.fixture(scope="session")
+def viewed(tiny, tmp_path_factory):
+    """Runs and a checkpoint to look at (tests/viewed.py). Read only: tests that write copy them."""
+    from tests import viewed
+
+    return viewed.make(tmp_path_factory.mktemp("viewed"), tiny, load)
+
+
+@pytest.fixture(scope="session")
 def judged(tiny, tmp_path_factory) -> Path:
     """A real run: the tiny model on 120 rows of SLAKE, judged exactly. Copy it before writing."""
     root = tmp_path_factory.mktemp("judged")

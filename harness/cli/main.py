@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from harness.cli import doctor, evaluate, export, importing, judge, judges, leaderboard, model, quickstart, tasks, train
+from harness.cli import doctor, evaluate, export, importing, judge, judges, leaderboard, model, quickstart, tasks, train, view
 from harness.errors import UserError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command("agreement", rich_help_panel="Evaluate")(judge.agreement)
 app.command("leaderboard", rich_help_panel="Evaluate")(leaderboard.leaderboard)
 app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
 app.command("power", rich_help_panel="Evaluate")(leaderboard.power)
+app.command("view", rich_help_panel="Evaluate")(view.view)
+app.command("report", rich_help_panel="Evaluate")(view.report)
 app.add_typer(tasks.app, name="tasks", rich_help_panel="Evaluate")
 app.add_typer(judges.app, name="judges", rich_help_panel="Evaluate")
 app.add_typer(export.app, name="export", rich_help_panel="Evaluate")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from harness.cli import options as opt
 from harness.errors import UserError
-
-if TYPE_CHECKING:
-    from harness.records import ImageRef
 
 TRAINERS = ("sft", "grpo", "rarl")
 TASKS = "slake,vqa_rad"
@@ -74,8 +71,7 @@ def quickstart(
                 for t in tasks
             ]
     ui.say("[bold]5/5[/] Comparing them.")
-    images = {i.name: i for task in tasks for s in task.samples for i in s.images}
-    _finish(out, folders, domain, images, as_json=json, seconds=time.monotonic() - start)
+    _finish(out, folders, domain, as_json=json, seconds=time.monotonic() - start)
 
 
 def _same_recipe(folder: Path, name: str, settings: list[str]) -> None:
@@ -96,12 +92,13 @@ _WORDS = {
 }
 
 
-def _finish(
-    out: Path, folders: dict[str, list[Path]], domain: set[str], images: dict[str, ImageRef], *, as_json: bool, seconds: float
-) -> None:
+def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], *, as_json: bool, seconds: float) -> None:
     """Leaderboard, the sentences its numbers say, the page, and what to try next."""
     from harness.cli import ui
     from leaderboard import story, table, terminal
+    from leaderboard.site import summary
+    from leaderboard.site.library import Shelf
+    from leaderboard.site.pictures import Pictures
 
     every = [f for paths in folders.values() for f in paths]
     found, damaged = table.cells_of(every)
@@ -112,7 +109,8 @@ def _finish(
         story.Domain("VQA-RAD", "VQA-RAD", vqa_rad),
     ]
     told = story.tell(domains, judge="exact", version="1")
-    page = story.page(out / "leaderboard.html", every, told, images)
+    page = out / "leaderboard.html"
+    summary.write(page, Shelf([out / "runs"]), Pictures(), title="Three trainers, one base", findings=told.sentences)
     if as_json:
         ui.print_json(table.as_json(found, damaged) | {"domains": told.as_json(), "says": told.sentences, "page": str(page)})
         return
@@ -125,6 +123,7 @@ def _finish(
         f"\n{seconds / 60:.1f} minutes. As a page, with intervals drawn, slices and examples: {page}\n\n"
         f"Next:\n"
         f"  {harness} compare {folders['base'][0]} {folders['rarl'][0]}\n"
+        f"  {harness} view --runs {out / 'runs'}\n"
         f"  {harness} leaderboard --runs {out / 'runs'} --slice content_type\n"
         f"  {harness} run --model {out / 'tiny-rarl'} --tasks slake --prompt non_reasoning --runs {out / 'runs'}\n"
         f"  {harness} train rarl --model tiny --task slake_grounded --set learning_rate=3e-4"

@@ -1,0 +1,192 @@
+"""What is on disk, as pages need it: runs by the name of their pages, their cells, the checkpoints that they came from.
+
+Run folders are the truth and others may be writing them, so all of it is read again as soon as a file has changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.records import RunCard
+from harness.runs import slug
+from leaderboard import store, table
+from leaderboard.browse import Browser
+from leaderboard.site import training
+from leaderboard.table import Cell
+
+#: Seconds for which the disk is not looked at again.
+FRESH = 2.0
+#: Models side by side in a table of slices: the best ones.
+COLUMNS = 12
+
+
+@dataclass(frozen=True)
+class Run:
+    """A sound run folder. `id` is MODEL.TASK-KEY, which is safe in an address and as a file name."""
+
+    id: str
+    path: Path
+    card: RunCard
+
+    @cached_property
+    def judges(self) -> list[str]:
+        """NAME@VERSION of every judge with a file of verdicts here, as that file is called."""
+        return sorted(p.stem for p in (self.path / "verdicts").glob("*.jsonl"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells that may stand side by side, the best first; `names` tells their runs apart."""
+
+    id: str
+    cells: list[Cell]
+
+    @property
+    def first(self) -> Cell:
+        return self.cells[0]
+
+    @property
+    def title(self) -> str:
+        return f"{self.first.task} · {self.first.split}"
+
+    @property
+    def judge(self) -> str | None:
+        """As the file of its verdicts is called."""
+        return f"{slug(self.first.judge)}@{self.first.judge_version}" if self.first.judge else None
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        return table.labels(self.cells)
+
+
+class Shelf:
+    """Everything under the roots at one moment. What takes time is read when it is first asked for."""
+
+    def __init__(self, roots: Sequence[Path], checkpoints: Sequence[Path] = ()) -> None:
+        self._roots, self._checkpoints = roots, checkpoints
+        self._sliced: dict[tuple[str, ...], list[Cell]] = {}
+        self._lock = threading.RLock()
+        self.board = table.board(store.find(roots))
+        folders = [Path(path) for path in self.board.runs]
+        ids = _distinct(f"{slug(path.parent.name)}.{slug(path.name)}" for path in folders)
+        self.runs = {i: Run(i, path, self.board.runs[str(path)].card) for i, path in zip(ids, folders, strict=True)}
+        self.by_path = {str(run.path): run for run in self.runs.values()}
+        groups = table.grouped(self.board.cells)
+        self.tables = {_table_id(cells[0]): Table(_table_id(cells[0]), cells) for cells in groups}
+
+    @property
+    def cells(self) -> list[Cell]:
+        return self.board.cells
+
+    @property
+    def damaged(self) -> list[store.Damaged]:
+        return self.board.damaged
+
+    @property
+    def read(self) -> dict[str, store.Run]:
+        """The runs as arrays, by their path."""
+        return self.board.runs
+
+    def of(self, cell: Cell) -> Run:
+        """The cell's run."""
+        return self.by_path[cell.run]
+
+    @cached_property
+    def browser(self) -> Browser:
+        return Browser(list(self.read.values()))
+
+    def slices_of(self, shown: Table, name: str) -> list[Cell]:
+        """The best of a table's cells, slice value by slice value; nothing where their rows have no such slice."""
+        cells = shown.cells[:COLUMNS]
+        key = (name, *(f"{c.run} {c.judge}@{c.judge_version}" for c in cells))
+        with self._lock:
+            if key not in self._sliced:
+                try:
+                    found, _ = table.cells_of([Path(c.run) for c in cells], slice_by=name)
+                except UserError:
+                    found = []
+                judge = (cells[0].judge, cells[0].judge_version)
+                self._sliced[key] = [c for c in found if (c.judge, c.judge_version) == judge]
+            return self._sliced[key]
+
+    @cached_property
+    def slice_names(self) -> dict[str, list[str]]:
+        """By the fingerprint of the rows: which slices they have."""
+        return {run.card.data.fingerprint: list(run.asked.slices) for run in self.read.values()}
+
+    def siblings(self, run: Run) -> list[Run]:
+        """The runs on the same rows, this one first, the others from the best down."""
+        rows = run.card.data.fingerprint
+        best = dict.fromkeys(c.run for c in self.cells if c.data_fingerprint == rows and c.run != str(run.path))
+        return [run, *(self.by_path[path] for path in best)]
+
+    @cached_property
+    def trainings(self) -> dict[str, Path]:
+        """Checkpoint folders: those that runs name, and those in the folders given."""
+        named = (training.home(Path(run.card.model.path)) for run in self.runs.values() if run.card.model.path)
+        given = (p for folder in self._checkpoints for p in (folder, *sorted(folder.iterdir())))
+        found = {p.resolve(): p for p in (*named, *given) if p.is_dir() and training.is_checkpoint(p)}
+        return dict(zip(_distinct(slug(p.name) for p in found.values()), found.values(), strict=True))
+
+    def training_of(self, run: Run) -> str | None:
+        """The id of the checkpoint that answered, where it is still on this machine."""
+        path = run.card.model.path
+        where = training.home(Path(path)).resolve() if path else None
+        return next((i for i, p in self.trainings.items() if p.resolve() == where), None)
+
+
+class Library:
+    """The shelf as it is now."""
+
+    def __init__(self, roots: Sequence[Path], checkpoints: Sequence[Path] = ()) -> None:
+        self.roots, self.checkpoints = list(roots), list(checkpoints)
+        self._lock = threading.Lock()
+        self._seen: tuple[object, ...] = ()
+        self._looked = float("-inf")
+        self._shelf: Shelf | None = None
+
+    def shelf(self) -> Shelf:
+        """Raises UserError where a folder of runs does not exist."""
+        with self._lock:
+            now = time.monotonic()
+            if self._shelf is None or now - self._looked > FRESH:
+                seen = _stamp(self.roots)
+                if self._shelf is None or seen != self._seen:
+                    self._shelf, self._seen = Shelf(self.roots, self.checkpoints), seen
+                self._looked = now
+            return self._shelf
+
+
+def _stamp(roots: Iterable[Path]) -> tuple[object, ...]:
+    """Changes whenever a file of a run does."""
+    files = (p for root in roots for pattern in ("*/*/*.json*", "*/*/verdicts/*.jsonl") for p in root.glob(pattern))
+    out = []
+    for p in files:
+        try:
+            s = p.stat()
+        except OSError:  # it went away between the two looks
+            continue
+        out.append((str(p), s.st_mtime_ns, s.st_size))
+    return tuple(sorted(out))
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The names, those that stand twice with a number."""
+    out: dict[str, None] = {}
+    for name in names:
+        free = (f"{name}-{k}" if k > 1 else name for k in itertools.count(1))
+        out[next(n for n in free if n not in out)] = None
+    return list(out)
+
+
+def _table_id(cell: Cell) -> str:
+    key = sha256("\0".join(cell.comparable).encode()).hexdigest()[:6]
+    return slug(f"{cell.task}-{cell.split}-{cell.judge or 'not-judged'}-{key}")
