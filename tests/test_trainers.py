@@ -177,17 +177,6 @@ def test_an_adapter_on_an_adapter_is_refused(trained, tmp_path):
             loading.resolve(str(upper))
 
 
-def test_interrupted_training_leaves_no_checkpoint(grounded, tmp_path):
-    def stop(step, steps, log):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        make("sft", grounded, tmp_path / "x", *SHORT, report=stop).fit()
-    assert not (tmp_path / "x").exists()
-    assert make("sft", grounded, tmp_path / "x", *SHORT).fit() == tmp_path / "x"
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
-
-
 def test_adapter_whose_base_or_weights_are_missing(trained, tmp_path):
     import shutil
 

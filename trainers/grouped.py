@@ -9,14 +9,22 @@ with gradient, before the completions follow on top. Log-probabilities and gradi
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather, gather_object
+from pydantic import BaseModel
 from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from harness.models import engine
 from harness.models.transformers_model import SHARED_PREFIX
-from harness.records import GenerationArgs
+from harness.records import GenerationArgs, Reference
+from harness.runs import append_jsonl
+from trainers.base import Saves
+from trainers.rewards import Rollout, Scorer
 
 
 def split_pixels(
@@ -48,11 +56,74 @@ def group_rows(prompts: list[tuple[int, ...]], pixels: list[tuple[torch.Tensor, 
     return owner, first
 
 
-class GroupedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class Completed(BaseModel):
+    """A line of completions.jsonl."""
+
+    step: int
+    sample_id: str
+    text: str
+    tokens: int
+    rewards: dict[str, float | None]
+    total: float = 0.0
+    advantage: float | None = None
+
+
+class _Named:
+    """TRL wants a function a reward part, for its name; the scorer gives their values together."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, **_: Any) -> list[float]:
+        raise TypeError("the scorer gives this part's values")
+
+
+class EpochSampler(RepeatSampler):  # type: ignore[misc]
+    """TRL's sampler, with each epoch's order known from the epoch: a resumed run goes on in the order it was in.
+
+    TRL's own draws the orders one after the other and begins again with the first after a resume.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        args = trainer.args
+        super().__init__(
+            data_source=trainer.train_dataset,
+            mini_repeat_count=trainer.num_generations,
+            batch_size=args.generation_batch_size // trainer.num_generations,
+            repeat_count=trainer.num_iterations * args.steps_per_generation,
+            shuffle=trainer.shuffle_dataset,
+            seed=args.seed,
+        )
+        self.trainer = trainer
+
+    def __iter__(self) -> Any:
+        self.generator.manual_seed(self.seed)
+        for _ in range(int(self.trainer.state.epoch or 0)):
+            torch.randperm(self.num_samples, generator=self.generator)
+        yield from super().__iter__()
+
+
+class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPOTrainer with `_generate_single_turn` and `_get_per_token_logps_and_entropies` computed by group.
 
-    `why_plain` is None where that is possible, else the reason why TRL's own passes are used.
+    `why_plain` is None where that is possible, else the reason why TRL's own passes are used. Rewards come from one scorer,
+    and every completion is written to `completions_log` with what each part gave it.
     """
+
+    def __init__(
+        self,
+        *args: Any,
+        scorer: Scorer,
+        grouped_rollouts: bool = True,
+        grouped_logprobs: bool = True,
+        completions_log: Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.scorer, self.completions_log = scorer, completions_log
+        self.grouped_rollouts, self.grouped_logprobs = grouped_rollouts, grouped_logprobs
+        self._scored: list[Completed] = []
+        super().__init__(*args, reward_funcs=[_Named(name) for name in scorer.names], **kwargs)
+        assert self._tokenizer.padding_side == "left", "padding on the right misplaces image markers"
 
     @property
     def inner(self) -> Any:
@@ -70,10 +141,46 @@ class GroupedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             return "gradient checkpointing keeps no key-value cache"
         return None
 
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return EpochSampler(self)
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        """(completions of all processes, parts), NaN where a part gives none."""
+        rollouts = [
+            Rollout(c[0]["content"], len(ids), Reference.model_validate_json(row["reference"]), row["question"])
+            for row, c, ids in zip(inputs, completions, completion_ids_list, strict=True)
+        ]
+        parts = self.scorer(rollouts)
+        self._scored = [
+            Completed(
+                step=self.state.global_step + 1,
+                sample_id=row["sample_id"],
+                text=r.text,
+                tokens=r.tokens,
+                rewards={name: values[i] for name, values in parts.items()},
+            )
+            for i, (row, r) in enumerate(zip(inputs, rollouts, strict=True))
+        ]
+        table = [[math.nan if v is None else v for v in values] for values in parts.values()]
+        every: torch.Tensor = gather(torch.tensor(table, dtype=torch.float32, device=self.accelerator.device).T.contiguous())
+        return every
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        out = super()._generate_and_score_completions(inputs)
+        advantages = out["advantages"].tolist()
+        weights = dict(zip(self.scorer.names, self.reward_weights.tolist(), strict=True))
+        for row, advantage in zip(self._scored, advantages, strict=True):
+            row.total = sum(weights[k] * v for k, v in row.rewards.items() if v is not None)
+            row.advantage = round(advantage, 6)
+        rows = gather_object(self._scored)
+        if self.completions_log and self.accelerator.is_main_process:
+            append_jsonl(self.completions_log, rows)
+        return out
+
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any
     ) -> Any:
-        if self.why_plain or not images:
+        if self.why_plain or not self.grouped_rollouts or not images:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
         model, tokenizer = self.inner, self._tokenizer
         pixels = split_pixels(
@@ -100,7 +207,7 @@ class GroupedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **kwargs: Any
     ) -> Any:
-        if self.why_plain or kwargs.get("pixel_values") is None:
+        if self.why_plain or not self.grouped_logprobs or kwargs.get("pixel_values") is None:
             return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, **kwargs)
         prompt = input_ids[:, :-logits_to_keep]
         completion, tail = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:]
