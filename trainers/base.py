@@ -144,10 +144,11 @@ class Trainer:
         return self.out
 
     def _load(self, device: str) -> Any:
-        """The base, its vision encoder frozen."""
+        """The base, its vision encoder frozen. Weights that train are kept in fp32: bf16 would round small updates away."""
         from trainers.vision_cache import freeze
 
-        model = loading.load_weights(self.checkpoint, loading.pick_dtype("auto", device), device)
+        dtype = loading.pick_dtype("auto" if self.recipe.lora else "float32", device)
+        model = loading.load_weights(self.checkpoint, dtype, device)
         freeze(model)
         return model
 
@@ -256,6 +257,8 @@ class Trainer:
         trainer.saved_processor, trainer.base_name = self.processor, self.model_name
         trainer.vision_cache = cache
         if cache:
+            if reference := getattr(trainer, "ref_model", None):
+                cache.serve(trainer.accelerator.unwrap_model(reference))
             self.why_no_cache = cache.check(trainer.model)
         return trainer
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather, gather_object
 from pydantic import BaseModel
+from torch.utils.checkpoint import checkpoint
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -125,16 +126,15 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         super().__init__(*args, reward_funcs=[_Named(name) for name in scorer.names], **kwargs)
         assert self._tokenizer.padding_side == "left", "padding on the right misplaces image markers"
 
-    @property
-    def inner(self) -> Any:
-        """The Qwen2-VL under accelerate's and PEFT's wrappings."""
-        model = self.accelerator.unwrap_model(self.model)
+    def inner(self, model: Any) -> Any:
+        """The Qwen2-VL under accelerate's and PEFT's wrappings (an adapter's layers are in it)."""
+        model = self.accelerator.unwrap_model(model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     @property
     def why_plain(self) -> str | None:
-        if type(self.inner).__name__ not in SHARED_PREFIX:
-            return f"{type(self.inner).__name__} is not a Qwen2-VL"
+        if type(self.inner(self.model)).__name__ not in SHARED_PREFIX:
+            return f"{type(self.inner(self.model)).__name__} is not a Qwen2-VL"
         if self.accelerator.num_processes > 1:
             return "several processes (gradients are reduced by the wrapped model's own forward)"
         if self.args.gradient_checkpointing:
@@ -182,7 +182,7 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
     ) -> Any:
         if self.why_plain or not self.grouped_rollouts or not images:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
-        model, tokenizer = self.inner, self._tokenizer
+        model, tokenizer = self.inner(self.model), self._tokenizer
         pixels = split_pixels(
             torch.as_tensor(multimodal_fields["pixel_values"]),
             torch.as_tensor(multimodal_fields["image_grid_thw"]),
@@ -199,8 +199,10 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         training = model.training
         model.eval()
         markers = (model.config.image_token_id, model.config.video_token_id)
-        shared = engine.prefill(model, prefixes, [], image_token=markers[0], pad=tokenizer.pad_token_id)
-        done = engine.complete(model, shared, rows, args, pad=tokenizer.pad_token_id, end=set(self.eos_token_ids), never=markers)
+        pad, end = tokenizer.pad_token_id, set(self.eos_token_ids)
+        with self.accelerator.autocast():  # the precision of the passes that follow
+            shared = engine.prefill(model, prefixes, [], image_token=markers[0], pad=pad)
+            done = engine.complete(model, shared, rows, args, pad=pad, end=end, never=markers)
         model.train(training)
         return [c.tokens + ([] if c.end is None else [c.end]) for c in done], None
 
@@ -213,24 +215,26 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         completion, tail = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:]
         pixels = split_pixels(kwargs["pixel_values"], kwargs["image_grid_thw"], kwargs["num_images"])
         owner, first = group_rows([tuple(p) for p in prompt.tolist()], pixels)
-        inner = self.inner
         with self.accelerator.autocast():
-            logits = completion_logits(
-                inner,
+            logps, entropies = completion_logps(
+                self.inner(model),
                 prompt[first],
                 attention_mask[first, :-logits_to_keep],
                 [pixels[i] for i in first],
                 torch.tensor(owner, device=input_ids.device),
                 completion,
                 tail,
+                temperature=self.temperature,
+                entropy=kwargs.get("compute_entropy", False),
             )
-        logits = logits.float() / self.temperature
-        logps = torch.log_softmax(logits, -1)
-        entropies = -(logps.exp() * logps).sum(-1).detach() if kwargs.get("compute_entropy") else None
-        return logps.gather(-1, completion[..., None])[..., 0] * tail, entropies, None
+        return logps, entropies, None
 
 
-def completion_logits(
+#: Logits held at a time, in bytes of fp32; a larger batch's are computed in parts, and once more in the backward pass.
+MOST_LOGITS = 256_000_000
+
+
+def completion_logps(
     model: Any,
     prompt: torch.Tensor,
     prompt_mask: torch.Tensor,
@@ -238,22 +242,43 @@ def completion_logits(
     owner: torch.Tensor,
     completion: torch.Tensor,
     completion_mask: torch.Tensor,
-) -> torch.Tensor:
-    """Logits (rows, completion length, vocabulary) that predict each completion token, each prompt read once.
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(log-probabilities, entropies) of the completion tokens, both (rows, completion length), each prompt read once.
 
     prompt (groups, P), left-padded; completion (rows, C), right-padded; owner (rows,) says which group a row is in.
-    Gradients flow through the shared prompts.
+    Gradients flow through the shared prompts. The entropies carry none.
     """
     patches, grids = [p for p, _ in pixels], [g for _, g in pixels]
     out, following = engine.read_prompts(model, prompt, prompt_mask, model.config.image_token_id, patches, grids)
     cache = out.past_key_values
     cache.batch_select_indices(owner)
     steps = torch.arange(completion.shape[1], device=completion.device)
-    on_top = model(
+    hidden = model.model(
         input_ids=completion,
         attention_mask=torch.cat([prompt_mask[owner], completion_mask], 1),
         position_ids=(steps + following[owner][:, None]).expand(3, -1, -1),
         past_key_values=cache,
         use_cache=True,
-    )
-    return torch.cat([out.logits[owner], on_top.logits[:, :-1]], 1)
+    ).last_hidden_state[:, :-1]
+
+    def score(rows: slice, hidden: torch.Tensor, opening: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        logits = torch.cat([opening, model.lm_head(hidden)], 1).float() / temperature
+        logps = torch.log_softmax(logits, -1)
+        spread = -(logps.exp() * logps).sum(-1).detach() if entropy else None
+        return logps.gather(-1, completion[rows, :, None])[..., 0] * completion_mask[rows], spread
+
+    opening = out.logits[owner]
+    a_row = 4 * completion.shape[1] * opening.shape[-1]
+    size = max(1, MOST_LOGITS // a_row)
+    parts = []
+    for start in range(0, len(completion), size):
+        rows = slice(start, start + size)
+        if size >= len(completion):
+            parts.append(score(rows, hidden, opening))
+        else:
+            parts.append(checkpoint(score, rows, hidden[rows], opening[rows], use_reentrant=False))
+    logps, spreads = zip(*parts, strict=True)
+    return torch.cat(logps), torch.cat(spreads) if entropy else None

@@ -77,13 +77,20 @@ class VisionCache:
         self._features: dict[int, torch.Tensor] = {}  # (image tokens, hidden size)
         self.processor = copy.copy(processor)
         self.processor.image_processor = _Tickets(self, processor.image_processor)
-        self.inner.get_image_features = self._get_image_features
+        self._served: list[tuple[Any, Any]] = []
+        self.serve(model)
+
+    def serve(self, model: Any) -> None:
+        """Answer for `model` too: a copy with the same frozen encoder, such as a full reference model."""
+        self._served.append((model.model, model.model.get_image_features))
+        model.model.get_image_features = self._get_image_features
 
     def check(self, model: Any) -> str | None:
         """Switch off if any vision parameter of the model, as it will be trained, has gradients. Returns the reason."""
         if names := trainable_vision(model):
             self.off = f"the vision encoder trains ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})"
-            self.inner.get_image_features = self._encode
+            for inner, encode in self._served:
+                inner.get_image_features = encode
         return self.off
 
     def number(self, key: str, image: Any) -> int:

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from harness.data import LoadedTask
 from harness.errors import RunError
 from harness.runs import append_jsonl, read_jsonl
-from trainers import checkpoint
+from trainers import checkpoint, curves
 
 #: Called as report(step, steps, log) after every optimizer step; log is empty unless the step was logged.
 Report = Callable[[int, int, dict[str, float]], None]
@@ -107,6 +107,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             folder = self.out / f"checkpoint-{state.global_step}"
             self.finish(folder, state.global_step)
             self._score(str(folder), state.global_step)
+            curves.draw(self.out)
         args.distributed_state.wait_for_everyone()
 
     def _score(self, model: str, step: int) -> None:
