@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.data import LoadedTask
 from harness.errors import RunError, UserError
@@ -22,6 +22,9 @@ from harness.pipeline import git_sha, now, packages
 from harness.runs import read_jsonl, write_atomic
 from trainers import checkpoint
 from trainers.recipe import Recipe
+
+if TYPE_CHECKING:
+    from trainers.plan import Plan
 
 
 class Trainer:
@@ -45,9 +48,10 @@ class Trainer:
         dev: LoadedTask | None = None,
         origin: dict[str, Any] | None = None,
         report_to: list[str] | None = None,
+        force: bool = False,
     ) -> None:
         self.model_name, self.task, self.recipe, self.out = model, task, recipe, out
-        self.dev, self.origin, self.report_to = dev, origin or {}, report_to or []
+        self.dev, self.origin, self.report_to, self.force = dev, origin or {}, report_to or [], force
         self.checkpoint = loading.resolve(model)
         if self.checkpoint.adapter:
             raise UserError(
@@ -96,11 +100,22 @@ class Trainer:
             return self.recipe.max_steps
         return max(1, int(self.recipe.epochs * len(self.task.samples) / self.rows_per_step()))
 
+    def weights(self) -> dict[str, float]:
+        """Reward parts and their weights; none where there is no reward."""
+        return {}
+
     def rows_per_step(self) -> int:
         """Rows (questions) that one optimizer step sees."""
         return self.recipe.batch_size * self.recipe.gradient_accumulation
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self, gpu_memory: float | None = None) -> Plan:
+        """What would be trained, on what, with how much memory; loads no weights. `gpu_memory` (GB) plans for a GPU."""
+        from trainers import plan
+
+        return plan.make(self, gpu_memory=gpu_memory)
+
+    def about(self) -> dict[str, Any]:
+        """What trained.json says of the training."""
         return {
             "trainer": self.name,
             "model": self.model_name,
@@ -110,6 +125,12 @@ class Trainer:
             "rows_per_step": self.rows_per_step(),
             "out": str(self.out),
         }
+
+    def export(self, folder: Path, *, merge: bool = False) -> Path:
+        """Write the trained model alone to `folder`: see trainers/export.py."""
+        from trainers.export import export
+
+        return export(self.out, folder, merge=merge)
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -126,9 +147,8 @@ class Trainer:
         set_seed(self.recipe.seed)
         device = loading.pick_device(self.device)
         self.processor = loading.load_processor(self.checkpoint)
-        if self.recipe.max_pixels:
-            self.processor.image_processor.max_pixels = self.recipe.max_pixels
-            self.processor.image_processor.size["longest_edge"] = self.recipe.max_pixels
+        self.cap_pixels(self.processor)
+        self._settle(device)
         model = self._load(device)
         torch.use_deterministic_algorithms(True, warn_only=True)  # else the last bit of a gradient depends on the threads
         try:
@@ -142,6 +162,21 @@ class Trainer:
             self._end(trainer, time.perf_counter() - start)
         trainer.accelerator.wait_for_everyone()
         return self.out
+
+    def cap_pixels(self, processor: Any) -> None:
+        """The recipe's bound on an image's pixels, which TRL has no setting for."""
+        if self.recipe.max_pixels:
+            processor.image_processor.max_pixels = self.recipe.max_pixels
+            processor.image_processor.size["longest_edge"] = self.recipe.max_pixels
+
+    def _settle(self, device: str) -> None:
+        """Decide about recomputing activations. Raises UserError where the training cannot fit on a GPU (unless forced)."""
+        self.checkpointing = self.recipe.gradient_checkpointing is True
+        if device.startswith("cuda"):
+            found = self.plan()
+            if not self.force:
+                found.check()
+            self.checkpointing = found.gradient_checkpointing
 
     def _load(self, device: str) -> Any:
         """The base, its vision encoder frozen. Weights that train are kept in fp32: bf16 would round small updates away."""
@@ -190,7 +225,7 @@ class Trainer:
         checkpoint.seal(folder)
 
     def _describe(self, folder: Path, name: str, **more: Any) -> None:
-        about = self.plan() | {"name": name, **more, "created": now(), "git_sha": git_sha(), "packages": packages()}
+        about = self.about() | {"name": name, **more, "created": now(), "git_sha": git_sha(), "packages": packages()}
         about.pop("out")
         write_atomic(folder / "trained.json", json.dumps(about, indent=2) + "\n")
 
@@ -214,7 +249,7 @@ class Trainer:
             "data_seed": r.seed,
             "disable_tqdm": True,
             # the new name for it, activation_checkpointing, does not reach TRL 1.16
-            "gradient_checkpointing": self.recipe.gradient_checkpointing is True,
+            "gradient_checkpointing": self.checkpointing,
             "use_cpu": device == "cpu",
             "bf16": device != "cpu",
         }

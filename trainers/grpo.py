@@ -51,8 +51,8 @@ class GRPO(Trainer):
             )
         return weights
 
-    def plan(self) -> dict[str, Any]:
-        return super().plan() | {"rewards": self.weights()}
+    def about(self) -> dict[str, Any]:
+        return super().about() | {"rewards": self.weights()}
 
     def _trainer(self, model: Any) -> Any:
         from trl import GRPOConfig

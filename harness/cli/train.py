@@ -68,6 +68,9 @@ ReportToOption = Annotated[
 ]
 
 
+ForceOption = Annotated[bool, typer.Option("--force", help="Go on although the plan says that it cannot fit.")]
+
+
 @app.command("list")
 def list_trainers(json: opt.Json = False) -> None:
     """The installed trainers."""
@@ -112,6 +115,52 @@ def schema() -> None:
     from trainers.recipe import Recipe
 
     ui.print_json(Recipe.model_json_schema())
+
+
+@app.command("plan")
+def plan(
+    name: Annotated[str, typer.Argument(help="A trainer: harness train list.")],
+    model: ModelOption,
+    task: TaskOption,
+    recipe: RecipeOption = None,
+    preset: PresetOption = None,
+    settings: SetOption = None,
+    samples: SamplesOption = None,
+    out: OutOption = None,
+    split: SplitOption = "train",
+    data: opt.Data = "auto",
+    data_dir: opt.DataDir = None,
+    device: opt.Device = "auto",
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", min=1, help="Plan for a GPU with this many GB, wherever this runs.")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure a step's time: loads the weights and trains four steps.")
+    ] = False,
+    force: ForceOption = False,
+    json: opt.Json = False,
+) -> None:
+    """Say what a training would do, without loading weights; refuse what cannot fit.
+
+    harness train plan rarl --model Qwen/Qwen2-VL-2B-Instruct --task slake_grounded --gpu-memory 40
+    """
+    from harness.cli import ui
+    from trainers import plan as plans
+
+    trainer, _ = make(
+        name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
+        data_dir=data_dir, device=device, preset=preset, samples=samples, force=force,
+    )  # fmt: skip
+    found = trainer.plan(gpu_memory)
+    if probe:
+        with ui.err.status(f"measuring {plans.PROBE_STEPS} steps"):
+            found = found.model_copy(update={"seconds_per_step": plans.probe(trainer)})
+    if json:
+        ui.print_json(found.model_dump(mode="json") | {"fits": found.fits})
+    else:
+        ui.out.print(plans.render(found))
+    if not force:
+        found.check()
 
 
 @app.command("resume")
@@ -169,7 +218,8 @@ def train(
     data_dir: opt.DataDir = None,
     device: opt.Device = "auto",
     report_to: ReportToOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and stop; loads no weights.")] = False,
+    force: ForceOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan as JSON and stop; loads no weights.")] = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -183,10 +233,10 @@ def train(
     ui.set_quiet(quiet)
     trainer, report = make(
         name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
-        data_dir=data_dir, device=device, preset=preset, samples=samples, report_to=report_to,
+        data_dir=data_dir, device=device, preset=preset, samples=samples, report_to=report_to, force=force,
     )  # fmt: skip
     if dry_run:
-        ui.print_json(trainer.plan())
+        ui.print_json(trainer.plan().model_dump(mode="json"))
         return
     _fit(trainer, report, None, as_json=json)
 
@@ -200,16 +250,15 @@ def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) 
     from harness.cli import ui
     from harness.runs import read_jsonl
 
-    plan = trainer.plan()
     with ui.progress() as bar:
-        report.bar, report.line = bar, bar.add_task(report.label, total=plan["steps"])
+        report.bar, report.line = bar, bar.add_task(report.label, total=trainer.steps())
         folder = trainer.fit(resume)
     if trainer.why_no_cache and trainer.recipe.vision_cache != "off":
         ui.note(f"images were encoded anew every time: {trainer.why_no_cache}")
     scored = list(read_jsonl(folder / "dev.jsonl"))
     best = max((r for r in scored if r["step"]), key=lambda r: (r["score"], -r["step"]), default=None)
     if as_json:
-        ui.print_json(plan | {"checkpoint": str(folder), "dev": scored})
+        ui.print_json(trainer.about() | {"checkpoint": str(folder), "dev": scored})
         return
     ui.line(f"checkpoint: {folder}")
     if best:
@@ -238,6 +287,7 @@ def make(
     name: str, model: str, task: str, recipe: Path | None, settings: list[str], out: Path, *,
     split: str = "train", data: str = "auto", data_dir: Path | None = None, device: str = "auto", preset: str | None = None,
     samples: int | None = None, report_to: str | None = None, recorded: dict[str, Any] | None = None,
+    force: bool = False,
 ) -> tuple[Any, Progress]:  # fmt: skip
     """A trainer ready to plan or fit, and the progress it reports to. Nothing is loaded or written yet.
 
@@ -262,7 +312,7 @@ def make(
     origin = {"task": task, "split": split, "data": data, "data_dir": str(data_dir) if data_dir else None, "device": device}
     trainer = kind(
         model, loaded, chosen, out, device=device, report=report, dev=dev, origin=origin,
-        report_to=[r.strip() for r in report_to.split(",")] if report_to else [],
+        report_to=[r.strip() for r in report_to.split(",")] if report_to else [], force=force,
     )  # fmt: skip
     return trainer, report
 
