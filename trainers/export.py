@@ -11,8 +11,9 @@ from harness.models import loading
 from trainers import checkpoint
 
 #: What a model's folder holds for the training alone.
-TRAINING_ONLY = (*checkpoint.RESUME_ONLY, *checkpoint.LOGS, "samples.jsonl", "run.yaml", "curves.png", "best", "dev", "checkpoint-*",
-                 ".*")  # fmt: skip
+TRAINING_ONLY = (
+    *checkpoint.RESUME_ONLY, *checkpoint.LOGS, "samples.jsonl", "run.yaml", "curves.png", "best", "dev", "checkpoint-*", ".*",
+)  # fmt: skip
 
 
 def export(model: Path, folder: Path, *, merge: bool = False) -> Path:

@@ -203,6 +203,40 @@ def resume(
     _fit(trainer, report, chosen, as_json=json)
 
 
+@app.command("audit")
+def audit(
+    out: Annotated[Path, typer.Argument(help="The --out folder of a grpo or rarl training, finished or not.")],
+    rescore: Annotated[
+        list[str] | None, typer.Option("--rescore", help="Score the stored texts with this reward too; may be repeated.")
+    ] = None,
+    json: opt.Json = False,
+) -> None:
+    """What the rewards of a training really rewarded, from its stored completions.
+
+    harness train audit checkpoints/tiny-rarl --rescore reasoning:rougeL
+    """
+    from harness.cli import ui
+    from trainers import audit as audits
+
+    ui.quiet_libraries()
+    found = audits.audit(out, rescore or [])
+    ui.print_json(found.model_dump(mode="json")) if json else ui.out.print(audits.render(found))
+
+
+@app.command("export")
+def export(
+    model: Annotated[Path, typer.Argument(help="A training's OUT, OUT/best or OUT/checkpoint-N.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write the model.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Merge the adapter into its base, and check the logits.")] = False,
+) -> None:
+    """Write a trained model alone, for other programs."""
+    from harness.cli import ui
+    from trainers.export import export as write
+
+    ui.quiet_libraries()
+    ui.line(f"model: {write(model, folder, merge=merge)}")
+
+
 @app.command(_COMMAND, hidden=True)
 def train(
     name: str,
