@@ -7,6 +7,8 @@ on a CPU (tests/test_train_resume.py).
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -15,6 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness import distributed
 from harness.data import LoadedTask
 from harness.errors import RunError, UserError
 from harness.models import loading
@@ -52,15 +55,16 @@ class Trainer:
     ) -> None:
         self.model_name, self.task, self.recipe, self.out = model, task, recipe, out
         self.dev, self.origin, self.report_to, self.force = dev, origin or {}, report_to or [], force
+        self.rank = distributed.current()
         self.checkpoint = loading.resolve(model)
         if self.checkpoint.adapter:
-            raise UserError(
-                f"{model}: is an adapter already", hint=f"train from its base '{self.checkpoint.base}', or merge it first"
-            )
-        self.device, self.report = device, report
+            self._same_adapter(self.checkpoint.adapter)
+        if recipe.quantize:
+            _check_quantize(recipe, device)
+        self.device, self.report = self.rank.device if self.rank.count > 1 and device == "auto" else device, report
         #: Why images are encoded anew every time, where they are (known once the model is loaded).
         self.why_no_cache: str | None = None
-        if out.exists() and not self._unfinished():
+        if self.rank.main and out.exists() and not self._unfinished():
             raise UserError(f"{out}: is not an empty folder", hint="give another --out folder, or remove it")
 
     def _unfinished(self) -> bool:
@@ -92,6 +96,14 @@ class Trainer:
             "recipe": self.recipe.model_dump(mode="json"),
         }
 
+    @property
+    def base_name(self) -> str:
+        """What a saved adapter names as its base: the model as the user gave it, or the base of the adapter they gave."""
+        if self.checkpoint.adapter is None:
+            return self.model_name
+        there = json.loads((self.checkpoint.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(there["base_model_name_or_path"])
+
     # -- what would be done -------------------------------------------------------------------------------------------
 
     def steps(self) -> int:
@@ -105,8 +117,12 @@ class Trainer:
         return {}
 
     def rows_per_step(self) -> int:
-        """Rows (questions) that one optimizer step sees."""
-        return self.recipe.batch_size * self.recipe.gradient_accumulation
+        """Rows (questions) that one optimizer step sees, over all processes."""
+        return self.sequences_per_step()
+
+    def sequences_per_step(self) -> int:
+        """Sequences that one optimizer step sees, over all processes: rows, or completions where there are any."""
+        return self.recipe.batch_size * self.recipe.gradient_accumulation * self.rank.count
 
     def plan(self, gpu_memory: float | None = None) -> Plan:
         """What would be trained, on what, with how much memory; loads no weights. `gpu_memory` (GB) plans for a GPU."""
@@ -143,7 +159,10 @@ class Trainer:
         from transformers import set_seed
 
         start = time.perf_counter()
-        begun = self._begin(resume)
+        begun = self._begin(resume) if self.rank.main else None
+        self.rank.wait()
+        if not self.rank.main:
+            begun = resume or checkpoint.last_whole(self.out)[0]
         set_seed(self.recipe.seed)
         device = loading.pick_device(self.device)
         self.processor = loading.load_processor(self.checkpoint)
@@ -183,9 +202,38 @@ class Trainer:
         from trainers.vision_cache import freeze
 
         dtype = loading.pick_dtype("auto" if self.recipe.lora else "float32", device)
-        model = loading.load_weights(self.checkpoint, dtype, device)
+        if self.recipe.quantize:
+            model = _load_in_4_bits(self.checkpoint.base)
+        else:
+            base = dataclasses.replace(self.checkpoint, adapter=None)
+            model = loading.load_weights(base, dtype, device)
         freeze(model)
         return model
+
+    def _same_adapter(self, adapter: Path) -> None:
+        """Raises UserError unless the recipe's LoRA is that of the adapter that training goes on from."""
+        there = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        lora = self.recipe.lora
+        if lora is None:
+            raise UserError(
+                f"{self.model_name}: is an adapter, and the recipe trains all weights (lora: null)",
+                hint=f"harness train export {self.model_name} MERGED --merge, and train MERGED",
+            )
+        mine = {"r": lora.r, "lora_alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
+        theirs = {k: sorted(there.get(k, ())) if k == "target_modules" else there.get(k) for k in mine}
+        if theirs != mine:
+            raise UserError(
+                f"{self.model_name}: is an adapter of another shape ({theirs}) than the recipe's ({mine})",
+                hint="set the recipe's lora to the adapter's, or merge it first: harness train export ... --merge",
+            )
+
+    def adapted(self, model: Any) -> dict[str, Any]:
+        """What TRL's trainers take: the model with the recipe's adapter to be, or going on with the one it has."""
+        if self.checkpoint.adapter is None:
+            return {"model": model, "peft_config": self.peft_config()}
+        from peft import PeftModel
+
+        return {"model": PeftModel.from_pretrained(model, str(self.checkpoint.adapter), is_trainable=True)}
 
     def _trainer(self, model: Any) -> Any:
         """A transformers Trainer over `model` (vision frozen, no adapter yet), ready for `train()`."""
@@ -213,7 +261,7 @@ class Trainer:
         """The model at the end, at the top of OUT."""
         part = self.out / ".final.part"
         shutil.rmtree(part, ignore_errors=True)
-        checkpoint.save_model(trainer.accelerator.unwrap_model(trainer.model), self.processor, part, self.model_name)
+        checkpoint.save_model(trainer.accelerator.unwrap_model(trainer.model), self.processor, part, self.base_name)
         checkpoint.move_into(part, self.out)
         shutil.rmtree(self.out / ".vision", ignore_errors=True)
         self._describe(self.out, self.out.name, seconds=round(seconds, 1))
@@ -289,7 +337,7 @@ class Trainer:
         from transformers import PrinterCallback
 
         trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
-        trainer.saved_processor, trainer.base_name = self.processor, self.model_name
+        trainer.saved_processor, trainer.base_name = self.processor, self.base_name
         trainer.vision_cache = cache
         if cache:
             if reference := getattr(trainer, "ref_model", None):
@@ -312,6 +360,28 @@ class Saves:
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         return
+
+
+def _check_quantize(recipe: Recipe, device: str) -> None:
+    """Raises UserError where the base cannot be loaded in 4 bits."""
+    if recipe.lora is None:
+        raise UserError("recipe: quantize=4bit trains adapters alone", hint="set lora, or leave quantize out")
+    if not loading.pick_device(device).startswith("cuda"):
+        raise UserError("recipe: quantize=4bit needs a CUDA device", hint="leave quantize out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("recipe: quantize=4bit needs bitsandbytes", hint="pip install 'medvlm-harness[qlora]'")
+
+
+def _load_in_4_bits(base: str) -> Any:
+    """The base in nf4, but for its vision encoder: QLoRA (Dettmers et al. 2023)."""
+    import torch
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    how = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["visual", "lm_head"],
+    )  # fmt: skip
+    return AutoModelForImageTextToText.from_pretrained(base, quantization_config=how, dtype=torch.bfloat16, use_safetensors=True)
 
 
 def as_yaml(data: dict[str, Any]) -> str:

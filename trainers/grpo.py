@@ -34,14 +34,14 @@ class GRPO(Trainer):
         return super().steps()
 
     def rows_per_step(self) -> int:
-        return super().rows_per_step() // self.recipe.num_generations
+        return self.sequences_per_step() // self.recipe.num_generations
 
     def weights(self) -> dict[str, float]:
         """Reward parts and weights. Raises UserError for an unknown part, a batch that cuts a group, or nothing to learn from."""
         weights = self.recipe.rewards or self.default_rewards
         for name in weights:
             rewards.check(name)
-        size, group = self.recipe.batch_size * self.recipe.gradient_accumulation, self.recipe.num_generations
+        size, group = self.sequences_per_step(), self.recipe.num_generations
         if size % group:
             raise UserError(f"recipe: {size} completions a step do not divide into groups of num_generations={group}")
         if all(rewards.needs_reasoning(name) for name in weights) and not any(s.reference.reasoning for s in self.task.samples):
@@ -68,15 +68,16 @@ class GRPO(Trainer):
         )
         cache = self.vision_cache(model)
         trainer = GroupedGRPOTrainer(
-            model=model,
+            **self.adapted(model),
             args=args,
             processing_class=cache.processor if cache else self.processor,
             train_dataset=rows.dataset(self.task.samples, r, completions=False),
             scorer=rewards.Scorer(list(weights), [s.reference for s in self.task.samples]),
-            peft_config=self.peft_config(),
             callbacks=[self.watch()],
             grouped_rollouts=r.grouped_rollouts,
             grouped_logprobs=r.grouped_logprobs,
             completions_log=self.out / "completions.jsonl",
         )
+        if r.kl_reference == "base" and "ref" in getattr(trainer.model, "peft_config", {}):
+            trainer.model.delete_adapter("ref")  # TRL's copy of the adapter as it was; without it, the base is the reference
         return self.ready(trainer, cache)

@@ -22,11 +22,10 @@ class SFT(Trainer):
 
         cache = self.vision_cache(model)
         trainer = SavingSFTTrainer(
-            model=model,
+            **self.adapted(model),
             args=SFTConfig(**self.arguments(), completion_only_loss=True, max_length=None),
             processing_class=cache.processor if cache else self.processor,
             train_dataset=rows.dataset(self.task.samples, self.recipe, completions=True),
-            peft_config=self.peft_config(),
             callbacks=[self.watch()],
         )
         return self.ready(trainer, cache)

@@ -280,13 +280,16 @@ def default_out(model: str, name: str) -> Path:
 
 
 def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) -> None:
-    """Train with a bar, and say what came of it."""
+    """Train, show how it goes, and say what came of it."""
+    from harness import distributed
     from harness.cli import ui
+    from harness.cli.train_panel import Panel
     from harness.runs import read_jsonl
 
-    with ui.progress() as bar:
-        report.bar, report.line = bar, bar.add_task(report.label, total=trainer.steps())
+    with Panel(report.label, trainer.steps()) as report.panel:
         folder = trainer.fit(resume)
+    if not distributed.current().main:
+        return
     if trainer.why_no_cache and trainer.recipe.vision_cache != "off":
         ui.note(f"images were encoded anew every time: {trainer.why_no_cache}")
     scored = list(read_jsonl(folder / "dev.jsonl"))
@@ -303,18 +306,22 @@ def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) 
 
 
 class Progress:
-    """Moves a bar, and shows the last loss or reward beside it."""
+    """Hands a training's reports on: to a panel, or to a bar with the last loss or reward beside it."""
 
     def __init__(self) -> None:
+        self.panel: Any = None
         self.bar: Any = None
         self.line: Any = None
         self.label = ""
 
     def __call__(self, step: int, steps: int, log: dict[str, float]) -> None:
-        if self.bar is None:
-            return
-        shown = next((f"{k} {float(log[k]):.2f}" for k in ("reward", "loss") if k in log), "")
-        self.bar.update(self.line, completed=step, total=steps, description=f"{self.label} [dim]{shown}[/]")
+        if self.panel is not None:
+            self.panel(step, steps, log)
+        if self.bar is not None:
+            from rich.markup import escape
+
+            shown = next((f"{k} {float(log[k]):.2f}" for k in ("reward", "loss") if k in log), "")
+            self.bar.update(self.line, completed=step, total=steps, description=f"{escape(self.label)} [dim]{shown}[/]")
 
 
 def make(
@@ -327,12 +334,12 @@ def make(
 
     `recorded` is a recipe as run.yaml keeps it, taken in place of `recipe` and `settings`.
     """
-    from rich.markup import escape
-
-    from harness import plugins
+    from harness import distributed, plugins
     from harness.cli import ui
     from trainers import recipe as recipes
 
+    if not distributed.current().main:
+        ui.set_quiet(True)  # one process speaks for all
     kind = plugins.load("trainers", name)
     if recorded is None:
         given = [*settings, *([f"samples={samples}"] if samples else [])]
@@ -341,14 +348,30 @@ def make(
         chosen = recipes.Recipe.model_validate(recorded)
     loaded, dev = _rows(task, split, chosen, data=data, data_dir=data_dir)
     report = Progress()
-    report.label = escape(f"{name}: {model} on {loaded.spec.name}")
+    report.label = f"{name}: {model} on {loaded.spec.name}"
     ui.quiet_libraries()
     origin = {"task": task, "split": split, "data": data, "data_dir": str(data_dir) if data_dir else None, "device": device}
     trainer = kind(
         model, loaded, chosen, out, device=device, report=report, dev=dev, origin=origin,
-        report_to=[r.strip() for r in report_to.split(",")] if report_to else [], force=force,
+        report_to=_trackers(report_to), force=force,
     )  # fmt: skip
     return trainer, report
+
+
+def _trackers(names: str | None) -> list[str]:
+    """`--report-to`, checked. Raises UserError for a tracker that is not known or not installed."""
+    from importlib.util import find_spec
+
+    from harness.plugins import did_you_mean
+
+    known = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
+    wanted = [n.strip() for n in names.split(",") if n.strip()] if names else []
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"--report-to {name}: unknown", hint=did_you_mean(name, list(known)))
+        if find_spec(known[name]) is None:
+            raise UserError(f"--report-to {name}: is not installed", hint=f"pip install {known[name]}")
+    return wanted
 
 
 def _rows(task: str, split: str, recipe: Recipe, *, data: str, data_dir: Path | None) -> tuple[LoadedTask, LoadedTask | None]:
