@@ -9,7 +9,9 @@ with gradient, before the completions follow on top. Log-probabilities and gradi
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from harness.models import engine
-from harness.models.transformers_model import SHARED_PREFIX
+from harness.models.transformers_model import SHARED_PREFIX, evenly
 from harness.records import GenerationArgs, Reference
 from harness.runs import append_jsonl
+from harness.threads import on_all_cores
 from trainers.base import Saves
 from trainers.rewards import Rollout, Scorer
 
@@ -200,9 +203,20 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         model.eval()
         markers = (model.config.image_token_id, model.config.video_token_id)
         pad, end = tokenizer.pad_token_id, set(self.eos_token_ids)
-        with self.accelerator.autocast():  # the precision of the passes that follow
-            shared = engine.prefill(model, prefixes, [], image_token=markers[0], pad=pad)
-            done = engine.complete(model, shared, rows, args, pad=pad, end=end, never=markers)
+
+        def write(groups: Sequence[int]) -> list[tuple[int, engine.Completion]]:
+            place = {g: i for i, g in enumerate(groups)}
+            mine = [i for i, row in enumerate(rows) if row.prefix in place]
+            with self.accelerator.autocast():  # the precision of the passes that follow
+                shared = engine.prefill(model, [prefixes[g] for g in groups], [], image_token=markers[0], pad=pad)
+                asked = [dataclasses.replace(rows[i], prefix=place[rows[i].prefix]) for i in mine]
+                done = engine.complete(model, shared, asked, args, pad=pad, end=end, never=markers)
+            return list(zip(mine, done, strict=True))
+
+        # on a CPU each core takes some groups whole; a text depends on its own row alone
+        cores = torch.get_num_threads() if model.device.type == "cpu" else 1
+        written = on_all_cores(write, evenly(range(len(prefixes)), -(-len(prefixes) // cores)))
+        done = [completion for _, completion in sorted((w for part in written for w in part), key=lambda w: w[0])]
         model.train(training)
         return [c.tokens + ([] if c.end is None else [c.end]) for c in done], None
 

