@@ -49,8 +49,8 @@ class Measured(GRPO):
         if self.pixels:
             processor.image_processor.size["shortest_edge"] = processor.image_processor.size["longest_edge"] = self.pixels
 
-    def _load(self, device: str) -> Any:
-        model = super()._load(device)
+    def load(self, device: str) -> Any:
+        model = super().load(device)
         self.encoded: list[int] = []
         count = lambda module, args, kwargs, out: self.encoded.append(len(kwargs["grid_thw"]))  # noqa: E731
         model.model.visual.register_forward_hook(count, with_kwargs=True)

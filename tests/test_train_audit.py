@@ -50,6 +50,7 @@ def test_numbers_by_hand(tmp_path):
     assert found.reward_with["correctness"] == pytest.approx(1.0)
     assert found.reward_with["format"] is None
     assert found.start.correct == 0.75
+    assert (found.start.reward, found.start.reward_error) == (0.75, 0.0)  # one step has no spread over steps
 
 
 def test_a_healthy_training_raises_nothing(tmp_path):

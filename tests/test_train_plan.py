@@ -8,7 +8,7 @@ from harness.errors import ModelError, UserError
 from harness.models import loading
 from tests.conftest import load
 from trainers import plan as plans
-from trainers import recipe
+from trainers import policy, recipe
 from trainers.memory import GB, Shape, activations_per_token
 
 QWEN = "Qwen/Qwen2-VL-2B-Instruct"
@@ -28,7 +28,9 @@ def test_counts_are_those_of_the_training(rows, tmp_path):
 
     trainer = make("rarl", rows, tmp_path / "x")
     plan = trainer.plan()
-    model = get_peft_model(loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu"), trainer.peft_config())
+    model = get_peft_model(
+        loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu"), policy.peft_config(trainer.recipe)
+    )
     assert plan.parameters == sum(p.numel() for p in model.parameters())
     assert plan.trainable == sum(p.numel() for n, p in model.named_parameters() if "lora_" in n)
     assert plan.vision == sum(p.numel() for p in model.base_model.model.model.visual.parameters())

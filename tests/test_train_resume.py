@@ -15,7 +15,7 @@ from harness import plugins
 from harness.errors import RunError, UserError
 from tests.conftest import load
 from trainers import checkpoint, recipe
-from trainers.base import read_run
+from trainers.runfile import read_run
 
 SMALL = ("batch_size=4", "num_generations=2", "max_completion_length=12", "learning_rate=1e-3", "save_steps=1", "max_steps=7")
 

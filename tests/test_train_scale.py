@@ -134,6 +134,6 @@ def test_quantized_training_is_refused_where_it_cannot_be(rows, tmp_path):
 
 def test_weights_that_train_are_fp32(rows, tmp_path):
     """bf16 would round the updates of full training away."""
-    model = make("grpo", rows, tmp_path / "x", "lora=null")._load("cpu")
+    model = make("grpo", rows, tmp_path / "x", "lora=null").load("cpu")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not any(p.requires_grad for p in model.model.visual.parameters())

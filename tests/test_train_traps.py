@@ -28,7 +28,7 @@ def ready(name, task, out, *settings, preset=None):
     out.mkdir()
     trainer.processor = loading.load_processor(trainer.checkpoint)
     trainer._settle("cpu")
-    return trainer, trainer._trainer(trainer._load("cpu"))
+    return trainer, trainer._trainer(trainer.load("cpu"))
 
 
 # -- equations (1) to (3), by hand ----------------------------------------------------------------------------------------

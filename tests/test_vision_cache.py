@@ -25,7 +25,7 @@ def rows():
 def train(name, rows, out, *settings):
     """The trainer after `fit`, with every call of the encoder counted (images a call) and its inner model kept."""
     trainer = plugins.load("trainers", name)("tiny", rows, recipe.load(name, "tiny", None, settings), out, device="cpu")
-    calls, real, kept = [], trainer._load, {}
+    calls, real, kept = [], trainer.load, {}
 
     def loaded(device):
         model = real(device)
@@ -34,7 +34,7 @@ def train(name, rows, out, *settings):
         kept["model"] = model
         return model
 
-    trainer._load = loaded
+    trainer.load = loaded
     trainer.fit()
     return trainer, calls, kept["model"]
 

@@ -32,6 +32,8 @@ class Window(Record):
 
     first: int
     last: int
+    reward: float
+    reward_error: float  # standard error, by step
     tokens: float
     correct: float
     correct_error: float  # standard error, by group
@@ -161,10 +163,14 @@ def _window(groups: Sequence[list[dict[str, Any]]]) -> Window:
     openers = Counter(" ".join((answers.read(r["text"]).reasoning or r["text"]).lower().split()[:OPENER_WORDS]) for r in rows)
     opener, count = openers.most_common(1)[0]
     by_group = [sum(r["correct"] for r in g) / len(g) for g in groups]
+    steps = [[_total(r) for r in g] for _, g in groupby(rows, key=lambda r: r["step"])]
+    by_step = [sum(values) / len(values) for values in steps]
     formats = [r["rewards"]["format"] for r in rows if r["rewards"].get("format") is not None]
     return Window(
         first=rows[0]["step"],
         last=rows[-1]["step"],
+        reward=_mean([_total(r) for r in rows]) or 0.0,
+        reward_error=_spread(by_step) / math.sqrt(max(1, len(by_step) - 1)),
         tokens=_mean([r["tokens"] for r in rows]) or 0.0,
         correct=_mean([r["correct"] for r in rows]) or 0.0,
         correct_error=_spread(by_group) / math.sqrt(max(1, len(by_group) - 1)),
@@ -279,6 +285,7 @@ def render(found: Audit) -> Any:
     follows = Text("reward follows, within groups: " + ", ".join(f"{k} r = {number(v)}" for k, v in found.reward_with.items()))
     change = Table("", "start", "end", box=None, header_style="bold")
     change.add_row("steps", *(f"{w.first} to {w.last}" for w in (found.start, found.end)))
+    change.add_row("reward, 95 % interval", *(f"{w.reward:.3f} ± {1.96 * w.reward_error:.3f}" for w in (found.start, found.end)))
     change.add_row("correct (exact match)", *(_pct(w.correct) for w in (found.start, found.end)))
     change.add_row("tokens", *(f"{w.tokens:.1f}" for w in (found.start, found.end)))
     change.add_row("empty answers", *(_pct(w.empty) for w in (found.start, found.end)))

@@ -7,9 +7,6 @@ on a CPU (tests/test_train_resume.py).
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
-import io
 import json
 import os
 import shutil
@@ -23,8 +20,9 @@ from harness.errors import RunError, UserError
 from harness.models import loading
 from harness.pipeline import git_sha, now, packages
 from harness.runs import read_jsonl, write_atomic
-from trainers import checkpoint
+from trainers import checkpoint, policy
 from trainers.recipe import Recipe
+from trainers.runfile import as_yaml, read_run
 
 if TYPE_CHECKING:
     from trainers.plan import Plan
@@ -57,10 +55,8 @@ class Trainer:
         self.dev, self.origin, self.report_to, self.force = dev, origin or {}, report_to or [], force
         self.rank = distributed.current()
         self.checkpoint = loading.resolve(model)
-        if self.checkpoint.adapter:
-            self._same_adapter(self.checkpoint.adapter)
-        if recipe.quantize:
-            _check_quantize(recipe, device)
+        self.base_name = policy.base_name(model, self.checkpoint)
+        policy.check(model, self.checkpoint, recipe, device)
         self.device, self.report = self.rank.device if self.rank.count > 1 and device == "auto" else device, report
         #: Why images are encoded anew every time, where they are (known once the model is loaded).
         self.why_no_cache: str | None = None
@@ -95,14 +91,6 @@ class Trainer:
             "dev_fingerprint": self.dev.card.fingerprint if self.dev else None,
             "recipe": self.recipe.model_dump(mode="json"),
         }
-
-    @property
-    def base_name(self) -> str:
-        """What a saved adapter names as its base: the model as the user gave it, or the base of the adapter they gave."""
-        if self.checkpoint.adapter is None:
-            return self.model_name
-        there = json.loads((self.checkpoint.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        return str(there["base_model_name_or_path"])
 
     # -- what would be done -------------------------------------------------------------------------------------------
 
@@ -168,7 +156,7 @@ class Trainer:
         self.processor = loading.load_processor(self.checkpoint)
         self.cap_pixels(self.processor)
         self._settle(device)
-        model = self._load(device)
+        model = self.load(device)
         torch.use_deterministic_algorithms(True, warn_only=True)  # else the last bit of a gradient depends on the threads
         try:
             trainer = self._trainer(model)
@@ -197,43 +185,9 @@ class Trainer:
                 found.check()
             self.checkpointing = found.gradient_checkpointing
 
-    def _load(self, device: str) -> Any:
-        """The base, its vision encoder frozen. Weights that train are kept in fp32: bf16 would round small updates away."""
-        from trainers.vision_cache import freeze
-
-        dtype = loading.pick_dtype("auto" if self.recipe.lora else "float32", device)
-        if self.recipe.quantize:
-            model = _load_in_4_bits(self.checkpoint.base)
-        else:
-            base = dataclasses.replace(self.checkpoint, adapter=None)
-            model = loading.load_weights(base, dtype, device)
-        freeze(model)
-        return model
-
-    def _same_adapter(self, adapter: Path) -> None:
-        """Raises UserError unless the recipe's LoRA is that of the adapter that training goes on from."""
-        there = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        lora = self.recipe.lora
-        if lora is None:
-            raise UserError(
-                f"{self.model_name}: is an adapter, and the recipe trains all weights (lora: null)",
-                hint=f"harness train export {self.model_name} MERGED --merge, and train MERGED",
-            )
-        mine = {"r": lora.r, "lora_alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
-        theirs = {k: sorted(there.get(k, ())) if k == "target_modules" else there.get(k) for k in mine}
-        if theirs != mine:
-            raise UserError(
-                f"{self.model_name}: is an adapter of another shape ({theirs}) than the recipe's ({mine})",
-                hint="set the recipe's lora to the adapter's, or merge it first: harness train export ... --merge",
-            )
-
-    def adapted(self, model: Any) -> dict[str, Any]:
-        """What TRL's trainers take: the model with the recipe's adapter to be, or going on with the one it has."""
-        if self.checkpoint.adapter is None:
-            return {"model": model, "peft_config": self.peft_config()}
-        from peft import PeftModel
-
-        return {"model": PeftModel.from_pretrained(model, str(self.checkpoint.adapter), is_trainable=True)}
+    def load(self, device: str) -> Any:
+        """The model to train, without its adapter."""
+        return policy.load(self.checkpoint, self.recipe, device)
 
     def _trainer(self, model: Any) -> Any:
         """A transformers Trainer over `model` (vision frozen, no adapter yet), ready for `train()`."""
@@ -302,18 +256,9 @@ class Trainer:
             "bf16": device != "cpu",
         }
 
-    def peft_config(self) -> Any:
-        """The paper's LoRA, or None to train all of the language model."""
-        if self.recipe.lora is None:
-            return None
-        from peft import LoraConfig
-
-        return LoraConfig(
-            r=self.recipe.lora.r,
-            lora_alpha=self.recipe.lora.alpha,
-            target_modules=list(self.recipe.lora.target_modules),
-            task_type="CAUSAL_LM",
-        )
+    def adapted(self, model: Any) -> dict[str, Any]:
+        """`model`, with the recipe's adapter to be or the adapter it has, as TRL's trainers take it."""
+        return policy.adapted(model, self.checkpoint, self.recipe)
 
     def watch(self) -> Any:
         """The callback that writes OUT's logs and checkpoints."""
@@ -360,51 +305,3 @@ class Saves:
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         return
-
-
-def _check_quantize(recipe: Recipe, device: str) -> None:
-    """Raises UserError where the base cannot be loaded in 4 bits."""
-    if recipe.lora is None:
-        raise UserError("recipe: quantize=4bit trains adapters alone", hint="set lora, or leave quantize out")
-    if not loading.pick_device(device).startswith("cuda"):
-        raise UserError("recipe: quantize=4bit needs a CUDA device", hint="leave quantize out")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("recipe: quantize=4bit needs bitsandbytes", hint="pip install 'medvlm-harness[qlora]'")
-
-
-def _load_in_4_bits(base: str) -> Any:
-    """The base in nf4, but for its vision encoder: QLoRA (Dettmers et al. 2023)."""
-    import torch
-    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
-
-    how = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=["visual", "lm_head"],
-    )  # fmt: skip
-    return AutoModelForImageTextToText.from_pretrained(base, quantization_config=how, dtype=torch.bfloat16, use_safetensors=True)
-
-
-def as_yaml(data: dict[str, Any]) -> str:
-    """YAML in the data's own order: prompts are drawn, and rewards summed, in the order a recipe names them."""
-    from ruamel.yaml import YAML
-
-    yaml, out = YAML(typ="safe", pure=True), io.StringIO()
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.dump(data, out)
-    return out.getvalue()
-
-
-def read_run(out: Path) -> dict[str, Any]:
-    """OUT/run.yaml. Raises RunError where it is missing or damaged."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        data = YAML(typ="safe", pure=True).load((out / "run.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as e:
-        raise RunError(
-            f"{out / 'run.yaml'}: cannot be read ({str(e).splitlines()[0]})", hint="give the --out folder of a training"
-        ) from None
-    if not isinstance(data, dict) or "recipe" not in data:
-        raise RunError(f"{out / 'run.yaml'}: is not what a training leaves", hint="give the --out folder of a training")
-    return data

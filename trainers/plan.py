@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ModelError, UserError
 from harness.models import loading
 from harness.records import DataCard, Record
-from trainers import rows
+from trainers import policy, rows
 from trainers.memory import GB, Load, Shape, estimate
 from trainers.recipe import Recipe
 
@@ -193,7 +193,7 @@ def on_meta(config: Any, trainer: Trainer) -> Any:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
         freeze(model)
-        adapter = trainer.peft_config()
+        adapter = policy.peft_config(trainer.recipe)
         return get_peft_model(model, adapter) if adapter else model
 
 

@@ -179,7 +179,7 @@ def resume(
     """
     from harness.cli import ui
     from trainers import checkpoint
-    from trainers.base import read_run
+    from trainers.runfile import read_run
 
     ui.set_quiet(quiet)
     chosen = out if out.name.startswith("checkpoint-") and not (out / "run.yaml").exists() else None
