@@ -31,9 +31,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Speed against peers; lmms-eval lives in an environment of its own.
+# Speed against peers (lmms-eval lives in an environment of its own), and of a training step against TRL's alone.
 bench: setup benchmarks/.venv-lmms-eval
 	$(BIN)/python -m benchmarks.generation $(if $(DATA),--data-dir $(DATA))
+	$(BIN)/python -m benchmarks.training
 
 benchmarks/.venv-lmms-eval: benchmarks/lmms-eval.lock
 	$(UV) venv --quiet --clear $@

@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel
 
 from harness.data import View
 from harness.models.api_client import Budget, Limits
@@ -101,10 +103,18 @@ class Trainer(Protocol):
     name: ClassVar[str]
     summary: ClassVar[str]
 
-    def plan(self) -> dict[str, Any]:
-        """What would be trained, on what, for how long; loads no weights."""
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        ...
+
+    def plan(self, gpu_memory: float | None = None) -> BaseModel:
+        """What would be trained, on what, with how much memory; loads no weights."""
         ...
 
     def fit(self, resume: Path | None = None) -> Path:
-        """Train and return the checkpoint's folder."""
+        """Train, going on from a checkpoint where one is given, and return the folder of the trained model."""
+        ...
+
+    def export(self, folder: Path, *, merge: bool = False) -> Path:
+        """Write the trained model alone to `folder`, an adapter merged into its base where asked."""
         ...

@@ -1,12 +1,14 @@
 """What a group shares is computed once, and nothing else changes: the same log-probabilities, gradients and rollouts."""
 
+import json
+
 import pytest
 import torch
 
 from harness.models import engine, loading
 from harness.prompts import PROMPTS
 from harness.records import GenerationArgs
-from trainers.grouped import completion_logits, group_rows, split_pixels
+from trainers.grouped import completion_logps, group_rows, split_pixels
 
 G = 4
 
@@ -63,7 +65,7 @@ def grouped(model, batch):
     inputs, ids, mask = batch
     pixels = split_pixels(inputs["pixel_values"], inputs["image_grid_thw"], [1] * len(ids))
     owner, first = group_rows([tuple(p) for p in inputs["input_ids"].tolist()], pixels)
-    logits = completion_logits(
+    values, entropies = completion_logps(
         model,
         inputs["input_ids"][first],
         inputs["attention_mask"][first],
@@ -71,8 +73,10 @@ def grouped(model, batch):
         torch.tensor(owner),
         ids,
         mask,
+        entropy=True,
     )
-    return logps(logits, ids, mask), first
+    assert entropies.shape == ids.shape
+    return values, first
 
 
 def gradients(model, values):
@@ -94,6 +98,40 @@ def test_log_probabilities_and_gradients_equal_the_plain_pass(model, batch):
     assert got.keys() == wanted.keys()
     for name in wanted:
         assert (got[name] - wanted[name]).norm() <= 2e-5 * wanted[name].norm(), name
+
+
+def test_logits_computed_in_parts_change_nothing(model, batch, monkeypatch):
+    """A vocabulary of 150,000 and long completions would need gigabytes at once."""
+    from trainers import grouped as module
+
+    for p in model.model.visual.parameters():
+        p.requires_grad_(False)
+    at_once, _ = grouped(model, batch)
+    wanted = gradients(model, at_once)
+    monkeypatch.setattr(module, "MOST_LOGITS", 4 * batch[1].shape[1] * model.config.text_config.vocab_size * 5)  # five rows
+    in_parts, _ = grouped(model, batch)
+    got = gradients(model, in_parts)
+    assert torch.allclose(at_once, in_parts, atol=1e-6)
+    for name in wanted:
+        assert (got[name] - wanted[name]).norm() <= 1e-5 * wanted[name].norm(), name
+
+
+def test_the_reference_pass_reads_the_reference_model(tmp_path):
+    """Without LoRA the reference is a model of its own; KL leaves nought as soon as the policy moves."""
+    from harness import plugins
+    from tests.conftest import load
+    from trainers import recipe
+
+    settings = ["batch_size=8", "num_generations=4", "max_completion_length=40", "max_steps=3", "learning_rate=1e-4", "lora=null"]
+    kl = {}
+    for name, more in {"grouped": [], "plain": ["grouped_logprobs=false"]}.items():
+        rows = load("slake_grounded", split="train", limit=12)
+        task_recipe = recipe.load("grpo", "tiny", None, [*settings, *more])
+        out = plugins.load("trainers", "grpo")("tiny", rows, task_recipe, tmp_path / name, device="cpu").fit()
+        kl[name] = [json.loads(line)["kl"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert kl["grouped"][0] == pytest.approx(0, abs=1e-6)
+    assert kl["grouped"][-1] > 1e-4
+    assert kl["grouped"] == pytest.approx(kl["plain"], rel=1e-2, abs=1e-5)
 
 
 def test_same_text_on_another_image_is_another_group(model, batch):

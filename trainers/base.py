@@ -1,49 +1,98 @@
-"""What the trainers share: the base model with its vision encoder frozen, LoRA, the log, and a checkpoint that is whole.
+"""What the trainers share: the base model with its vision encoder frozen, LoRA, checkpoints, and going on after a kill.
 
-A checkpoint folder holds the adapter (or the full weights), the processor with its chat template, the recipe, the log
-and `trained.json`; `harness run --model FOLDER` needs nothing else but the base that the adapter names.
+Everything is written into OUT as it comes (trainers/checkpoint.py lists it). The same command, or `harness train resume
+OUT`, goes on from the last whole checkpoint; the weights are then those of a run that was never stopped, to the last bit
+on a CPU (tests/test_train_resume.py).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness import distributed
 from harness.data import LoadedTask
-from harness.errors import UserError
+from harness.errors import RunError, UserError
 from harness.models import loading
 from harness.pipeline import git_sha, now, packages
-from harness.runs import write_atomic
+from harness.runs import read_jsonl, write_atomic
+from trainers import checkpoint, policy
 from trainers.recipe import Recipe
+from trainers.runfile import as_yaml, read_run
 
-#: Called as report(step, steps, log) after every optimizer step; log is empty unless the step was logged.
-Report = Callable[[int, int, dict[str, float]], None]
+if TYPE_CHECKING:
+    from trainers.plan import Plan
 
 
 class Trainer:
-    """Base of SFT, GRPO and RARL (fulfils harness.contracts.Trainer). Subclasses give `_train`."""
+    """Base of SFT, GRPO and RARL (fulfils harness.contracts.Trainer). Subclasses give `_trainer`.
+
+    `dev` are the rows that score the checkpoints (None: no scores); `origin` is how the task was found, kept for resuming.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
 
     def __init__(
-        self, model: str, task: LoadedTask, recipe: Recipe, out: Path, *, device: str = "auto", report: Report = lambda *_: None
+        self,
+        model: str,
+        task: LoadedTask,
+        recipe: Recipe,
+        out: Path,
+        *,
+        device: str = "auto",
+        report: Any = lambda *_: None,
+        dev: LoadedTask | None = None,
+        origin: dict[str, Any] | None = None,
+        report_to: list[str] | None = None,
+        force: bool = False,
     ) -> None:
         self.model_name, self.task, self.recipe, self.out = model, task, recipe, out
+        self.dev, self.origin, self.report_to, self.force = dev, origin or {}, report_to or [], force
+        self.rank = distributed.current()
         self.checkpoint = loading.resolve(model)
-        if self.checkpoint.adapter:
-            raise UserError(
-                f"{model}: is an adapter already", hint=f"train from its base '{self.checkpoint.base}', or merge it first"
-            )
-        self.device, self.report = device, report
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        self.base_name = policy.base_name(model, self.checkpoint)
+        policy.check(model, self.checkpoint, recipe, device)
+        self.device, self.report = self.rank.device if self.rank.count > 1 and device == "auto" else device, report
+        #: Why images are encoded anew every time, where they are (known once the model is loaded).
+        self.why_no_cache: str | None = None
+        if self.rank.main and out.exists() and not self._unfinished():
             raise UserError(f"{out}: is not an empty folder", hint="give another --out folder, or remove it")
-        #: Everything is written here and renamed at the end, so that `out` is a whole checkpoint or not there.
-        self.work = out.with_name(f".{out.name}.unfinished")
+
+    def _unfinished(self) -> bool:
+        """Whether OUT is free, or holds a training like this one that was interrupted."""
+        if not self.out.is_dir():
+            return False
+        if not any(self.out.iterdir()):
+            return True
+        if (self.out / "trained.json").exists() or not (self.out / "run.yaml").exists():
+            return False
+        there, mine = read_run(self.out), self._run()
+        for key in ("trainer", "model", "weights_sha256", "data_fingerprint", "dev_fingerprint", "recipe"):
+            if json.dumps(there.get(key)) != json.dumps(mine[key]):
+                raise UserError(
+                    f"{self.out}: holds an unfinished training with another {key.replace('_', ' ')}",
+                    hint=f"harness train resume {self.out} finishes that one; or give another --out folder, or remove it",
+                )
+        return True
+
+    def _run(self) -> dict[str, Any]:
+        """What run.yaml keeps."""
+        return {
+            "trainer": self.name,
+            "model": self.model_name,
+            "weights_sha256": loading.weights_sha256(self.checkpoint),
+            **self.origin,
+            "data_fingerprint": self.task.card.fingerprint,
+            "dev_fingerprint": self.dev.card.fingerprint if self.dev else None,
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
+
+    # -- what would be done -------------------------------------------------------------------------------------------
 
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -51,11 +100,26 @@ class Trainer:
             return self.recipe.max_steps
         return max(1, int(self.recipe.epochs * len(self.task.samples) / self.rows_per_step()))
 
-    def rows_per_step(self) -> int:
-        """Rows (questions) that one optimizer step sees."""
-        return self.recipe.batch_size * self.recipe.gradient_accumulation
+    def weights(self) -> dict[str, float]:
+        """Reward parts and their weights; none where there is no reward."""
+        return {}
 
-    def plan(self) -> dict[str, Any]:
+    def rows_per_step(self) -> int:
+        """Rows (questions) that one optimizer step sees, over all processes."""
+        return self.sequences_per_step()
+
+    def sequences_per_step(self) -> int:
+        """Sequences that one optimizer step sees, over all processes: rows, or completions where there are any."""
+        return self.recipe.batch_size * self.recipe.gradient_accumulation * self.rank.count
+
+    def plan(self, gpu_memory: float | None = None) -> Plan:
+        """What would be trained, on what, with how much memory; loads no weights. `gpu_memory` (GB) plans for a GPU."""
+        from trainers import plan
+
+        return plan.make(self, gpu_memory=gpu_memory)
+
+    def about(self) -> dict[str, Any]:
+        """What trained.json says of the training."""
         return {
             "trainer": self.name,
             "model": self.model_name,
@@ -66,105 +130,178 @@ class Trainer:
             "out": str(self.out),
         }
 
+    def export(self, folder: Path, *, merge: bool = False) -> Path:
+        """Write the trained model alone to `folder`: see trainers/export.py."""
+        from trainers.export import export
+
+        return export(self.out, folder, merge=merge)
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
     def fit(self, resume: Path | None = None) -> Path:
-        if resume is not None:
-            raise UserError("this trainer cannot resume yet", hint="start it again")
+        """Train, going on from `resume` (a checkpoint) or from whatever OUT holds already; returns OUT.
+
+        Raises RunError for a torn checkpoint that was asked for.
+        """
         import torch
         from transformers import set_seed
 
+        start = time.perf_counter()
+        begun = self._begin(resume) if self.rank.main else None
+        self.rank.wait()
+        if not self.rank.main:
+            begun = resume or checkpoint.last_whole(self.out)[0]
         set_seed(self.recipe.seed)
         device = loading.pick_device(self.device)
         self.processor = loading.load_processor(self.checkpoint)
-        if self.recipe.max_pixels:
-            self.processor.image_processor.max_pixels = self.recipe.max_pixels
-            self.processor.image_processor.size["longest_edge"] = self.recipe.max_pixels
-        model = loading.load_weights(self.checkpoint, loading.pick_dtype("auto", device), device)
-        for p in model.model.visual.parameters():
-            p.requires_grad_(False)
-        shutil.rmtree(self.work, ignore_errors=True)  # what an interrupted try left
-        self.work.mkdir(parents=True)
-        start = time.perf_counter()
+        self.cap_pixels(self.processor)
+        self._settle(device)
+        model = self.load(device)
         torch.use_deterministic_algorithms(True, warn_only=True)  # else the last bit of a gradient depends on the threads
         try:
-            trained, log = self._train(model)
+            trainer = self._trainer(model)
+            for row in read_jsonl(self.out / "log.jsonl"):  # TRL's SFT counts tokens from nought after a resume
+                trainer._total_train_tokens = row.get("num_tokens", 0)
+            trainer.train(resume_from_checkpoint=str(begun) if begun else None)
         finally:
             torch.use_deterministic_algorithms(False)
-        self._save(trained, log, time.perf_counter() - start)
+        if trainer.args.should_save:
+            self._end(trainer, time.perf_counter() - start)
+        trainer.accelerator.wait_for_everyone()
         return self.out
 
-    def _train(self, model: Any) -> tuple[Any, list[dict[str, float]]]:
-        """Train `model` (vision frozen, no adapter yet); return the trained model and its log."""
-        raise TypeError(f"{type(self).__name__} is not a trainer: it has no _train")
+    def cap_pixels(self, processor: Any) -> None:
+        """The recipe's bound on an image's pixels, which TRL has no setting for."""
+        if self.recipe.max_pixels:
+            processor.image_processor.max_pixels = self.recipe.max_pixels
+            processor.image_processor.size["longest_edge"] = self.recipe.max_pixels
 
-    # -- for subclasses -----------------------------------------------------------------------------------------
+    def _settle(self, device: str) -> None:
+        """Decide about recomputing activations. Raises UserError where the training cannot fit on a GPU (unless forced)."""
+        self.checkpointing = self.recipe.gradient_checkpointing is True
+        if device.startswith("cuda"):
+            found = self.plan()
+            if not self.force:
+                found.check()
+            self.checkpointing = found.gradient_checkpointing
+
+    def load(self, device: str) -> Any:
+        """The model to train, without its adapter."""
+        return policy.load(self.checkpoint, self.recipe, device)
+
+    def _trainer(self, model: Any) -> Any:
+        """A transformers Trainer over `model` (vision frozen, no adapter yet), ready for `train()`."""
+        raise TypeError(f"{type(self).__name__} is not a trainer: it has no _trainer")
+
+    def _begin(self, resume: Path | None) -> Path | None:
+        """Prepare OUT; the checkpoint to go on from, if any."""
+        if resume is not None:
+            if resume.parent != self.out:
+                raise RunError(f"{resume}: is no checkpoint of {self.out}")
+            begun: Path | None = checkpoint.whole(resume)
+        else:
+            begun, _ = checkpoint.last_whole(self.out) if self.out.exists() else (None, {})
+        if begun is None:
+            shutil.rmtree(self.out, ignore_errors=True)  # what a try left that never reached a checkpoint
+            self.out.mkdir(parents=True)
+            write_atomic(self.out / "samples.jsonl", "".join(json.dumps(s.row()) + "\n" for s in self.task.samples))
+            write_atomic(self.out / "recipe.yaml", as_yaml(self.recipe.model_dump(mode="json")))
+            write_atomic(self.out / "run.yaml", as_yaml(self._run()))
+        else:
+            checkpoint.rewind(self.out, checkpoint.step_of(begun))
+        return begun
+
+    def _end(self, trainer: Any, seconds: float) -> None:
+        """The model at the end, at the top of OUT."""
+        part = self.out / ".final.part"
+        shutil.rmtree(part, ignore_errors=True)
+        checkpoint.save_model(trainer.accelerator.unwrap_model(trainer.model), self.processor, part, self.base_name)
+        checkpoint.move_into(part, self.out)
+        shutil.rmtree(self.out / ".vision", ignore_errors=True)
+        self._describe(self.out, self.out.name, seconds=round(seconds, 1))
+
+    def _finish(self, folder: Path, step: int) -> None:
+        """Make a saved checkpoint whole: it says what it is, and its sums are written last."""
+        shutil.copy2(self.out / "recipe.yaml", folder / "recipe.yaml")
+        self._describe(folder, f"{self.out.name}-{step}", step=step)
+        checkpoint.seal(folder)
+
+    def _describe(self, folder: Path, name: str, **more: Any) -> None:
+        about = self.about() | {"name": name, **more, "created": now(), "git_sha": git_sha(), "packages": packages()}
+        about.pop("out")
+        write_atomic(folder / "trained.json", json.dumps(about, indent=2) + "\n")
+
+    # -- for subclasses -----------------------------------------------------------------------------------------------
 
     def arguments(self) -> dict[str, Any]:
         """The settings that every TRL config of ours shares."""
-        r = self.recipe
+        r, device = self.recipe, loading.pick_device(self.device)
         return {
-            "output_dir": str(self.work / "state"),
+            "output_dir": str(self.out),
             "per_device_train_batch_size": r.batch_size,
             "gradient_accumulation_steps": r.gradient_accumulation,
             "max_steps": self.steps(),
             "learning_rate": r.learning_rate,
             "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": [],
+            "save_strategy": "steps",
+            "save_steps": r.save_steps,
+            "save_total_limit": r.keep_checkpoints,
+            "report_to": self.report_to,
             "seed": r.seed,
             "data_seed": r.seed,
             "disable_tqdm": True,
-            "gradient_checkpointing": False,  # the new name for it, activation_checkpointing, does not reach TRL 1.16
-            "use_cpu": loading.pick_device(self.device) == "cpu",
-            "bf16": loading.pick_device(self.device) != "cpu",
+            # the new name for it, activation_checkpointing, does not reach TRL 1.16
+            "gradient_checkpointing": self.checkpointing,
+            "use_cpu": device == "cpu",
+            "bf16": device != "cpu",
         }
 
-    def peft_config(self) -> Any:
-        """The paper's LoRA, or None to train all of the language model."""
-        if self.recipe.lora is None:
+    def adapted(self, model: Any) -> dict[str, Any]:
+        """`model`, with the recipe's adapter to be or the adapter it has, as TRL's trainers take it."""
+        return policy.adapted(model, self.checkpoint, self.recipe)
+
+    def watch(self) -> Any:
+        """The callback that writes OUT's logs and checkpoints."""
+        from trainers.watch import DevScore, Watch
+
+        dev = DevScore(self.dev, self.out, self.device) if self.dev else None
+        return Watch(self.out, self.model_name, self.steps(), self.report, self._finish, dev)
+
+    def vision_cache(self, model: Any) -> Any:
+        """The run's VisionCache, or None with the reason in `why_no_cache`."""
+        from trainers.vision_cache import VisionCache, why_off
+
+        sharded = any(os.environ.get(f"ACCELERATE_USE_{kind}") == "true" for kind in ("FSDP", "DEEPSPEED"))
+        self.why_no_cache = why_off(model, asked=self.recipe.vision_cache, sharded=sharded)
+        if self.why_no_cache:
             return None
-        from peft import LoraConfig
+        return VisionCache(model, self.processor, self.out / ".vision" if self.recipe.vision_cache == "disk" else None)
 
-        return LoraConfig(
-            r=self.recipe.lora.r,
-            lora_alpha=self.recipe.lora.alpha,
-            target_modules=list(self.recipe.lora.target_modules),
-            task_type="CAUSAL_LM",
-        )
+    def ready(self, trainer: Any, cache: Any) -> Any:
+        """The last touches that SFT and GRPO trainers share."""
+        from transformers import PrinterCallback
 
-    def callback(self) -> Any:
-        """Reports every step to whoever watches."""
-        from transformers import TrainerCallback
+        trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
+        trainer.saved_processor, trainer.base_name = self.processor, self.base_name
+        trainer.vision_cache = cache
+        if cache:
+            if reference := getattr(trainer, "ref_model", None):
+                cache.serve(trainer.accelerator.unwrap_model(reference))
+            self.why_no_cache = cache.check(trainer.model)
+        return trainer
 
-        report, steps = self.report, self.steps()
 
-        class Watch(TrainerCallback):  # type: ignore[misc]
-            def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-                report(state.global_step, steps, logs or {})
+class Saves:
+    """Mixed into TRL's trainers: checkpoints are saved as ours, and no model card is written."""
 
-        return Watch()
+    saved_processor: Any
+    base_name: str
 
-    def _save(self, model: Any, log: list[dict[str, float]], seconds: float) -> None:
-        """Write the checkpoint aside and give it its name."""
-        if hasattr(model, "peft_config"):
-            for config in model.peft_config.values():  # the name the user gave, not this machine's path
-                config.base_model_name_or_path = self.model_name
-        # the adapter leaves the embeddings alone; asking PEFT to check would ask the hub
-        model.save_pretrained(self.work, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
-        self.processor.save_pretrained(self.work)
-        (self.work / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        shutil.rmtree(self.work / "state", ignore_errors=True)
-        write_atomic(self.work / "log.json", json.dumps(log, indent=1) + "\n")
-        about = self.plan() | {
-            "name": self.out.name,
-            "seconds": round(seconds, 1),
-            "created": now(),
-            "git_sha": git_sha(),
-            "packages": packages(),
-        }
-        about.pop("out")
-        write_atomic(self.work / "trained.json", json.dumps(about, indent=2) + "\n")
-        for f in self.work.iterdir():
-            f.chmod(0o644)  # safetensors writes for the owner alone
-        if self.out.exists():
-            self.out.rmdir()
-        self.work.rename(self.out)
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:  # type: ignore[attr-defined]
+            model = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
+            folder = Path(output_dir or self.args.output_dir)  # type: ignore[attr-defined]
+            checkpoint.save_model(model, self.saved_processor, folder, self.base_name, state_dict)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        return

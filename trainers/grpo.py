@@ -1,10 +1,10 @@
 """GRPO by the paper's equations (1)-(3), on TRL's trainer with the settings that give them.
 
-    (1) token-level ratio clipped at epsilon, per-sequence mean, then the group's mean   loss_type="grpo"
-    (2) advantages scaled by the group's standard deviation                              scale_rewards="group"
-    (3) the k3 estimate of KL to the reference, times beta, without correction           use_bias_correction_kl=False
+    (1) token-level ratio clipped at epsilon, per-sequence mean, then the group's mean   loss_type: grpo
+    (2) advantages scaled by the group's standard deviation                              scale_rewards: group
+    (3) the k3 estimate of KL to the reference, times beta, without correction           use_bias_correction_kl: false
 
-TRL's own defaults differ in each (DAPO loss, beta 0, bias-corrected KL).
+TRL's own defaults differ in each (DAPO loss, beta 0, bias-corrected KL): `--preset modern` takes them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import UserError
-from harness.plugins import did_you_mean
-from harness.records import Reference
 from trainers import rewards, rows
 from trainers.base import Trainer
+
+#: Recipe keys that TRL knows by the same name.
+_SAME = (
+    "num_generations", "max_completion_length", "temperature", "beta", "epsilon", "loss_type", "scale_rewards",
+    "use_bias_correction_kl", "importance_sampling_level", "multi_objective_aggregation", "mask_truncated_completions",
+)  # fmt: skip
 
 
 class GRPO(Trainer):
@@ -30,24 +34,27 @@ class GRPO(Trainer):
         return super().steps()
 
     def rows_per_step(self) -> int:
-        return super().rows_per_step() // self.recipe.num_generations
+        return self.sequences_per_step() // self.recipe.num_generations
 
     def weights(self) -> dict[str, float]:
-        """Reward parts and weights. Raises UserError for an unknown part or a batch that cuts a group."""
+        """Reward parts and weights. Raises UserError for an unknown part, a batch that cuts a group, or nothing to learn from."""
         weights = self.recipe.rewards or self.default_rewards
         for name in weights:
-            if name not in rewards.PARTS:
-                raise UserError(f"recipe key 'rewards': no reward named '{name}'", hint=did_you_mean(name, list(rewards.PARTS)))
-        size, group = self.recipe.batch_size * self.recipe.gradient_accumulation, self.recipe.num_generations
+            rewards.check(name)
+        size, group = self.sequences_per_step(), self.recipe.num_generations
         if size % group:
             raise UserError(f"recipe: {size} completions a step do not divide into groups of num_generations={group}")
+        if all(rewards.needs_reasoning(name) for name in weights) and not any(s.reference.reasoning for s in self.task.samples):
+            raise UserError(
+                f"task '{self.task.spec.name}': no row has reference reasoning, and the only reward is for reasoning",
+                hint="add another part, such as --set rewards.accuracy=1, or take a task with reasoning",
+            )
         return weights
 
-    def plan(self) -> dict[str, Any]:
-        return super().plan() | {"rewards": self.weights()}
+    def about(self) -> dict[str, Any]:
+        return super().about() | {"rewards": self.weights()}
 
-    def _train(self, model: Any) -> tuple[Any, list[dict[str, float]]]:
-        from transformers import PrinterCallback
+    def _trainer(self, model: Any) -> Any:
         from trl import GRPOConfig
 
         from trainers.grouped import GroupedGRPOTrainer
@@ -55,45 +62,22 @@ class GRPO(Trainer):
         r, weights = self.recipe, self.weights()
         args = GRPOConfig(
             **self.arguments(),
-            num_generations=r.num_generations,
-            max_completion_length=r.max_completion_length,
-            temperature=r.temperature,
-            beta=r.beta,
-            epsilon=r.epsilon,
-            loss_type="grpo",
-            scale_rewards="group",
-            use_bias_correction_kl=False,
-            importance_sampling_level="token",
-            multi_objective_aggregation="sum_then_normalize",
-            num_iterations=1,
-            mask_truncated_completions=False,
+            **{key: getattr(r, key) for key in _SAME},
+            num_iterations=1,  # more would make a resumed run differ, except between cycles
             reward_weights=list(weights.values()),
         )
+        cache = self.vision_cache(model)
         trainer = GroupedGRPOTrainer(
-            model=model,
+            **self.adapted(model),
             args=args,
-            processing_class=self.processor,
-            train_dataset=rows.dataset(self.task.samples, r.prompts, r.seed, completions=False),
-            reward_funcs=[_for_trl(name) for name in weights],
-            peft_config=self.peft_config(),
-            callbacks=[self.callback()],
+            processing_class=cache.processor if cache else self.processor,
+            train_dataset=rows.dataset(self.task.samples, r, completions=False),
+            scorer=rewards.Scorer(list(weights), [s.reference for s in self.task.samples]),
+            callbacks=[self.watch()],
+            grouped_rollouts=r.grouped_rollouts,
+            grouped_logprobs=r.grouped_logprobs,
+            completions_log=self.out / "completions.jsonl",
         )
-        trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
-        trainer.train()
-        return trainer.model, trainer.state.log_history
-
-
-def _for_trl(name: str) -> Any:
-    """A reward part in TRL's signature: conversational completions, token ids, dataset columns as keywords."""
-    part = rewards.PARTS[name]
-
-    def reward(completions: list[Any], completion_ids: list[Any], reference: list[str], **_: Any) -> list[float | None]:
-        return part(
-            [
-                rewards.Rollout(c[0]["content"], len(ids), Reference.model_validate_json(ref))
-                for c, ids, ref in zip(completions, completion_ids, reference, strict=True)
-            ]
-        )
-
-    reward.__name__ = name
-    return reward
+        if r.kl_reference == "base" and "ref" in getattr(trainer.model, "peft_config", {}):
+            trainer.model.delete_adapter("ref")  # TRL's copy of the adapter as it was; without it, the base is the reference
+        return self.ready(trainer, cache)

@@ -1,12 +1,12 @@
 """Recipes: what a training run is made of, as YAML with known keys. The paper's values are the defaults.
 
-`recipes/NAME.yaml` is a trainer's own recipe (the paper's, for Qwen2-VL-2B on one 40 GB GPU) and
-`recipes/NAME-tiny.yaml` the one for the tiny model on two CPU cores.
+`recipes/NAME.yaml` is a trainer's own recipe (the paper's, for Qwen2-VL-2B on one 40 GB GPU),
+`recipes/NAME-tiny.yaml` the one for the tiny model on two CPU cores, and `recipes/presets/` holds named choices of algorithm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,9 +18,11 @@ from harness.prompts import PROMPTS
 from harness.specs import Strict
 
 FOLDER = Path(__file__).parent / "recipes"
+PRESETS = FOLDER / "presets"
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
+Shares = dict[str, Positive]
 
 
 class Lora(Strict):
@@ -37,33 +39,69 @@ class Recipe(Strict):
     #: Epochs over the rows (paper: 5), unless `max_steps` is given.
     epochs: Positive = 5
     max_steps: Count | None = None
+    #: Train on this many rows: nested subsets drawn by seed, whole images at a time (paper, Table 2). None: all of them.
+    samples: Count | None = None
     #: Optimizer: AdamW, linear decay. The paper states no rate; 1e-5 is what its base code uses with LoRA.
     learning_rate: Positive = 1e-5
     #: Sequences a step on one device: rows for SFT, completions for GRPO and RARL.
     batch_size: Count = 8
     gradient_accumulation: Count = 1
     lora: Lora | None = Lora()
+    #: Load the frozen base in 4 bits (QLoRA, needs a CUDA device and the extra `qlora`).
+    quantize: Literal["4bit"] | None = None
     #: Training prompts and their shares; one is drawn for each row by seed.
-    prompts: dict[str, Positive] = {"reasoning": 1.0}
+    prompts: Shares = {"reasoning": 1.0}
+    #: Other shares for rows of one answer type (the style that suits it); the types left out draw from `prompts`.
+    prompts_by_type: dict[Literal["choice", "yesno", "open"], Shares] = {}
     #: Upper bound on the pixels of an image; None keeps the processor's own.
     max_pixels: Count | None = None
+    #: Steps between checkpoints (paper: 100), each scored on the dev split; `best/` is the best of them.
     save_steps: Count = 100
+    #: Keep this many checkpoints beside `best/`; None keeps all.
+    keep_checkpoints: Count | None = None
+    #: Rows that score the checkpoints: auto (the task's validation split, else a tenth of the training images), none, or a split.
+    dev: str = "auto"
+    #: At most this many dev rows, whole images at a time.
+    dev_rows: Count = 200
     seed: Annotated[int, Field(ge=0)] = 0
 
-    # GRPO and RARL
+    # GRPO and RARL: the defaults give the paper's equations (1)-(3); presets/ holds other choices
     num_generations: Annotated[int, Field(ge=2)] = 8
     max_completion_length: Count = 512
     temperature: Positive = 1.0
     beta: Annotated[float, Field(ge=0)] = 0.04
+    #: What KL is measured against where training goes on from an adapter: its base model, or the adapter as it was.
+    kl_reference: Literal["base", "init"] = "base"
     epsilon: Positive = 0.2
-    #: Reward parts and their weights (trainers/rewards.py).
+    loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "grpo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    use_bias_correction_kl: bool = False
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
+    mask_truncated_completions: bool = False
+    #: Reward parts and their weights (trainers/rewards.py); the trainer's own where empty.
     rewards: dict[str, float] = {}
+
+    # How it is computed; what is learned is the same within rounding
+    #: Encode each image once a run: auto (memory), memory, disk (memory-mapped files), off.
+    vision_cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    #: Rollouts through the harness's engine, each prompt read once a group.
+    grouped_rollouts: bool = True
+    #: Reference and policy log-probabilities with each prompt read once a group.
+    grouped_logprobs: bool = True
+    #: Recompute activations in the backward pass: less memory, more time. auto: where the plan needs it.
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
 
     @model_validator(mode="after")
     def _prompts_exist(self) -> Recipe:
-        for name in self.prompts:
-            if name not in PROMPTS:
-                raise ValueError(f"prompts: no prompt named '{name}'; {did_you_mean(name, list(PROMPTS))}")
+        named: dict[str, Shares] = {"prompts": self.prompts}
+        named |= {f"prompts_by_type.{kind}": shares for kind, shares in self.prompts_by_type.items()}
+        for key, shares in named.items():
+            if not shares:
+                raise ValueError(f"{key}: names no prompt")
+            for name in shares:
+                if name not in PROMPTS:
+                    raise ValueError(f"{key}: no prompt named '{name}'; {did_you_mean(name, list(PROMPTS))}")
         return self
 
 
@@ -89,21 +127,54 @@ def _merge(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     return data
 
 
-def load(trainer: str, model: str, path: Path | None = None, settings: Sequence[str] = ()) -> Recipe:
-    """The recipe for a trainer and model: `path`, else the trainer's own. Raises UserError naming file and key."""
+def load(trainer: str, model: str, path: Path | None = None, settings: Sequence[str] = (), preset: str | None = None) -> Recipe:
+    """The recipe for a trainer and model: `path`, else the trainer's own; a preset's keys over it, `settings` over both.
+
+    Raises UserError naming file and key.
+    """
+    default = FOLDER / f"{trainer}{'-tiny' if model == 'tiny' else ''}.yaml"
+    source: Path | Literal["defaults"] = path or (default if default.exists() else "defaults")
+    data = {} if source == "defaults" else _read(source)
+    if preset is not None:
+        data |= _read(_preset(preset))
+    return _checked(_merge(data, settings), source)
+
+
+def presets() -> dict[str, Recipe]:
+    """The named choices of algorithm, each over the defaults: paper first, then what differs from it."""
+    names = sorted((f.stem for f in PRESETS.glob("*.yaml")), key=lambda n: (n != "paper", n))
+    return {n: _checked(_read(_preset(n)), _preset(n)) for n in names}
+
+
+def differences(recipes: Mapping[str, Recipe]) -> dict[str, list[Any]]:
+    """The keys in which recipes differ, with each one's value."""
+    rows = [r.model_dump(mode="json") for r in recipes.values()]
+    return {k: [r[k] for r in rows] for k in Recipe.model_fields if any(r[k] != rows[0][k] for r in rows)}
+
+
+def _preset(name: str) -> Path:
+    file = PRESETS / f"{name}.yaml"
+    if not file.exists():
+        raise UserError(f"--preset {name}: no such preset", hint=did_you_mean(name, [f.stem for f in PRESETS.glob("*.yaml")]))
+    return file
+
+
+def _read(source: Path) -> dict[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    default = FOLDER / f"{trainer}{'-tiny' if model == 'tiny' else ''}.yaml"
-    source: Path | Literal["defaults"] = path or (default if default.exists() else "defaults")
     try:
-        data = {} if source == "defaults" else YAML(typ="safe", pure=True).load(source.read_text(encoding="utf-8")) or {}
+        data = YAML(typ="safe", pure=True).load(source.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, YAMLError) as e:
         raise UserError(f"{source}: cannot be read as YAML: {str(e).splitlines()[0]}") from None
     if not isinstance(data, dict):
         raise UserError(f"{source}: expected keys and values at the top level")
+    return data
+
+
+def _checked(data: dict[str, Any], source: Path | str) -> Recipe:
     try:
-        return Recipe.model_validate(_merge(data, settings))
+        return Recipe.model_validate(data)
     except ValidationError as e:
         err = e.errors()[0]
         key = ".".join(str(x) for x in err["loc"]) or "recipe"

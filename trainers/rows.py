@@ -13,12 +13,23 @@ from harness.records import Reference, Sample
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from trainers.recipe import Recipe
 
-def draw_prompts(samples: Sequence[Sample], shares: Mapping[str, float], seed: int) -> list[str]:
-    """The rendered prompt of each sample; its style is drawn by `shares` (the paper's prompting diversity)."""
+
+def draw_prompts(
+    samples: Sequence[Sample], shares: Mapping[str, float], seed: int, by_type: Mapping[Any, Mapping[str, float]] | None = None
+) -> list[str]:
+    """The rendered prompt of each sample; its style is drawn by `shares` (the paper's prompting diversity).
+
+    `by_type` gives other shares to the rows of an answer type: choice, yesno or open.
+    """
     rng = random.Random(seed)
-    names, weights = list(shares), list(shares.values())
-    return [PROMPTS[rng.choices(names, weights)[0]].render(s.question) for s in samples]
+
+    def draw(sample: Sample) -> str:
+        mine = (by_type or {}).get(sample.reference.kind, shares)
+        return PROMPTS[rng.choices(list(mine), list(mine.values()))[0]].render(sample.question)
+
+    return [draw(s) for s in samples]
 
 
 def target(reference: Reference) -> str:
@@ -29,7 +40,7 @@ def target(reference: Reference) -> str:
     return f"<think>{reference.reasoning}</think><answer>{answer}</answer>"
 
 
-def dataset(samples: Sequence[Sample], shares: Mapping[str, float], seed: int, *, completions: bool) -> Dataset:
+def dataset(samples: Sequence[Sample], recipe: Recipe, *, completions: bool) -> Dataset:
     """A datasets.Dataset in TRL's conversational form with one column `images`.
 
     With `completions` it has TRL's `completion` (for SFT), else `reference` as JSON (for the rewards).
@@ -38,7 +49,8 @@ def dataset(samples: Sequence[Sample], shares: Mapping[str, float], seed: int, *
     from datasets import Dataset, Image, List
 
     rows: list[dict[str, Any]] = []
-    for s, prompt in zip(samples, draw_prompts(samples, shares, seed), strict=True):
+    prompts = draw_prompts(samples, recipe.prompts, recipe.seed, recipe.prompts_by_type)
+    for s, prompt in zip(samples, prompts, strict=True):
         if not s.images:
             raise DataError(f"row {s.id}: no image, and the trainers need one")
         row: dict[str, Any] = {
@@ -49,7 +61,7 @@ def dataset(samples: Sequence[Sample], shares: Mapping[str, float], seed: int, *
             row["completion"] = [{"role": "assistant", "content": target(s.reference)}]
         else:
             row["reference"] = s.reference.model_dump_json()
-            row["sample_id"] = s.id
+            row["sample_id"], row["question"] = s.id, s.question
         rows.append(row)
     data = Dataset.from_list(rows)
     return data.cast_column("images", List(Image(mode="RGB")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainers import rows
-from trainers.base import Trainer
+from trainers.base import Saves, Trainer
 
 
 class SFT(Trainer):
@@ -14,19 +14,18 @@ class SFT(Trainer):
     name = "sft"
     summary = "supervised fine-tuning on reference reasoning and answers"
 
-    def _train(self, model: Any) -> tuple[Any, list[dict[str, float]]]:
-        from transformers import PrinterCallback
+    def _trainer(self, model: Any) -> Any:
         from trl import SFTConfig, SFTTrainer
 
-        args = SFTConfig(**self.arguments(), completion_only_loss=True, max_length=None)
-        trainer = SFTTrainer(
-            model=model,
-            args=args,
-            processing_class=self.processor,
-            train_dataset=rows.dataset(self.task.samples, self.recipe.prompts, self.recipe.seed, completions=True),
-            peft_config=self.peft_config(),
-            callbacks=[self.callback()],
+        class SavingSFTTrainer(Saves, SFTTrainer):  # type: ignore[misc]
+            pass
+
+        cache = self.vision_cache(model)
+        trainer = SavingSFTTrainer(
+            **self.adapted(model),
+            args=SFTConfig(**self.arguments(), completion_only_loss=True, max_length=None),
+            processing_class=cache.processor if cache else self.processor,
+            train_dataset=rows.dataset(self.task.samples, self.recipe, completions=True),
+            callbacks=[self.watch()],
         )
-        trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
-        trainer.train()
-        return trainer.model, trainer.state.log_history
+        return self.ready(trainer, cache)

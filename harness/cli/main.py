@@ -92,8 +92,8 @@ def _run() -> int:
         return e.exit_code
     except Interrupted:
         _say(
-            "interrupted; answers and verdicts so far are kept",
-            "run the same command again: a run goes on, a training starts over",
+            "interrupted; answers, verdicts and checkpoints so far are kept",
+            "run the same command again and it goes on",
         )
         return 130
     except BrokenPipeError:

@@ -12,7 +12,8 @@ from harness.cli import options as opt
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from harness.data import LoadedTask
+    from trainers.recipe import Recipe
 
 _COMMAND = "train-with"
 
@@ -53,10 +54,21 @@ app = typer.Typer(help="Train with any installed trainer: harness train NAME.", 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="The base: a folder, a hub id, or 'tiny'.")]
 TaskOption = Annotated[str, typer.Option("--task", "-t", help="One task name, or a path to its YAML.")]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="A recipe YAML; the trainer's own by default.")]
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", help="paper, base-code or modern over the recipe; see harness train presets.")
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe; may be repeated.")]
+SamplesOption = Annotated[int | None, typer.Option("--samples", min=1, help="Train on this many rows, drawn by seed.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="The checkpoint's folder; checkpoints/MODEL-NAME by default.")
 ]
+SplitOption = Annotated[str, typer.Option("--split", help="The split to train on.")]
+ReportToOption = Annotated[
+    str | None, typer.Option("--report-to", help="Curves also to tensorboard, trackio or wandb, comma-separated.")
+]
+
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Go on although the plan says that it cannot fit.")]
 
 
 @app.command("list")
@@ -77,76 +89,307 @@ def list_trainers(json: opt.Json = False) -> None:
     ui.out.print(table)
 
 
+@app.command("presets")
+def list_presets(json: opt.Json = False) -> None:
+    """The named choices of algorithm, and where they differ."""
+    from harness.cli import ui
+    from trainers import recipe as recipes
+
+    found = recipes.presets()
+    differ = recipes.differences(found)
+    if json:
+        ui.print_json({name: {k: differ[k][i] for k in differ} for i, name in enumerate(found)})
+        return
+    from rich.table import Table
+
+    table = Table("key", *found, box=None, header_style="bold")
+    for key, values in differ.items():
+        table.add_row(key, *("r {r}, alpha {alpha}".format(**v) if isinstance(v, dict) else str(v) for v in values))
+    ui.out.print(table)
+
+
+@app.command("schema")
+def schema() -> None:
+    """The recipe's JSON schema, for editors."""
+    from harness.cli import ui
+    from trainers.recipe import Recipe
+
+    ui.print_json(Recipe.model_json_schema())
+
+
+@app.command("plan")
+def plan(
+    name: Annotated[str, typer.Argument(help="A trainer: harness train list.")],
+    model: ModelOption,
+    task: TaskOption,
+    recipe: RecipeOption = None,
+    preset: PresetOption = None,
+    settings: SetOption = None,
+    samples: SamplesOption = None,
+    out: OutOption = None,
+    split: SplitOption = "train",
+    data: opt.Data = "auto",
+    data_dir: opt.DataDir = None,
+    device: opt.Device = "auto",
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", min=1, help="Plan for a GPU with this many GB, wherever this runs.")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure a step's time: loads the weights and trains four steps.")
+    ] = False,
+    force: ForceOption = False,
+    json: opt.Json = False,
+) -> None:
+    """Say what a training would do, without loading weights; refuse what cannot fit.
+
+    harness train plan rarl --model Qwen/Qwen2-VL-2B-Instruct --task slake_grounded --gpu-memory 40
+    """
+    from harness.cli import ui
+    from trainers import plan as plans
+
+    trainer, _ = make(
+        name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
+        data_dir=data_dir, device=device, preset=preset, samples=samples, force=force,
+    )  # fmt: skip
+    found = trainer.plan(gpu_memory)
+    if probe:
+        with ui.err.status(f"measuring {plans.PROBE_STEPS} steps"):
+            found = found.model_copy(update={"seconds_per_step": plans.probe(trainer)})
+    if json:
+        ui.print_json(found.model_dump(mode="json") | {"fits": found.fits})
+    else:
+        ui.out.print(plans.render(found))
+    if not force:
+        found.check()
+
+
+@app.command("resume")
+def resume(
+    out: Annotated[Path, typer.Argument(help="The --out folder of a training, or one of its checkpoint-N.")],
+    data_dir: opt.DataDir = None,
+    device: Annotated[str | None, typer.Option("--device", help="The one it was begun on by default.")] = None,
+    report_to: ReportToOption = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Go on with a training that was interrupted, from its last whole checkpoint.
+
+    On a CPU the weights are those of a training that was never interrupted, to
+    the last bit.
+    """
+    from harness.cli import ui
+    from trainers import checkpoint
+    from trainers.runfile import read_run
+
+    ui.set_quiet(quiet)
+    chosen = out if out.name.startswith("checkpoint-") and not (out / "run.yaml").exists() else None
+    out = out.parent if chosen else out
+    run = read_run(out)
+    if (out / "trained.json").exists():
+        raise UserError(f"{out}: is finished", hint=f"harness run --model {out} --tasks {run['task']}")
+    if chosen:
+        checkpoint.step_of(chosen)
+        checkpoint.whole(chosen)
+    else:
+        found, passed = checkpoint.last_whole(out)
+        for name, reason in passed.items():
+            ui.note(f"{out / name}: passed over, a torn checkpoint: {reason}")
+        ui.say(f"going on from {found}" if found else "no checkpoint was reached; starting again")
+    trainer, report = make(
+        run["trainer"], run["model"], run["task"], None, [], out, split=run["split"], data=run["data"],
+        data_dir=data_dir or (Path(run["data_dir"]) if run["data_dir"] else None), device=device or run["device"],
+        recorded=run["recipe"], report_to=report_to,
+    )  # fmt: skip
+    _fit(trainer, report, chosen, as_json=json)
+
+
+@app.command("audit")
+def audit(
+    out: Annotated[Path, typer.Argument(help="The --out folder of a grpo or rarl training, finished or not.")],
+    rescore: Annotated[
+        list[str] | None, typer.Option("--rescore", help="Score the stored texts with this reward too; may be repeated.")
+    ] = None,
+    json: opt.Json = False,
+) -> None:
+    """What the rewards of a training really rewarded, from its stored completions.
+
+    harness train audit checkpoints/tiny-rarl --rescore reasoning:rougeL
+    """
+    from harness.cli import ui
+    from trainers import audit as audits
+
+    ui.quiet_libraries()
+    found = audits.audit(out, rescore or [])
+    ui.print_json(found.model_dump(mode="json")) if json else ui.out.print(audits.render(found))
+
+
+@app.command("export")
+def export(
+    model: Annotated[Path, typer.Argument(help="A training's OUT, OUT/best or OUT/checkpoint-N.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write the model.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Merge the adapter into its base, and check the logits.")] = False,
+) -> None:
+    """Write a trained model alone, for other programs."""
+    from harness.cli import ui
+    from trainers.export import export as write
+
+    ui.quiet_libraries()
+    ui.line(f"model: {write(model, folder, merge=merge)}")
+
+
 @app.command(_COMMAND, hidden=True)
 def train(
     name: str,
     model: ModelOption,
     task: TaskOption,
     recipe: RecipeOption = None,
+    preset: PresetOption = None,
     settings: SetOption = None,
+    samples: SamplesOption = None,
     out: OutOption = None,
-    split: Annotated[str, typer.Option("--split", help="The split to train on.")] = "train",
+    split: SplitOption = "train",
     data: opt.Data = "auto",
     data_dir: opt.DataDir = None,
     device: opt.Device = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and stop; loads no weights.")] = False,
+    report_to: ReportToOption = None,
+    force: ForceOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan as JSON and stop; loads no weights.")] = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Train a model on a task's training split; the checkpoint loads with `harness run --model`."""
+    """Train a model on a task's training split; the checkpoint loads with `harness run --model`.
+
+    Kill it at any moment and run the same command again: it goes on from its
+    last checkpoint.
+    """
     from harness.cli import ui
 
     ui.set_quiet(quiet)
-    out = out or Path("checkpoints") / f"{Path(model).name}-{name}"
     trainer, report = make(
-        name, model, task, recipe, settings or [], out, split=split, data=data, data_dir=data_dir, device=device
-    )
-    plan = trainer.plan()
+        name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
+        data_dir=data_dir, device=device, preset=preset, samples=samples, report_to=report_to, force=force,
+    )  # fmt: skip
     if dry_run:
-        ui.print_json(plan)
+        ui.print_json(trainer.plan().model_dump(mode="json"))
         return
-    with ui.progress() as bar:
-        report.bar, report.line = bar, bar.add_task(report.label, total=plan["steps"])
-        folder = trainer.fit()
-    if json:
-        ui.print_json(plan | {"checkpoint": str(folder)})
-    else:
-        ui.line(f"checkpoint: {folder}\nscore it:   harness run --model {folder} --tasks {task}")
+    _fit(trainer, report, None, as_json=json)
+
+
+def default_out(model: str, name: str) -> Path:
+    return Path("checkpoints") / f"{Path(model).name}-{name}"
+
+
+def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) -> None:
+    """Train, show how it goes, and say what came of it."""
+    from harness import distributed
+    from harness.cli import ui
+    from harness.cli.train_panel import Panel
+    from harness.runs import read_jsonl
+
+    with Panel(report.label, trainer.steps()) as report.panel:
+        folder = trainer.fit(resume)
+    if not distributed.current().main:
+        return
+    if trainer.why_no_cache and trainer.recipe.vision_cache != "off":
+        ui.note(f"images were encoded anew every time: {trainer.why_no_cache}")
+    scored = list(read_jsonl(folder / "dev.jsonl"))
+    best = max((r for r in scored if r["step"]), key=lambda r: (r["score"], -r["step"]), default=None)
+    if as_json:
+        ui.print_json(trainer.about() | {"checkpoint": str(folder), "dev": scored})
+        return
+    ui.line(f"checkpoint: {folder}")
+    if best:
+        base = next((r for r in scored if r["step"] == 0), None)
+        was = f", the base {100 * base['score']:.1f}" if base else ""
+        ui.line(f"best:       {folder / 'best'} (step {best['step']}: {100 * best['score']:.1f} % of {best['n']} dev rows{was})")
+    ui.line(f"score it:   harness run --model {folder} --tasks {trainer.origin.get('task', trainer.task.spec.name)}")
 
 
 class Progress:
-    """Moves a bar, and shows the last loss or reward beside it."""
+    """Hands a training's reports on: to a panel, or to a bar with the last loss or reward beside it."""
 
     def __init__(self) -> None:
+        self.panel: Any = None
         self.bar: Any = None
         self.line: Any = None
         self.label = ""
 
     def __call__(self, step: int, steps: int, log: dict[str, float]) -> None:
-        if self.bar is None:
-            return
-        shown = next((f"{k} {float(log[k]):.2f}" for k in ("reward", "loss") if k in log), "")
-        self.bar.update(self.line, completed=step, total=steps, description=f"{self.label} [dim]{shown}[/]")
+        if self.panel is not None:
+            self.panel(step, steps, log)
+        if self.bar is not None:
+            from rich.markup import escape
+
+            shown = next((f"{k} {float(log[k]):.2f}" for k in ("reward", "loss") if k in log), "")
+            self.bar.update(self.line, completed=step, total=steps, description=f"{escape(self.label)} [dim]{shown}[/]")
 
 
 def make(
     name: str, model: str, task: str, recipe: Path | None, settings: list[str], out: Path, *,
-    split: str = "train", data: str = "auto", data_dir: Path | None = None, device: str = "auto",
+    split: str = "train", data: str = "auto", data_dir: Path | None = None, device: str = "auto", preset: str | None = None,
+    samples: int | None = None, report_to: str | None = None, recorded: dict[str, Any] | None = None,
+    force: bool = False,
 ) -> tuple[Any, Progress]:  # fmt: skip
-    """A trainer ready to plan or fit, and the progress it reports to. Nothing is loaded or written yet."""
-    from rich.markup import escape
+    """A trainer ready to plan or fit, and the progress it reports to. Nothing is loaded or written yet.
 
-    from harness import plugins
+    `recorded` is a recipe as run.yaml keeps it, taken in place of `recipe` and `settings`.
+    """
+    from harness import distributed, plugins
     from harness.cli import ui
-    from harness.cli.evaluate import load_tasks
     from trainers import recipe as recipes
 
+    if not distributed.current().main:
+        ui.set_quiet(True)  # one process speaks for all
     kind = plugins.load("trainers", name)
+    if recorded is None:
+        given = [*settings, *([f"samples={samples}"] if samples else [])]
+        chosen = recipes.load(name, model, recipe, given, preset)
+    else:
+        chosen = recipes.Recipe.model_validate(recorded)
+    loaded, dev = _rows(task, split, chosen, data=data, data_dir=data_dir)
+    report = Progress()
+    report.label = f"{name}: {model} on {loaded.spec.name}"
+    ui.quiet_libraries()
+    origin = {"task": task, "split": split, "data": data, "data_dir": str(data_dir) if data_dir else None, "device": device}
+    trainer = kind(
+        model, loaded, chosen, out, device=device, report=report, dev=dev, origin=origin,
+        report_to=_trackers(report_to), force=force,
+    )  # fmt: skip
+    return trainer, report
+
+
+def _trackers(names: str | None) -> list[str]:
+    """`--report-to`, checked. Raises UserError for a tracker that is not known or not installed."""
+    from importlib.util import find_spec
+
+    from harness.plugins import did_you_mean
+
+    known = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
+    wanted = [n.strip() for n in names.split(",") if n.strip()] if names else []
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"--report-to {name}: unknown", hint=did_you_mean(name, list(known)))
+        if find_spec(known[name]) is None:
+            raise UserError(f"--report-to {name}: is not installed", hint=f"pip install {known[name]}")
+    return wanted
+
+
+def _rows(task: str, split: str, recipe: Recipe, *, data: str, data_dir: Path | None) -> tuple[LoadedTask, LoadedTask | None]:
+    """(training rows, dev rows) as the recipe asks. Raises UserError for a dev split that shows an image of the test."""
+    from harness.cli.evaluate import load_tasks
+    from harness.data import parse_source, splits
+    from trainers import splits as own
+
     (loaded, *more) = load_tasks(task, data=data, data_dir=data_dir, split=split)
     if more:
         raise UserError(f"--task {task}: a trainer takes one task")
-    report = Progress()
-    report.label = escape(f"{name}: {model} on {loaded.spec.name}")
-    ui.quiet_libraries()
-    load: Callable[..., Any] = recipes.load
-    return kind(model, loaded, load(name, model, recipe, settings), out, device=device, report=report), report
+
+    def other(name: str) -> LoadedTask:
+        return load_tasks(task, data=data, data_dir=data_dir, split=name)[0]
+
+    dev = None
+    if recipe.dev != "none":
+        loaded, dev = own.choose(loaded, recipe.dev, recipe.dev_rows, recipe.seed, splits(loaded.spec, parse_source(data)), other)
+    if recipe.samples:
+        loaded = own.with_samples(loaded, own.subset(loaded.samples, recipe.samples, recipe.seed))
+    return loaded, dev

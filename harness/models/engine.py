@@ -133,7 +133,7 @@ def read_prompts(
         position_ids=positions,
         mm_token_type_ids=kinds,
         image_grid_thw=grid,
-        pixel_values=torch.cat(list(patches)).to(model.device, model.dtype) if patches else None,
+        pixel_values=torch.cat(list(patches)).to(model.device) if patches else None,
         use_cache=True,
         logits_to_keep=1,
     )

@@ -1,0 +1,262 @@
+"""What goes wrong in silence elsewhere, and inputs that must be refused before anything is trained."""
+
+import json
+
+import pytest
+import torch
+
+from harness import plugins
+from harness.errors import UserError
+from harness.models import loading
+from tests.conftest import load
+from trainers import recipe, rewards, rows
+from trainers.rewards import Rollout
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load("slake_grounded", split="train", limit=8)
+
+
+def make(name, task, out, *settings, model="tiny", preset=None):
+    return plugins.load("trainers", name)(model, task, recipe.load(name, model, None, settings, preset), out, device="cpu")
+
+
+def ready(name, task, out, *settings, preset=None):
+    """(our trainer, TRL's trainer inside it), as `fit` would make them."""
+    trainer = make(name, task, out, *settings, preset=preset)
+    out.mkdir()
+    trainer.processor = loading.load_processor(trainer.checkpoint)
+    trainer._settle("cpu")
+    return trainer, trainer._trainer(trainer.load("cpu"))
+
+
+# -- equations (1) to (3), by hand ----------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_equation_1_with_the_kl_of_equation_3(task, tmp_path):
+    """From the log-probabilities of policy and reference and the advantages: per-token ratio of 1 (on policy), k3 times beta,
+    the mean over each completion, then over the completions."""
+    _, inner = ready("grpo", task, tmp_path / "x", "batch_size=8", "num_generations=4", "max_completion_length=24")
+    seen = []
+    real = inner._get_per_token_logps_and_entropies
+    inner._get_per_token_logps_and_entropies = lambda *a, **k: seen.append(real(*a, **k)) or seen[-1]
+    for n, p in inner.model.named_parameters():
+        if "lora_B" in n:
+            torch.nn.init.normal_(p, std=0.05)  # so that policy and reference differ
+    inner.train_dataset = inner.train_dataset.select(range(2))
+    batch = next(iter(inner.get_train_dataloader()))
+    inner.model.train()
+    inner.current_gradient_accumulation_steps = 1  # as the training loop sets it
+    inputs = inner._prepare_inputs(batch)
+    loss = inner.compute_loss(inner.model, inputs)
+    policy, mask, advantages = seen[-1][0], inputs["completion_mask"], inputs["advantages"][:, None]
+    difference = inputs["ref_per_token_logps"] - policy
+    kl = torch.exp(difference) - difference - 1
+    per_token = -(torch.exp(policy - policy.detach()) * advantages - 0.04 * kl)
+    by_hand = ((per_token * mask).sum(1) / mask.sum(1)).mean()
+    assert kl.max() > 1e-3
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_presets_are_what_they_say():
+    """`paper` changes nothing in the defaults; `modern` is TRL's own defaults of today."""
+    from trl import GRPOConfig
+
+    found = recipe.presets()
+    assert list(found) == ["paper", "base-code", "modern"]
+    assert found["paper"] == recipe.Recipe()
+    theirs = {f: v.default for f, v in GRPOConfig.__dataclass_fields__.items()}
+    keys = ("loss_type", "beta", "use_bias_correction_kl", "scale_rewards", "importance_sampling_level", "epsilon",
+            "multi_objective_aggregation", "mask_truncated_completions", "temperature", "num_generations")  # fmt: skip
+    modern = found["modern"].model_dump()
+    assert {k: modern[k] for k in keys} == {k: theirs[k] for k in keys}
+    assert (found["base-code"].lora, found["base-code"].learning_rate) == (None, 1e-6)
+    assert set(recipe.differences({"a": found["paper"], "b": found["modern"]})) == {"beta", "loss_type", "use_bias_correction_kl"}
+
+
+def test_a_preset_reaches_the_trainer(task, tmp_path):
+    settings = ("batch_size=4", "num_generations=2")
+    _, inner = ready("grpo", task, tmp_path / "a", *settings, preset="modern")
+    assert (inner.args.loss_type, inner.args.beta, inner.args.use_bias_correction_kl) == ("dapo", 0.0, True)
+    with pytest.raises(UserError, match="--preset papper: no such preset") as e:
+        recipe.load("grpo", "tiny", None, (), "papper")
+    assert e.value.hint == "did you mean 'paper'?"
+    assert recipe.load("grpo", "tiny", None, ["beta=0.1"], "modern").beta == 0.1  # --set is the last word
+
+
+# -- supervised training --------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_covers_all_of_the_answer_and_nothing_else(task, tmp_path):
+    """No row is cut, its image tokens are all there, and the labels are the target with the template's own turn end."""
+    trainer, inner = ready("sft", task, tmp_path / "x", "batch_size=8", "vision_cache=off")
+    (batch,) = list(inner.get_train_dataloader())
+    tokenizer = trainer.processor.tokenizer
+    labels = {tokenizer.decode(row[row != -100]) for row in batch["labels"]}
+    assert labels == {rows.target(s.reference).lower() + "<|im_end|>\n" for s in task.samples}  # tiny's tokenizer lowers
+    tokens = (batch["input_ids"] == trainer.processor.image_token_id).sum(1).tolist()
+    assert tokens == [int(g.prod()) // 4 for g in batch["image_grid_thw"]]
+    assert inner.args.max_length is None
+
+
+# -- traps of the libraries -----------------------------------------------------------------------------------------------
+
+
+def test_padding_on_the_right_is_refused(task, tmp_path):
+    from trl import GRPOConfig
+
+    from trainers.grouped import GroupedGRPOTrainer
+
+    processor = loading.load_processor(loading.resolve("tiny"))
+    assert processor.tokenizer.padding_side == "left"
+    trainer = make("grpo", task, tmp_path / "x", "batch_size=4", "num_generations=2")
+    data = rows.dataset(task.samples, trainer.recipe, completions=False)
+    processor.tokenizer.padding_side = "right"
+    config = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, num_generations=2, per_device_train_batch_size=4, report_to=[])
+    model = loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu")
+    with pytest.raises(AssertionError, match="padding on the right misplaces image markers"):
+        GroupedGRPOTrainer(
+            model=model, args=config, processing_class=processor, train_dataset=data, scorer=rewards.Scorer(["format"])
+        )
+
+
+def test_image_markers_are_never_written(task, tmp_path):
+    """A head that wants nothing but image markers still writes none, in our rollouts."""
+    _, inner = ready("grpo", task, tmp_path / "x", "batch_size=4", "num_generations=2", "max_completion_length=4")
+    config = inner.inner(inner.model).config
+    head = inner.inner(inner.model).lm_head
+
+    def push(module, given, out):
+        out[..., [config.image_token_id, config.video_token_id]] += 1e4
+        return out
+
+    hook = head.register_forward_hook(push)
+    prompts = [next(iter(inner.get_train_dataloader()))[0]["prompt"]]
+    images = [[task.samples[0].images[0].open()]]
+    from trl.data_utils import prepare_multimodal_messages
+
+    ids, pictures, fields = inner._tokenize_prompts([prepare_multimodal_messages(prompts[0], images=images[0])])
+    (written,), _ = inner._generate_single_turn(ids, pictures, fields, 1)
+    hook.remove()
+    assert written
+    assert not {config.image_token_id, config.video_token_id} & set(written)
+
+
+# -- prompts and rewards of a recipe --------------------------------------------------------------------------------------
+
+
+def test_the_style_can_follow_the_answer_type(slake):
+    by_type = {"yesno": {"short_form": 1.0}}
+    drawn = rows.draw_prompts(slake.samples[:200], {"explanation": 1.0}, 0, by_type)
+    for s, prompt in zip(slake.samples[:200], drawn, strict=True):
+        assert ("concise factual answer" in prompt) == (s.reference.kind == "yesno")
+    with pytest.raises(UserError, match=r"prompts_by_type\.yesno: no prompt named 'shortform'"):
+        recipe.load("rarl", "tiny", None, ["prompts_by_type={yesno: {shortform: 1}}"])
+    with pytest.raises(UserError, match="prompts: names no prompt"):
+        recipe.load("rarl", "tiny", None, ["prompts={}"])
+
+
+def shout(rollouts):
+    """A reward of a user's own."""
+    return [float(r.text.isupper()) for r in rollouts]
+
+
+def short(rollouts):
+    return [1.0]
+
+
+def test_a_reward_of_ones_own_by_its_path(task, tmp_path):
+    name = f"{__name__}.shout"
+    assert rewards.part(name)([Rollout("YES", 1, task.samples[0].reference), Rollout("no", 1, task.samples[0].reference)]) == [
+        1.0,
+        0.0,
+    ]
+    settings = ("batch_size=4", "num_generations=2", "max_steps=1", f"rewards={{format: 1, {name}: 2}}")
+    out = make("grpo", task, tmp_path / "x", *settings).fit()
+    line = json.loads((out / "completions.jsonl").read_text().splitlines()[0])
+    assert line["total"] == line["rewards"]["format"] + 2 * line["rewards"][name]
+    for bad, why in {
+        "nowhere.at_all": "cannot be imported",
+        f"{__name__}.nothing": "cannot be imported",
+        "json.__doc__": "is not a function",
+    }.items():
+        with pytest.raises(UserError, match=why):
+            make("grpo", task, tmp_path / "y", "rewards={" + bad + ": 1}").weights()
+
+
+def test_a_reward_of_the_wrong_length_is_refused(task):
+    from harness.errors import RunError
+
+    rollout = Rollout("YES", 1, task.samples[0].reference)
+    with pytest.raises(RunError, match=r"short' gave 1 values for 2 completions"):
+        rewards.Scorer([f"{__name__}.short"])([rollout, rollout])
+
+
+def test_accuracy_and_reasoning_are_scored_in_one_call(task, monkeypatch):
+    from harness.scoring import bertscore
+
+    calls, real = [], bertscore._f1
+    monkeypatch.setattr(bertscore, "_f1", lambda pairs, encoder: calls.append(len(pairs)) or real(pairs, encoder))
+    rollouts = [
+        Rollout(f"<think>sentence {i}</think><answer>thing {i}</answer>", 9, s.reference) for i, s in enumerate(task.samples)
+    ]
+    together = rewards.Scorer(["format", "length", "accuracy", "reasoning"])(rollouts)
+    assert len(calls) == 1
+    alone = {name: list(rewards.part(name)(rollouts)) for name in together}
+    assert together == alone
+    assert len(calls) == 1  # nothing new was asked for
+
+
+def test_the_variants_of_the_reasoning_reward(task):
+    references = [s.reference for s in load("slake_grounded", split="train").samples]
+    own = task.samples[0].reference
+    other = next(r for r in references if r.reasoning != own.reasoning)
+    texts = {"same": own.reasoning, "other": other.reasoning, "nonsense": "the weather is fine today", "none": ""}
+    rollouts = [Rollout(f"<think>{t}</think><answer>x</answer>", 9, own) for t in texts.values()]
+    raw, rescaled, rouge = (rewards.part(f"reasoning{v}", references)(rollouts) for v in ("", ":bertscore_rescaled", ":rougeL"))
+    for values in (raw, rescaled, rouge):
+        assert values[0] == pytest.approx(1.0, abs=1e-5)
+        assert values[3] == 0.0
+    assert rescaled[1] < raw[1]  # what all rows say earns less
+    assert rescaled[2] == 0.0 < raw[2]
+    assert rouge[2] < 0.3
+    assert rewards.part("reasoning:rougeL")([Rollout("<think>a</think>", 9, own.model_copy(update={"reasoning": None}))]) == [
+        None
+    ]
+    # ROUGE-L by hand: the longest common sequence of "the left lung is dark" and "the lung is dark" is 4 words: P 4/5, R 4/4
+    pair = Rollout("<think>the left lung is dark</think>", 9, own.model_copy(update={"reasoning": "the lung is dark"}))
+    assert rewards.part("reasoning:rougeL")([pair])[0] == pytest.approx(2 * 0.8 * 1 / 1.8)
+
+
+def test_a_judge_can_be_a_reward(task):
+    yes = task.samples[0].reference.model_copy(update={"answers": ("Yes",), "choices": None})
+    rollouts = [Rollout(f"<think>a</think><answer>{a}</answer>", 9, yes) for a in ("yes", "no")]
+    assert rewards.part("accuracy:judge:exact")(rollouts) == [1.0, 0.0]
+    assert rewards.part("reasoning:judge:exact")(rollouts) == [None, None]  # exact says nothing of reasoning
+    with pytest.raises(UserError, match="no judge named 'exakt'") as e:
+        rewards.check("accuracy:judge:exakt")
+    assert e.value.hint == "did you mean 'exact'?"
+
+
+def test_reasoning_alone_needs_rows_with_reasoning(tmp_path):
+    vqa_rad = load("vqa_rad", split="train", limit=8)
+    with pytest.raises(UserError, match="no row has reference reasoning, and the only reward is for reasoning") as e:
+        make("rarl", vqa_rad, tmp_path / "x", "rewards={reasoning: 1}").steps()
+    assert "--set rewards.accuracy=1" in e.value.hint
+    assert make("rarl", vqa_rad, tmp_path / "x").weights()["reasoning"] == 1.0  # beside others it is left out row by row
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_schema_knows_every_recipe(capsys):
+    import jsonschema
+    from ruamel.yaml import YAML
+
+    from harness.cli.train import schema
+
+    schema()
+    document = json.loads(capsys.readouterr().out)
+    for file in [*recipe.FOLDER.glob("*.yaml"), *recipe.PRESETS.glob("*.yaml")]:
+        jsonschema.validate(YAML(typ="safe", pure=True).load(file.read_text()) or {}, document)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"learning_rat": 1}, document)

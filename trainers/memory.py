@@ -1,0 +1,105 @@
+"""Peak memory of a training step by part, from the architecture and the lengths of the rows. Bytes throughout.
+
+Activations follow a formula fitted to what autograd keeps of transformers' Qwen2-VL layers; the rest is arithmetic. It is an
+estimate: allocators and kernels add their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.recipe import Recipe
+
+GB = 1e9
+#: What a CUDA context, cuBLAS and the allocator's gaps take beside the tensors.
+CUDA_OVERHEAD = 1.5e9
+#: The BERTScore encoder (MiniLM, 22.7 M parameters in fp32) and its activations.
+REWARD_MODEL = 0.2e9
+#: Logits of this many bytes are held at a time (trainers/grouped.py), with about four copies of them.
+MOST_LOGITS, LOGIT_COPIES = 256e6, 4
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model's size comes from. `parameters` counts: total, vision, trainable, and the largest matrices' share."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    kv_width: int  # key-value heads x head size
+    vocabulary: int
+    total: int
+    vision: int
+    trainable: int
+    adapters: int  # how many matrices a layer have an adapter
+
+    @classmethod
+    def of(cls, config: Any, *, total: int, vision: int, trainable: int, adapters: int) -> Shape:
+        text = config.get_text_config()
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return cls(
+            text.num_hidden_layers, text.hidden_size, text.intermediate_size, text.num_key_value_heads * head,
+            text.vocab_size, total, vision, trainable, adapters,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Load:
+    """The longest step on one device. `groups` prompts of `prompt` tokens; `rows` completions of `completion` tokens."""
+
+    groups: int
+    rows: int
+    prompt: int
+    completion: int
+    images: int  # in the whole dataset, for the vision cache
+    image_tokens: int  # of the largest image
+    grouped: bool  # each prompt is read once a group
+
+
+def activations_per_token(shape: Shape, size: int) -> float:
+    """Bytes a layer keeps for a token's backward pass, where computation takes `size` bytes a number.
+
+    Counted with hooks on what autograd saves, for hidden sizes of 192 to 768 (tests/test_train_plan.py counts again): with
+    adapters about 20 bytes a hidden number (norms in fp32, adapters' inputs, queries, attention's output) and three
+    numbers of the MLP's width and of the keys' each; without adapters every matrix keeps its input as well.
+    """
+    if shape.adapters:
+        return 20 * shape.hidden + 3 * size * (shape.kv_width + shape.intermediate)
+    return (32 if size == 4 else 24) * shape.hidden + size * (2 * shape.kv_width + 4 * shape.intermediate)
+
+
+def estimate(recipe: Recipe, shape: Shape, load: Load, *, device: str, reinforce: bool) -> dict[str, float]:
+    """Bytes by part at the peak of a step, `checkpointed` or not as the recipe says (`auto` counts as not)."""
+    cuda = device.startswith("cuda")
+    size = 2 if cuda else 4
+    weight = 4 if recipe.lora is None or not cuda else 2
+    frozen = shape.total - (shape.trainable if recipe.lora is None else 0)
+    resident: float = frozen * weight
+    if recipe.quantize:
+        resident = frozen * 0.55 + shape.vocabulary * shape.hidden * size  # nf4 with its scales; embeddings are kept whole
+    checkpointed = recipe.gradient_checkpointing is True
+    shared = load.grouped and not checkpointed
+    tokens = (load.groups if shared else load.rows) * load.prompt + load.rows * load.completion
+    per_token = activations_per_token(shape, size)
+    kept = tokens * shape.layers * per_token
+    if checkpointed:  # each layer's input, and one layer computed anew
+        kept = tokens * (shape.layers * size * shape.hidden + per_token)
+    expanded = load.rows * load.prompt * shape.layers * 2 * shape.kv_width * size if shared else 0
+    a_row = 4.0 * load.completion * shape.vocabulary
+    logits = min(load.rows * a_row, max(MOST_LOGITS, a_row))
+    cached = recipe.vision_cache in ("auto", "memory")
+    parts = {
+        "weights": resident,
+        "trainable weights, gradients, Adam": 16.0 * shape.trainable,
+        "weights cast to bf16": 2.0 * shape.total if cuda and recipe.lora is None else 0.0,
+        "reference model": shape.total * weight if reinforce and recipe.lora is None and recipe.beta > 0 else 0.0,
+        "activations": kept,
+        "prompt keys and values, expanded": expanded,
+        "logits": LOGIT_COPIES * logits,
+        "vision cache": load.images * load.image_tokens * shape.hidden * size if cached else 0.0,
+        "vision encoder, one image": load.image_tokens * 4 * shape.hidden * size * 8,
+        "rewards": REWARD_MODEL if reinforce else 0.0,
+        "CUDA context and gaps": CUDA_OVERHEAD if cuda else 0.0,
+    }
+    return {name: float(b) for name, b in parts.items() if b}

@@ -1,0 +1,372 @@
+"""What a training would do, before any weight is loaded: sizes, lengths, memory, steps, and what it would leave behind.
+
+The model is built on torch's meta device with the recipe's adapter on it, so the counts of parameters, and which of them
+train, are those of the training itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ModelError, UserError
+from harness.models import loading
+from harness.records import DataCard, Record
+from trainers import policy, rows
+from trainers.memory import GB, Load, Shape, estimate
+from trainers.recipe import Recipe
+
+if TYPE_CHECKING:
+    from trainers.base import Trainer
+
+SHAPES = Path(__file__).parent / "shapes"
+#: Where no tokenizer is at hand: characters a token of English, on the safe side.
+CHARACTERS_A_TOKEN = 3.5
+#: Share of the memory that may be planned for.
+USABLE = 0.95
+PROBE_STEPS = 3
+
+
+class Lengths(Record):
+    """Tokens. `longest` is the longest row with its completion; `row` its id."""
+
+    image_min: int
+    image_median: int
+    image_max: int
+    prompt_max: int
+    longest: int
+    row: str
+    #: How text was counted: by the model's tokenizer, or estimated.
+    counted: str
+
+
+class Saved(Record):
+    """A file or folder that the training leaves, and about how large it is."""
+
+    path: str
+    what: str
+    bytes: int
+
+
+class Plan(Record):
+    """A training before it starts. Bytes, tokens and seconds."""
+
+    trainer: str
+    model: str
+    #: Where the model's shape was read from.
+    shape: str
+    task: DataCard
+    dev: DataCard | None
+    recipe: Recipe
+    rewards: dict[str, float]
+    steps: int
+    rows_per_step: int
+    parameters: int
+    trainable: int
+    vision: int
+    #: The vision encoder's parameters that would train; none means that it is frozen.
+    vision_trainable: tuple[str, ...]
+    lengths: Lengths
+    device: str
+    memory: dict[str, float]
+    memory_total: float
+    memory_limit: float | None
+    gradient_checkpointing: bool
+    why: str
+    saved: tuple[Saved, ...]
+    seconds_per_step: float | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.memory_limit is None or self.memory_total <= USABLE * self.memory_limit
+
+    def check(self) -> None:
+        """Raises UserError where the training cannot fit."""
+        if not self.fits:
+            assert self.memory_limit is not None
+            largest = max(self.memory, key=lambda name: self.memory[name])
+            raise UserError(
+                f"the plan needs about {self.memory_total / GB:.1f} GB, and {self.memory_limit / GB:.1f} GB are there; "
+                f"most of it is {largest} ({self.memory[largest] / GB:.1f} GB)",
+                hint="lower batch_size, max_completion_length or max_pixels, set quantize=4bit, or pass --force",
+            )
+
+
+def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
+    """The plan of a trainer; `gpu_memory` in GB plans for a GPU of that size, wherever this runs."""
+    device = "cuda" if gpu_memory else loading.pick_device(trainer.device)
+    limit = gpu_memory * GB if gpu_memory else available(device)
+    config, source = shape_of(trainer.model_name)
+    model = on_meta(config, trainer)
+    named = list(model.named_parameters())
+    vision = [(n, p) for n, p in named if ".visual." in f".{n}"]
+    adapters = trainer.recipe.lora.target_modules if trainer.recipe.lora else ()
+    shape = Shape.of(
+        config, total=sum(p.numel() for _, p in named), vision=sum(p.numel() for _, p in vision),
+        trainable=sum(p.numel() for _, p in named if p.requires_grad), adapters=len(adapters),
+    )  # fmt: skip
+    found = lengths(trainer)
+    rewards = trainer.weights()
+    reinforce = bool(rewards)
+    load = _load(trainer, found, reinforce)
+    recipe, memory, why = _checkpointing(trainer.recipe, shape, load, device, reinforce, limit)
+    return Plan(
+        trainer=trainer.name,
+        model=trainer.model_name,
+        shape=source,
+        task=trainer.task.card,
+        dev=trainer.dev.card if trainer.dev else None,
+        recipe=trainer.recipe,
+        rewards=rewards,
+        steps=trainer.steps(),
+        rows_per_step=trainer.rows_per_step(),
+        parameters=shape.total,
+        trainable=shape.trainable,
+        vision=shape.vision,
+        vision_trainable=tuple(n for n, p in vision if p.requires_grad),
+        lengths=found,
+        device=device,
+        memory=memory,
+        memory_total=sum(memory.values()),
+        memory_limit=limit,
+        gradient_checkpointing=recipe.gradient_checkpointing is True,
+        why=why,
+        saved=_saved(trainer, shape),
+    )
+
+
+def available(device: str) -> float | None:
+    """Bytes of the device's memory."""
+    import os
+
+    import torch
+
+    if device.startswith("cuda"):
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError):
+        return None
+
+
+def shape_of(name: str) -> tuple[Any, str]:
+    """(configuration, where it was read): the checkpoint's own, the hub cache's, or one that comes with the package.
+
+    Raises ModelError for a hub model that is neither cached nor known.
+    """
+    from transformers import AutoConfig
+
+    checkpoint = loading.resolve(name)
+    if Path(checkpoint.base).is_dir():
+        return AutoConfig.from_pretrained(checkpoint.base, trust_remote_code=False), "the checkpoint's config.json"
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(checkpoint.base, "config.json")
+    if isinstance(cached, str):
+        return AutoConfig.from_pretrained(Path(cached).parent, trust_remote_code=False), "config.json in the hub cache"
+    known = SHAPES / f"{checkpoint.base.rpartition('/')[2]}.json"
+    if not known.exists():
+        raise ModelError(
+            f"{name}: its shape is not known here",
+            hint=f"download its config.json first; known without: {', '.join(f.stem for f in SHAPES.glob('*.json'))}",
+        )
+    data = json.loads(known.read_text(encoding="utf-8"))
+    config = AutoConfig.for_model(**data)
+    return config, "the published configuration, as it comes with this package (nothing was downloaded)"
+
+
+def on_meta(config: Any, trainer: Trainer) -> Any:
+    """The model without weights, frozen and with its adapter as it would be trained."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    from trainers.vision_cache import freeze
+
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+        freeze(model)
+        adapter = policy.peft_config(trainer.recipe)
+        return get_peft_model(model, adapter) if adapter else model
+
+
+def _processor(trainer: Trainer) -> Any:
+    """The model's processor, or one with Qwen2-VL's published image settings and no tokenizer."""
+    if Path(trainer.checkpoint.base).is_dir():
+        processor = loading.load_processor(trainer.checkpoint)
+    else:
+        from transformers import Qwen2VLImageProcessor
+
+        processor = SimpleNamespace(image_processor=Qwen2VLImageProcessor(), tokenizer=None)
+    trainer.cap_pixels(processor)
+    return processor
+
+
+def lengths(trainer: Trainer) -> Lengths:
+    """Tokens of images, prompts and completions, from image headers and the tokenizer: no image is decoded."""
+    from harness.dryrun import image_tokens
+
+    processor, samples, recipe = _processor(trainer), trainer.task.samples, trainer.recipe
+    per_image = {i.sha256: image_tokens(processor, i) for i in {i.sha256: i for s in samples for i in s.images}.values()}
+    prompts = rows.draw_prompts(samples, recipe.prompts, recipe.seed, recipe.prompts_by_type)
+    answers = [rows.target(s.reference) for s in samples]
+
+    def count(texts: list[str]) -> list[int]:
+        if processor.tokenizer is None:
+            return [int(len(t) / CHARACTERS_A_TOKEN) + 1 for t in texts]
+        return [len(ids) for ids in processor.tokenizer(texts)["input_ids"]]
+
+    frame = _frame(processor)
+    prompt = [n + frame + sum(per_image[i.sha256] for i in s.images) for n, s in zip(count(prompts), samples, strict=True)]
+    completion = [recipe.max_completion_length] * len(samples) if trainer.weights() else count(answers)
+    total = [a + b for a, b in zip(prompt, completion, strict=True)]
+    longest = max(range(len(total)), key=total.__getitem__)
+    return Lengths(
+        image_min=min(per_image.values()),
+        image_median=int(statistics.median(per_image.values())),
+        image_max=max(per_image.values()),
+        prompt_max=max(prompt),
+        longest=total[longest],
+        row=samples[longest].id,
+        counted="by the model's tokenizer"
+        if processor.tokenizer
+        else f"text estimated at {CHARACTERS_A_TOKEN} characters a token",
+    )
+
+
+def _frame(processor: Any) -> int:
+    """The chat template's own tokens around one image and the text."""
+    if processor.tokenizer is None:
+        return 32
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ""}]}]
+    text = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    return len(processor.tokenizer(text.replace(processor.image_token, ""), add_special_tokens=False)["input_ids"])
+
+
+def _load(trainer: Trainer, found: Lengths, reinforce: bool) -> Load:
+    recipe = trainer.recipe
+    sequences = recipe.batch_size
+    return Load(
+        groups=max(1, sequences // recipe.num_generations) if reinforce else sequences,
+        rows=sequences,
+        prompt=found.prompt_max,
+        completion=found.longest - found.prompt_max if found.longest > found.prompt_max else 1,
+        images=trainer.task.card.images,
+        image_tokens=found.image_max,
+        grouped=reinforce and recipe.grouped_logprobs,
+    )
+
+
+def _checkpointing(
+    recipe: Recipe, shape: Shape, load: Load, device: str, reinforce: bool, limit: float | None
+) -> tuple[Recipe, dict[str, float], str]:
+    """The recipe with `gradient_checkpointing` decided, its memory, and why."""
+
+    def with_(value: bool) -> tuple[Recipe, dict[str, float]]:
+        chosen = recipe.model_copy(update={"gradient_checkpointing": value})
+        return chosen, estimate(chosen, shape, load, device=device, reinforce=reinforce)
+
+    if recipe.gradient_checkpointing != "auto":
+        return *with_(recipe.gradient_checkpointing), "the recipe says so"
+    off, memory = with_(False)
+    if limit is None or sum(memory.values()) <= USABLE * limit:
+        return off, memory, "everything fits without"
+    on, less = with_(True)
+    fits = sum(less.values()) <= USABLE * limit
+    return on, less, "activations would not fit otherwise" if fits else "and even so it does not fit"
+
+
+def _saved(trainer: Trainer, shape: Shape) -> tuple[Saved, ...]:
+    trained = shape.trainable if trainer.recipe.lora else shape.total
+    model = trained * 4
+    out, steps, every = trainer.out, trainer.steps(), trainer.recipe.save_steps
+    count = min(-(-steps // every), trainer.recipe.keep_checkpoints or steps)
+    kind = "adapter" if trainer.recipe.lora else "weights"
+    both = f"{count} x {kind} and optimizer, every {every} steps"
+    found = [
+        Saved(path=str(out), what=f"the {kind} at the end, processor, logs, curves", bytes=model),
+        Saved(path=f"{out}/checkpoint-N", what=both, bytes=count * (model + 8 * shape.trainable)),
+    ]
+    if trainer.dev:
+        found.append(Saved(path=f"{out}/best", what=f"the {kind} with the best dev score", bytes=model))
+    return tuple(found)
+
+
+def probe(trainer: Trainer) -> float:
+    """Seconds of a step, measured: three steps of the training itself in a folder that is thrown away (weights are loaded)."""
+    from harness.runs import read_jsonl
+
+    folder = Path(tempfile.mkdtemp(prefix="probe-"))
+    try:
+        short = trainer.recipe.model_copy(update={"max_steps": PROBE_STEPS + 1, "save_steps": PROBE_STEPS + 1})
+        stamps: list[float] = []
+        run = type(trainer)(
+            trainer.model_name, trainer.task, short, folder / "probe", device=trainer.device,
+            report=lambda *_: stamps.append(time.perf_counter()),
+        )  # fmt: skip
+        run.fit()
+        assert len(list(read_jsonl(folder / "probe" / "log.jsonl"))) == PROBE_STEPS + 1
+        return statistics.median(b - a for a, b in itertools.pairwise(stamps))  # the first one warms up
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def render(plan: Plan) -> Any:
+    """The plan as rich tables."""
+    from rich.console import Group
+    from rich.table import Table
+
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    for key, value in _facts(plan):
+        facts.add_row(key, value)
+    memory = Table("memory at the peak", "GB", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    memory.columns[1].justify = "right"
+    for name, size in sorted(plan.memory.items(), key=lambda item: -item[1]):
+        memory.add_row(name, f"{size / GB:.2f}")
+    limit = f" of {plan.memory_limit / GB:.1f}" if plan.memory_limit else ""
+    verdict = "fits" if plan.fits else "[bold red]does not fit[/]"
+    memory.add_row(f"[bold]in all{limit}: {verdict}[/]", f"[bold]{plan.memory_total / GB:.2f}[/]")
+    return Group(facts, "", memory)
+
+
+def _facts(plan: Plan) -> list[tuple[str, str]]:
+    r, n, dev = plan.recipe, plan.lengths, plan.dev
+    adapter = "all of the language model"
+    if r.lora:
+        adapter = f"LoRA r {r.lora.r}, alpha {r.lora.alpha} on {', '.join(r.lora.target_modules)}"
+    frozen = "frozen: none of its parameters trains"
+    if plan.vision_trainable:
+        frozen = f"TRAINS: {', '.join(plan.vision_trainable[:3])} ..."
+    per_step = f"{plan.rows_per_step} question{'s' * (plan.rows_per_step > 1)}"
+    if plan.rewards:
+        per_step += f" x {r.num_generations} completions"
+    found = [
+        ("trainer", f"{plan.trainer}, {adapter}"),
+        ("model", f"{plan.model}; shape from {plan.shape}"),
+        (
+            "rows",
+            f"{plan.task.rows} on {plan.task.images} images of {plan.task.task} ({plan.task.source}, {plan.task.resolution})",
+        ),
+        ("dev", f"{dev.rows} rows on {dev.images} images of {dev.split}" if dev else "none: checkpoints are not scored"),
+        ("steps", f"{plan.steps}, each {per_step}; rate {r.learning_rate:g}"),
+        ("rewards", ", ".join(f"{k} x {w:g}" for k, w in plan.rewards.items())),
+        ("parameters", f"{plan.parameters:,}; {plan.trainable:,} train ({100 * plan.trainable / plan.parameters:.2f} %)"),
+        ("vision encoder", f"{plan.vision:,} parameters, {frozen}"),
+        ("image tokens", f"{n.image_min} to {n.image_max} an image, median {n.image_median}"),
+        ("longest row", f"{n.longest} tokens with its completion (row {n.row}; {n.counted})"),
+        ("checkpointing", f"activations {'recomputed' if plan.gradient_checkpointing else 'kept'}: {plan.why}"),
+    ]
+    if plan.seconds_per_step is not None:
+        hours = plan.seconds_per_step * plan.steps / 3600
+        found.append(("time", f"{plan.seconds_per_step:.2f} s a step measured, {hours:.1f} h in all, without dev scores"))
+    found += [("saved", f"{s.path}: {s.what}, about {s.bytes / 1e6:,.1f} MB") for s in plan.saved]
+    return [(k, v) for k, v in found if v]

@@ -1,0 +1,107 @@
+"""The model that is trained: its vision encoder frozen, its weights in the right precision, with a new adapter or its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.models import loading
+from trainers.recipe import Recipe
+
+
+def load(checkpoint: loading.Checkpoint, recipe: Recipe, device: str) -> Any:
+    """The base, its vision encoder frozen. Weights that train are kept in fp32: bf16 would round small updates away."""
+    from trainers.vision_cache import freeze
+
+    if recipe.quantize:
+        model = _load_in_4_bits(checkpoint.base)
+    else:
+        dtype = loading.pick_dtype("auto" if recipe.lora else "float32", device)
+        model = loading.load_weights(dataclasses.replace(checkpoint, adapter=None), dtype, device)
+    freeze(model)
+    return model
+
+
+def peft_config(recipe: Recipe) -> Any:
+    """The paper's LoRA, or None to train all of the language model."""
+    if recipe.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=recipe.lora.r,
+        lora_alpha=recipe.lora.alpha,
+        target_modules=list(recipe.lora.target_modules),
+        task_type="CAUSAL_LM",
+    )
+
+
+def adapted(model: Any, checkpoint: loading.Checkpoint, recipe: Recipe) -> dict[str, Any]:
+    """What TRL's trainers take: the model with the recipe's adapter to be, or going on with the one it has."""
+    if checkpoint.adapter is None:
+        return {"model": model, "peft_config": peft_config(recipe)}
+    from peft import PeftModel
+
+    return {"model": PeftModel.from_pretrained(model, str(checkpoint.adapter), is_trainable=True)}
+
+
+def base_name(name: str, checkpoint: loading.Checkpoint) -> str:
+    """What a saved adapter names as its base: the model as the user gave it, or the base of the adapter they gave."""
+    if checkpoint.adapter is None:
+        return name
+    return str(_adapter_config(checkpoint.adapter)["base_model_name_or_path"])
+
+
+def check(name: str, checkpoint: loading.Checkpoint, recipe: Recipe, device: str) -> None:
+    """Raises UserError for an adapter of another shape than the recipe's, and for 4 bits where they cannot be had."""
+    if checkpoint.adapter:
+        _same_adapter(name, checkpoint.adapter, recipe)
+    if recipe.quantize:
+        _check_quantize(recipe, device)
+
+
+def _adapter_config(adapter: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _same_adapter(name: str, adapter: Path, recipe: Recipe) -> None:
+    there, lora = _adapter_config(adapter), recipe.lora
+    if lora is None:
+        raise UserError(
+            f"{name}: is an adapter, and the recipe trains all weights (lora: null)",
+            hint=f"harness train export {name} MERGED --merge, and train MERGED",
+        )
+    mine = {"r": lora.r, "lora_alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
+    theirs = {k: sorted(there.get(k, ())) if k == "target_modules" else there.get(k) for k in mine}
+    if theirs != mine:
+        raise UserError(
+            f"{name}: is an adapter of another shape ({theirs}) than the recipe's ({mine})",
+            hint="set the recipe's lora to the adapter's, or merge it first: harness train export ... --merge",
+        )
+
+
+def _check_quantize(recipe: Recipe, device: str) -> None:
+    """Raises UserError where the base cannot be loaded in 4 bits."""
+    if recipe.lora is None:
+        raise UserError("recipe: quantize=4bit trains adapters alone", hint="set lora, or leave quantize out")
+    if not loading.pick_device(device).startswith("cuda"):
+        raise UserError("recipe: quantize=4bit needs a CUDA device", hint="leave quantize out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("recipe: quantize=4bit needs bitsandbytes", hint="pip install 'medvlm-harness[qlora]'")
+
+
+def _load_in_4_bits(base: str) -> Any:
+    """The base in nf4, but for its vision encoder: QLoRA (Dettmers et al. 2023)."""
+    import torch
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    how = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["visual", "lm_head"],
+    )  # fmt: skip
+    return AutoModelForImageTextToText.from_pretrained(base, quantization_config=how, dtype=torch.bfloat16, use_safetensors=True)
