@@ -93,7 +93,7 @@ def test_lists_as_json():
     tasks = {t["name"] for t in json.loads(harness("tasks", "list", "--json").stdout)}
     assert {"slake", "slake_grounded", "vqa_rad"} <= tasks
     assert {t["name"] for t in json.loads(harness("train", "list", "--json").stdout)} == {"sft", "grpo", "rarl"}
-    assert "exact" in {j["name"] for j in json.loads(harness("judges", "list", "--json").stdout)}
+    assert "exact" in {j["name"] for j in json.loads(harness("judges", "list", "--json").stdout)["plugins"]}
     assert json.loads(harness("tasks", "show", "slake", "--json").stdout)["license"] == "CC-BY-4.0"
     splits = json.loads(harness("tasks", "validate", "slake_grounded", "--data", "bundled", "--json").stdout)
     assert [s["rows"] for s in splits] == [716, 132, 150]
