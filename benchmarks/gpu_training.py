@@ -35,7 +35,7 @@ VARIANTS = {
 QUESTIONS, GROUP, SIDE = 24, 8, 634  # 634 x 634 pixels is the most that 401,408 allows for a square
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, max_pixels: int = 401408) -> Path:
     """The model's folder: the published shape, random bf16 weights, the tiny model's processor without its pixel cap."""
     import torch
     from transformers import AutoModelForImageTextToText
@@ -57,7 +57,8 @@ def build(folder: Path) -> Path:
     # one word of 151,936 ends a text, so nearly every completion is as long as it may be
     model.generation_config.eos_token_id = config.text_config.vocab_size - 1
     model.save_pretrained(folder)
-    processor.image_processor.size["longest_edge"] = 401408
+    processor.image_processor.max_pixels = max_pixels
+    processor.image_processor.size["longest_edge"] = max_pixels
     processor.save_pretrained(folder)
     del model
     torch.cuda.empty_cache()
