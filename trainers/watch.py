@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from transformers import TrainerCallback
 from harness.data import LoadedTask
 from harness.errors import RunError
 from harness.runs import append_jsonl, read_jsonl
-from trainers import checkpoint, curves
+from trainers import checkpoint
 
 #: Called as report(step, steps, log) after every optimizer step; log is empty unless the step was logged.
 Report = Callable[[int, int, dict[str, float]], None]
@@ -78,6 +79,17 @@ class DevScore:
         return Row(step=step, score=sum(finals) / len(finals), n=len(finals), records=records)  # type: ignore[call-arg]
 
 
+def draw_curves(out: Path) -> None:
+    """OUT/curves.png: everything that was logged over the steps so far, as the viewer draws it."""
+    from leaderboard import plots
+    from leaderboard.site import training
+
+    if logged := training.read(out).curves:
+        part = out / ".curves.part"
+        part.write_bytes(plots.encode(plots.curves(logged), "png"))
+        os.replace(part, out / "curves.png")
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Keeps OUT's logs and checkpoints. `finish(folder, step)` makes a saved checkpoint loadable by anyone."""
 
@@ -108,7 +120,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             folder = self.out / f"checkpoint-{state.global_step}"
             self.finish(folder, state.global_step)
             self._score(str(folder), state.global_step)
-            curves.draw(self.out)
+            draw_curves(self.out)
         args.distributed_state.wait_for_everyone()
 
     def _score(self, model: str, step: int) -> None:
