@@ -33,7 +33,7 @@ def render(
     `top` shows only the first so many cells of a table (of each slice), and says how many it leaves out.
     """
     for group in grouped(found):
-        console.print(_table(group, top, group_by))
+        _print(_table(group, top, group_by), console)
     if damaged:
         console.print(_plain("Damaged, and in no table:", "bold red"))
         for d in damaged:
@@ -61,7 +61,7 @@ def render_overview(view: Overview, console: Console, *, top: int | None = None)
                 a = row.average
                 cells += [_plain(percent(a.value if a else None), "bold"), _plain(_between(a.low, a.high) if a else "–")]
             table.add_row(_plain(row.model), *cells)
-        console.print(table)
+        _print(table, console)
 
 
 def render_comparisons(found: Sequence[Comparison], console: Console) -> None:
@@ -83,7 +83,7 @@ def render_comparisons(found: Sequence[Comparison], console: Console) -> None:
                 *(_plain(text, style) for text in (f"{100 * c.difference:+.1f}", limits, p_value(c.p_holm).lstrip("p= "))),
                 *(str(len(c.only_a)), str(len(c.only_b))),
             )
-        console.print(table)
+        _print(table, console)
     console.print(_plain(f"Paired row by row, clustered by image; p values by Holm over {len(found)} comparisons.\n", "dim"))
 
 
@@ -106,7 +106,7 @@ def render_claims(claimed: Sequence[Claim], console: Console) -> None:
         notes |= dict.fromkeys(f"{c.model}, {c.column}: {c.note}" for c in own if c.note)
         sources = dict.fromkeys(f"{c.source.authors}, {c.source.title}, Table {c.source.table}" for c in own)
         table.caption = _plain("\n".join([*notes, *sources, ""]), "dim")
-        console.print(table)
+        _print(table, console)
 
 
 def _view_caption(view: Overview, top: int | None) -> str:
@@ -134,6 +134,14 @@ def _plain(text: str, style: str = "") -> Text:
     from rich.text import Text
 
     return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text), style=style)
+
+
+def _print(table: Table, console: Console) -> None:
+    """The table, and its caption below it over the whole width: a caption of a narrow table would be folded to its width."""
+    caption, table.caption = table.caption, None
+    console.print(table)
+    if caption:
+        console.print(caption)
 
 
 def _empty(title: str) -> Table:
