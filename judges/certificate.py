@@ -70,10 +70,9 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.lower()))
 
 
-def _overlap(a: str, b: str) -> float:
-    """Share of the words of the shorter text that the other has too."""
-    x, y = _words(a), _words(b)
-    return len(x & y) / max(1, min(len(x), len(y)))
+def _findings(thought: str) -> str:
+    """A line of reasoning without the sentence that draws the conclusion."""
+    return thought.rstrip(". ").rpartition(".")[0]
 
 
 def _unlike(a: str, b: str) -> bool:
@@ -144,8 +143,9 @@ def hedged(s: Sample, o: Sample) -> Case:
 
 
 def wrong_reasoning(s: Sample, o: Sample) -> Case | None:
-    """The right answer for another row's reasons: final 1, reasoning 0. The two share at most half of their words."""
-    if s.reference.reasoning is None or _overlap(_thought(s), _thought(o)) > 0.5:
+    """The right answer for another row's reasons: final 1, reasoning 0. Each has two words at least that the other has not."""
+    mine, others = (_words(_findings(_thought(x))) for x in (s, o))
+    if s.reference.reasoning is None or len(mine - others) < 2 or len(others - mine) < 2:
         return None
     return Case(_thought(o), _reference(s), 1, 0)
 
