@@ -93,6 +93,14 @@ def test_the_panel_says_what_is_known():
     assert (facts["format"], facts["reward"], facts["KL"], facts["dev"]) == ("0.500", "1.250", "0.010", "25.0 %")
     assert facts["speed"].endswith("tokens/s")
     assert "left" in facts
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(panel.render())
+    _, head, bar, *cells, _ = console.export_text().splitlines()
+    assert "step 2 of 10" in head
+    assert set(bar) <= set("│ ━╸╺")
+    assert "format 0.500" in cells[0]
 
 
 @pytest.fixture(scope="module")
