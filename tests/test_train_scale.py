@@ -93,6 +93,14 @@ def test_the_panel_says_what_is_known():
     assert (facts["format"], facts["reward"], facts["KL"], facts["dev"]) == ("0.500", "1.250", "0.010", "25.0 %")
     assert facts["speed"].endswith("tokens/s")
     assert "left" in facts
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(panel.render())
+    _, head, bar, *cells, _ = console.export_text().splitlines()
+    assert "step 2 of 10" in head
+    assert set(bar) <= set("│ ━╸╺")
+    assert "format 0.500" in cells[0]
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +145,24 @@ def test_weights_that_train_are_fp32(rows, tmp_path):
     model = make("grpo", rows, tmp_path / "x", "lora=null").load("cpu")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not any(p.requires_grad for p in model.model.visual.parameters())
+
+
+def test_training_opens_no_socket(tmp_path):
+    """An audit hook sees every socket that Python connects or resolves, TRL's own reports of its use among them."""
+    program = f"""
+import sys, pathlib
+def hook(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        print("SOCKET", event, args, flush=True)
+sys.addaudithook(hook)
+from harness.cli.train import make
+settings = ["max_steps=1", "batch_size=2", "num_generations=2", "max_completion_length=4", "dev=none"]
+out = pathlib.Path({str(tmp_path)!r})
+for name in ("sft", "grpo"):
+    make(name, "tiny", "slake_grounded", None, settings, out / name, data="bundled", device="cpu", samples=4)[0].fit()
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "SOCKET" not in done.stdout
+    assert (tmp_path / "grpo" / "trained.json").exists()

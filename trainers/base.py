@@ -147,6 +147,7 @@ class Trainer:
         from transformers import set_seed
 
         start = time.perf_counter()
+        _tell_nobody()
         begun = self._begin(resume) if self.rank.main else None
         self.rank.wait()
         if not self.rank.main:
@@ -289,6 +290,13 @@ class Trainer:
                 cache.serve(trainer.accelerator.unwrap_model(reference))
             self.why_no_cache = cache.check(trainer.model)
         return trainer
+
+
+def _tell_nobody() -> None:
+    """TRL's trainers report their use to the hub from a thread; nothing leaves the machine unasked."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 class Saves:

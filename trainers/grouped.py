@@ -183,7 +183,7 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any
     ) -> Any:
-        if self.why_plain or not self.grouped_rollouts or not images:
+        if self.why_plain or self.use_vllm or not self.grouped_rollouts or not images:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
         model, tokenizer = self.inner(self.model), self._tokenizer
         pixels = split_pixels(

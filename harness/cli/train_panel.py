@@ -71,15 +71,17 @@ class Panel:
 
     def render(self) -> Any:
         from rich.columns import Columns
-        from rich.console import Group
         from rich.panel import Panel as Box
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
-        head = Text.assemble((self.label, "bold"), f"   step {self.step} of {self.steps}")
+        lines = Table.grid(expand=True)
+        lines.add_row(Text.assemble((self.label, "bold"), f"   step {self.step} of {self.steps}"))
+        lines.add_row(ProgressBar(total=self.steps, completed=self.step))
         cells = [Text.assemble((f"{name} ", "dim"), value) for name, value in self.facts()]
-        bar = ProgressBar(total=self.steps, completed=self.step)
-        return Box(Group(head, bar, Columns(cells, padding=(0, 3))), border_style="dim")
+        lines.add_row(Columns(cells, padding=(0, 3)))
+        return Box(lines, border_style="dim")
 
 
 def memory() -> float:
