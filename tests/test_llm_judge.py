@@ -321,13 +321,15 @@ def test_chaos(faults, tmp_path, quick):
     judge = judge_of(faults, tmp_path, deadline=8)
     found = [*judge.judge(rows)]
     assert sorted(int(v.sample_id) for v in found) == list(range(1000))  # each once
+    late = 0
     for v in found:
         case = int(v.sample_id)
         if v.final is not None:
             assert v.final == chaos.truth(case)  # prose and another model always said the opposite
         else:
-            # a server too busy to answer in time is met as one that hangs, whatever it meant to say
+            late += WHY[chaos.last[case]] not in v.missing
             assert WHY[chaos.last[case]] in v.missing or "no reply within" in v.missing, (chaos.last[case], v.missing)
+    assert late <= 5  # a server too busy to answer in time is met as one that hangs, whatever it meant to say
     missing = [v for v in found if v.final is None]
     assert 50 < len(missing) < 140  # those that answered with no verdict, and hardly any other
     assert len({chaos.last[int(v.sample_id)] for v in missing} & {"prose", "truncated", "range", "other"}) == 4

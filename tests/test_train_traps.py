@@ -236,7 +236,7 @@ def test_a_judge_can_be_a_reward(task):
     assert rewards.part("reasoning:judge:exact")(rollouts) == [None, None]  # exact says nothing of reasoning
     with pytest.raises(UserError, match="no judge named 'exakt'") as e:
         rewards.check("accuracy:judge:exakt")
-    assert e.value.hint == "did you mean 'exact'?"
+    assert e.value.hint.startswith("did you mean 'exact'?")
 
 
 def test_reasoning_alone_needs_rows_with_reasoning(tmp_path):

@@ -211,6 +211,17 @@ class Usage:
         }
 
 
+def _lost_connection(e: BaseException | None) -> bool:
+    """Whether a connection that was refused or lost is at the root: the transport hands those on as timeouts."""
+    import aiohttp
+
+    while e is not None:
+        if isinstance(e, aiohttp.ClientConnectionError) and not isinstance(e, aiohttp.ServerTimeoutError):
+            return True
+        e = e.__cause__ or e.__context__
+    return False
+
+
 @dataclass(frozen=True)
 class _Failure:
     reason: str
@@ -332,6 +343,8 @@ class Client:
     def _failure(self, e: Exception, seconds: float) -> _Failure:
         status = getattr(e, "status_code", None)
         headers = getattr(e, "litellm_response_headers", None)
+        if _lost_connection(e):
+            return _Failure("Connection error.", True, False, None, False, lost=1)
         if isinstance(e, (TimeoutError, self.litellm.exceptions.Timeout)):
             return _Failure(f"no reply within {seconds:.0f} s", True, False, None, False, lost=1)
         status = status if isinstance(status, int) else 0
