@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RunError
-from harness.records import Record, RunCard
+from harness.records import Finish, Record, RunCard
 from harness.runs import read_jsonl
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
 
 #: How an answer ended, in the numbers of `Run.finish`.
-FINISH = ("stop", "length", "error")
+FINISH: tuple[Finish, ...] = ("stop", "length", "error")
 #: In every array: nothing there (no answer, no verdict, no value of this slice).
 NONE = -1
 _ODD = -2

@@ -15,12 +15,13 @@ from pathlib import Path
 from urllib.parse import parse_qs, urldefrag, urlsplit
 
 import pytest
+from httpx import Response
 from PIL import Image
 from starlette.testclient import TestClient
 
 from harness import data, specs
 from harness.errors import UserError
-from harness.records import ImageRef
+from harness.records import ImageRef, Verdict
 from harness.runs import RunFolder
 from judges.exact import ExactJudge
 from leaderboard import table
@@ -31,7 +32,7 @@ from leaderboard.site.layout import Axis
 from leaderboard.site.library import Library, Shelf
 from leaderboard.site.pages import HERE
 from leaderboard.site.pictures import NoPictureError, Pictures, encode, encode_small
-from tests.run_folders import make_run
+from tests.run_folders import make_run, make_samples
 from tests.viewed import EXACT, HOSTILE, SHOWN, Page, Viewed, run_id
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
@@ -45,6 +46,75 @@ def client(viewed: Viewed, **options: object) -> TestClient:
 @pytest.fixture(scope="module")
 def site(viewed: Viewed) -> TestClient:
     return client(viewed)
+
+
+def viewer_of(runs: Path, **options: object) -> TestClient:
+    """A viewer of these runs; an error in it is an error here."""
+    return TestClient(app.create(Library([runs]), Pictures(), **options), base_url="http://127.0.0.1:7117")  # type: ignore[arg-type]
+
+
+def row_of(answer: Response) -> str:
+    """A page's text."""
+    assert answer.status_code == 200
+    return Page(answer.text).text
+
+
+def test_a_damaged_verdict_file_breaks_no_page(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    folder.add_verdicts("bad", "1", [Verdict(sample_id="q0", judge="bad", final=1, rationale="not to be trusted")])
+    path = folder.verdict_path("bad", "1")
+    path.write_text(path.read_text().replace('"final":1', '"final":7'))
+    site = viewer_of(tmp_path)
+    run = run_id(folder.path)
+    assert "bad@1.jsonl:1: damaged line" in row_of(site.get(f"/run-{run}.html"))
+    answers = row_of(site.get(f"/samples-{run}.html"))
+    assert "Question 0?" in answers
+    assert "not to be trusted" not in answers
+
+
+def test_odd_values_beside_a_sound_verdict_break_no_page(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    path = folder.verdict_path("exact", "1")
+    path.write_text(
+        path.read_text().replace('"usage":null', '"usage":{"cost":"x"}').replace('"rationale":null', '"rationale":"so"')
+    )
+    (row, *_) = Shelf([tmp_path]).browser.page(Filter()).rows
+    verdict = row.verdicts["exact@1"]
+    assert (verdict.final, verdict.rationale, verdict.usage) == (1, "so", None)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "nowhere"], ids=["zero byte", "too long", "gone"])
+def test_a_cards_path_that_is_none_breaks_no_page(tmp_path: Path, path: str) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    card = folder.card()
+    folder.write_card(card.model_copy(update={"model": card.model.model_copy(update={"path": path})}))
+    site = viewer_of(tmp_path)
+    for page in ("index.html", "trainers.html", f"run-{run_id(folder.path)}.html"):
+        assert site.get(f"/{page}").status_code == 200
+
+
+def test_a_step_that_is_no_step_shows_the_last(crawled: dict[str, Page], site: TestClient) -> None:
+    (name,) = {a.partition("?")[0] for a in crawled if a.startswith("trainer-")}
+    assert site.get(f"/{name}?step={'9' * 5000}").status_code == 200
+
+
+def test_slices_whose_names_have_no_latin_letters_have_pages_of_their_own(tmp_path: Path) -> None:
+    samples = [s.model_copy(update={"slices": {"模态": f"a{i % 2}", "部位": f"b{i % 2}"}}) for i, s in enumerate(make_samples(6))]
+    make_run(tmp_path, "base", "110110", samples=samples)
+    site = viewer_of(tmp_path)
+    pages = [link for link in Page(site.get("/").text).links("href") if link.startswith("slice-")]
+    assert len(set(pages)) == 2
+    shown = {"a0" in (text := row_of(site.get(f"/{page}"))) and "b0" not in text for page in set(pages)}
+    assert shown == {True, False}
+
+
+def test_a_run_that_kept_nothing_but_its_verdicts_is_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    make_run(tmp_path, "good", "110110")
+    for name in ("card.json", "samples.jsonl", "predictions.jsonl"):
+        (folder.path / name).unlink()
+    (damaged,) = Shelf([tmp_path]).damaged
+    assert (damaged.path, damaged.reason) == (str(folder.path), "no card.json: the run never began, or lost it")
 
 
 @pytest.fixture(scope="module")
