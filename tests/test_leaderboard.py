@@ -428,9 +428,9 @@ def test_a_rank_is_the_places_that_real_differences_leave_open(tmp_path: Path) -
 
 
 def test_pairwise_p_values_are_those_of_the_paired_difference() -> None:
-    """For all pairs at once as for each alone: with missing verdicts, nearly equal models, equal ones and single rows."""
+    """For all pairs at once as for each alone: with missing verdicts, nearly equal models, equal ones, single rows and uneven images."""
     rng = np.random.default_rng(3)
-    for each in (5, 1):
+    for each in ([5] * 40, [1] * 40, [2] * 30 + [30] * 10, [1] * 39 + [60]):
         clusters = np.repeat(np.arange(40), each).astype(np.int32)
         base = rng.random(len(clusters)) < np.repeat(rng.random(40), each)
         final = np.stack([np.where(rng.random(len(clusters)) < flip, ~base, base) for flip in (0, 0, 0.01, 0.1, 0.4)]).astype(
