@@ -428,7 +428,7 @@ def test_a_rank_is_the_places_that_real_differences_leave_open(tmp_path: Path) -
 
 
 def test_pairwise_p_values_are_those_of_the_paired_difference() -> None:
-    """For all pairs at once as for each alone: with missing verdicts, nearly equal models, equal ones, single rows and uneven images."""
+    """For all pairs at once as for each alone: missing verdicts, nearly equal models, equal ones, single rows, uneven images."""
     rng = np.random.default_rng(3)
     for each in ([5] * 40, [1] * 40, [2] * 30 + [30] * 10, [1] * 39 + [60]):
         clusters = np.repeat(np.arange(40), each).astype(np.int32)
