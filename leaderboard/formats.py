@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from leaderboard.claims import Claim
 from leaderboard.overview import Overview
 from leaderboard.stats import Interval
-from leaderboard.table import Cell, grouped, labels, percent
+from leaderboard.table import Cell, differing, grouped, labels, percent
 
 #: A cell's fields in the order of a CSV.
 CSV_FIELDS = (
@@ -90,6 +90,7 @@ def _tables(views: Sequence[Overview], found: Sequence[Cell]) -> list[Table]:
         ]
         judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
         note = f"{judge}, prompt {first.prompt}, {first.source} data {first.data_fingerprint[:8]}, {first.resolution}."
+        note += f" {differing(group).capitalize()}." if differing(group) else ""
         by = f", by {first.slice[0]}" if first.slice else ""
         out.append(Table(f"{first.task} ({first.split}){by}", head, rows, note[:1].upper() + note[1:]))
     return out

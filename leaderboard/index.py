@@ -46,6 +46,7 @@ def stamp(folder: Path) -> str:
 
 _ASKED = {
     "sha256": "VARCHAR",
+    "content": "VARCHAR",
     "ids": "VARCHAR[]",
     "clusters": "BLOB",
     "images": "VARCHAR[]",
@@ -135,12 +136,19 @@ def quoted(name: Path | str) -> str:
 
 def _asked_row(a: Asked) -> dict[str, Any]:
     slices = [{"name": n, "values": list(values), "codes": codes.tobytes()} for n, (values, codes) in a.slices.items()]
-    return {"sha256": a.sha256, "ids": list(a.ids), "clusters": a.clusters.tobytes(), "images": list(a.images), "slices": slices}
+    return {
+        "sha256": a.sha256,
+        "content": a.content,
+        "ids": list(a.ids),
+        "clusters": a.clusters.tobytes(),
+        "images": list(a.images),
+        "slices": slices,
+    }
 
 
 def _asked(row: dict[str, Any]) -> Asked:
     slices = {s["name"]: (tuple(s["values"]), _int32(s["codes"])) for s in row["slices"]}
-    return Asked(row["sha256"], tuple(row["ids"]), _int32(row["clusters"]), tuple(row["images"]), slices)
+    return Asked(row["sha256"], row["content"], tuple(row["ids"]), _int32(row["clusters"]), tuple(row["images"]), slices)
 
 
 def _run_row(root: Path, run: Run, stamp: str) -> dict[str, Any]:

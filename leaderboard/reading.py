@@ -49,6 +49,8 @@ class Asked:
     """What a samples.jsonl asks; the arrays have one item a row, in the file's order. Runs with the same file share it."""
 
     sha256: str
+    #: Hash over ids, questions, references and images, in whatever order: what runs on the same rows have in common.
+    content: str
     ids: tuple[str, ...]
     #: Rows about the same image have the same number: its place in `images`, which are hashes.
     clusters: Int32
@@ -60,6 +62,15 @@ class Asked:
     def position(self) -> dict[str, int]:
         """Sample id -> row."""
         return {sample_id: row for row, sample_id in enumerate(self.ids)}
+
+    @cached_property
+    def slice_hashes(self) -> dict[str, str]:
+        """Slice name -> hash over each row's value: two runs are divided alike where it is the same."""
+        named = {name: [*values, None] for name, (values, _) in self.slices.items()}  # NONE is the last
+        return {
+            name: _hash(sorted(zip(self.ids, (named[name][code] for code in codes.tolist()), strict=True)))
+            for name, (_, codes) in self.slices.items()
+        }
 
     def rows_of(self, ids: Asked) -> NDArray[np.intp]:
         """For each row of other `ids`, the row here about the same sample; NONE where there is none."""
@@ -177,7 +188,13 @@ def _read_samples(path: Path, sha256: str) -> Asked:
     images, clusters = _codes([row["cluster"] for row in rows.values()])
     slices = [row.get("slices") or {} for row in rows.values()]
     names = sorted({name for own in slices for name in own})
-    return Asked(sha256, tuple(rows), clusters, images, {name: _codes([own.get(name) for own in slices]) for name in names})
+    coded = {name: _codes([own.get(name) for own in slices]) for name in names}
+    content = _hash([[row["id"], row.get("question"), row.get("reference"), row["cluster"]] for _, row in sorted(rows.items())])
+    return Asked(sha256, content, tuple(rows), clusters, images, coded)
+
+
+def _hash(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _slices_hold(slices: Any) -> bool:

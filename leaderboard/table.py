@@ -235,6 +235,16 @@ def note(cell: Cell) -> str:
     return f"{'' if cell.ranked else 'not ranked, '}{cell.n} of {cell.samples} judged; {bounds}"
 
 
+def differing(group: Iterable[Cell]) -> str:
+    """Which generation arguments are not the same for all of these cells; empty where they are."""
+    values: dict[str, set[float]] = defaultdict(set)
+    for cell in group:
+        for name, value in cell.generation.items():
+            values[name].add(value)
+    differ = [f"{name} {' or '.join(f'{v:g}' for v in sorted(own))}" for name, own in values.items() if len(own) > 1]
+    return f"not all were run alike: {', '.join(differ)}" if differ else ""
+
+
 def as_json(found: Sequence[Cell], damaged: Sequence[Damaged]) -> dict[str, Any]:
     """What `--json` prints: {"cells": [...], "damaged": [...]}, ready for json.dumps. Shares from 0 to 1, None where unknown."""
     return {"cells": [c.model_dump(mode="json") for c in found], "damaged": [d.model_dump(mode="json") for d in damaged]}
