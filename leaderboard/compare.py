@@ -119,7 +119,7 @@ def compare_all(paths: Sequence[Path], judge: str | None = None, *, across_promp
             _same_question(runs_a[0], runs_b[0], across_prompts)
         if not pairs:
             raise UserError(f"{path_a} and {path_b}: no two runs on the same rows with the same prompt")
-        found += [_compare(a, b, _judged(a, judge), _judged(b, judge)) for a, b in pairs]
+        found += [_compare(a, b, *_both(a, b, judge)) for a, b in pairs]
     corrected = holm([c.p for c in found])
     return [c.model_copy(update={"p_holm": p, "comparisons": len(found)}) for c, p in zip(found, corrected, strict=True)]
 
@@ -146,7 +146,7 @@ def observed(paths: Sequence[Path], judge: str | None = None) -> Pair:
     a, b = (_read([path])[0] for path in paths)
     _same_question(a, b, across_prompts=True)
     judge = judge or _common_judge([a, b])
-    final_a, final_b, rows = _paired(a, b, _judged(a, judge), _judged(b, judge))
+    final_a, final_b, rows = _paired(a, b, *_both(a, b, judge))
     return power.observed(final_a[rows].tolist(), final_b[rows].tolist(), a.asked.clusters[rows].tolist())
 
 
@@ -178,6 +178,16 @@ def _common_judge(runs: Sequence[Run]) -> str:
     raise UserError(
         "no judge has judged all of these runs", hint=f"--judge: {', '.join(sorted(set.union(*every))) or 'none yet'}"
     )
+
+
+def _both(a: Run, b: Run, judge: str) -> tuple[Judged, Judged]:
+    """The judge's verdicts on both, at the one version that both have; where there is no such version, any."""
+    versions = {j.version for j in a.judged if j.judge == judge} & {j.version for j in b.judged if j.judge == judge}
+    if len(versions) > 1:
+        known = ", ".join(f"{judge}@{version}" for version in sorted(versions))
+        raise UserError(f"{judge} has judged both runs at several versions", hint=f"choose one with --judge: {known}")
+    name = f"{judge}@{versions.pop()}" if versions else judge
+    return _judged(a, name), _judged(b, name)
 
 
 def _judged(run: Run, judge: str) -> Judged:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from leaderboard.claims import Claim
 from leaderboard.overview import Overview
+from leaderboard.site.text import visible
 from leaderboard.stats import Interval
 from leaderboard.table import Cell, differing, grouped, labels, percent
 
@@ -29,7 +30,7 @@ def as_csv(found: Sequence[Cell]) -> str:
     metrics = sorted({name for c in found for name in c.metrics})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*CSV_FIELDS, *metrics])
+    writer.writerow([*CSV_FIELDS, *map(_harmless, metrics)])
     for c in found:
         row = dict(c) | {
             "slice": "=".join(c.slice) if c.slice else None,
@@ -40,7 +41,9 @@ def as_csv(found: Sequence[Cell]) -> str:
 
 
 def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    if not isinstance(value, str):
+        return value
+    return f"'{visible(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else visible(value)
 
 
 @dataclass(frozen=True)
@@ -135,18 +138,19 @@ def markdown(t: Table) -> str:
 
 def _escaped(text: str, special: str) -> str:
     """On one line, every special character as itself."""
-    return "".join(f"\\{c}" if c in special else c for c in " ".join(text.split()))
+    return "".join(f"\\{c}" if c in special else c for c in visible(" ".join(text.split())))
 
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+    "[": "{[}", "]": "{]}",  # after \\ a [ would begin its optional argument
     "<": r"\textless{}", ">": r"\textgreater{}", **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip
 
 
 def _latex(t: Table) -> str:
     def text(words: str) -> str:
-        return "".join(_LATEX.get(c, c) for c in " ".join(words.split()))
+        return "".join(_LATEX.get(c, c) for c in visible(" ".join(words.split())))
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(text(c) for c in cells) + r" \\"

@@ -9,6 +9,7 @@ Cells stand in one table only when data, prompt and judge version are the same.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -193,11 +194,11 @@ def _scores(run: Path) -> dict[str, Any]:
 
 def _metrics(c: Cell, scores: dict[str, Any], names: Sequence[str]) -> Iterator[tuple[str, float]]:
     for name in names:
-        entry = scores.get(name, {})
-        if c.slice:
-            entry = entry.get("slices", {}).get(c.slice[0], {}).get(c.slice[1], {})
-        if entry.get("value") is not None:
-            yield name, entry["value"]
+        entry: Any = scores
+        for key in (name, *(("slices", *c.slice) if c.slice else ()), "value"):
+            entry = entry.get(key) if isinstance(entry, dict) else None
+        if isinstance(entry, int | float) and not isinstance(entry, bool) and math.isfinite(entry):
+            yield name, float(entry)
 
 
 def grouped(found: Iterable[Cell]) -> list[list[Cell]]:

@@ -323,6 +323,19 @@ def test_lmms_evals_log_becomes_a_run(tmp_path: Path) -> None:
         ('{"results": {}}\n', DataError, ":1: no line of a per-sample log"),
         ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "bleu": 0.5}\n', UserError, "no metric is 0 or 1 on every row"),
         ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "filter": "none", "acc": 1}\n', UserError, "which task"),
+        ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "acc": 1, "doc": "s"}\n', DataError, ":1: 'doc'"),
+        (
+            '{"doc_id": 0, "target": "a", "filtered_resps": [[], []], "acc": 1,'
+            ' "arguments": {"a": {"arg_1": "x"}, "b": {"arg_1": "y"}}}\n',
+            DataError,
+            ":1: 'doc', 'arguments'",
+        ),
+        (
+            '{"doc_id": 0, "target": "a", "filtered_resps": ["a", "b"], "acc": 1, "doc": "s", "arguments": {"a": {}, "b": 5}}\n',
+            DataError,
+            ":1: 'doc', 'arguments'",
+        ),
+        ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "acc": 1}\n' * 2, DataError, ":2: a second row about doc_id 0"),
     ],
 )
 def test_a_file_that_is_no_log_is_refused_before_anything_is_written(

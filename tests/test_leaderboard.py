@@ -503,6 +503,28 @@ def test_an_apis_address_tells_models_of_one_name_apart(tmp_path: Path) -> None:
     assert len({c.configuration for c in cells([tmp_path])[0]}) == 2
 
 
+def test_the_version_of_a_judge_that_both_runs_have_is_compared(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "a", "110110"), make_run(tmp_path, "b", "110111", version="2")
+    a.add_verdicts("exact", "2", [Verdict(sample_id="q0", judge="exact", final=0)])
+    (one,) = compare_all([a.path, b.path], "exact")
+    assert (one.judge_version, one.n) == ("2", 1)
+    b.add_verdicts("exact", "1", [Verdict(sample_id="q0", judge="exact", final=0)])
+    with pytest.raises(UserError, match="several versions"):
+        compare_all([a.path, b.path], "exact")
+
+
+def test_no_name_or_metric_is_more_than_text_in_a_table_elsewhere(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "[a]\u202egnorw", "110110")
+    (folder.path / "scores.json").write_text(json.dumps({"metrics": {"=1+1": {"value": 0.5}, "bad": {"value": "=2"}, "odd": 5}}))
+    metrics = ("=1+1", "bad", "odd")
+    found = board(store.find([tmp_path]), metrics=metrics).cells
+    assert [c.metrics for c in found] == [{"=1+1": 0.5}]
+    csv, latex, markdown = formats.as_csv(found), formats.as_latex([], found), formats.as_markdown([], found)
+    assert csv.splitlines()[0].endswith(",'=1+1")
+    assert "{[}a{]}\\textless{}U+202E" in latex
+    assert not [text for text in (csv, latex, markdown) if "\u202e" in text]
+
+
 def test_an_unfinished_run_has_no_rank(tmp_path: Path) -> None:
     for model in ("a", "b"):
         make_run(tmp_path, model, "110110110110")

@@ -286,7 +286,20 @@ def test_others_need_the_token(viewed: Viewed) -> None:
     assert (let_in.status_code, let_in.headers["location"]) == (303, "/index.html?x=1")
     assert re.search(r"HttpOnly.*SameSite=strict", let_in.headers["set-cookie"], re.I)
     assert open_to_all.get("/", cookies={app.COOKIE: token}).status_code == 200
-    assert client(viewed, host="0.0.0.0", token=token).get("/", headers={"authorization": f"Bearer {token}"}).status_code == 200
+    for header, status in ((f"Bearer {token}", 200), (token, 403), (f"Basic {token}", 403)):
+        fresh = client(viewed, host="0.0.0.0", token=token)
+        assert fresh.get("/", headers={"authorization": header}).status_code == status
+
+
+def test_an_error_of_our_own_forbids_the_browser_no_less(tmp_path: Path) -> None:
+    """The folder of runs goes away while the viewer is on."""
+    make_run(tmp_path / "runs", "one", "110110")
+    made = app.create(Library([tmp_path / "runs"]), Pictures())
+    shutil.rmtree(tmp_path / "runs")
+    answer = TestClient(made, base_url="http://127.0.0.1:7117", raise_server_exceptions=False).get("/")
+    assert answer.status_code == 500
+    assert answer.headers["content-security-policy"] == app.POLICY
+    assert "Traceback" not in answer.text
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
