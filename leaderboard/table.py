@@ -12,7 +12,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,8 @@ class Board:
     cells: list[Cell]
     damaged: list[Damaged]
     runs: dict[str, Run]
+    #: Folders of runs that do not have the slice which was asked for, and so no cell.
+    without_slice: list[str] = field(default_factory=list)
 
 
 def cells(
@@ -107,12 +109,13 @@ def board(
             _known(what, wanted, {_property(what, card) for _, card in sound})
             sound = [(path, card) for path, card in sound if _matches(_property(what, card), wanted)]
     runs, unreadable = read_runs(sound)
+    without: list[str] = []
     if slice_by is not None:
         have = [run for run in runs if slice_by in run.asked.slices]
         if runs and not have:
             known = sorted({name for run in runs for name in run.asked.slices})
             raise UserError(f"no run has a slice '{slice_by}'", hint=did_you_mean(slice_by, known))
-        runs = have
+        without, runs = [str(run.folder) for run in runs if slice_by not in run.asked.slices], have
     counted = [one for run in runs for judged in run.judged or (None,) for one in count(run, judged, slice_by)]
     if filters.judges is not None:
         _known("judge", filters.judges, {name for one in counted for name in _judge_names(one.cell)})
@@ -121,7 +124,8 @@ def board(
     if metrics:
         found = _with_metrics(found, metrics)
     found.sort(key=lambda c: (*c.comparable, c.slice or ("", ""), *_order(c, sort, group_by)))
-    return Board(found, sorted([*damaged, *unreadable], key=lambda d: d.path), {str(run.folder): run for run in runs})
+    aside = sorted([*damaged, *unreadable], key=lambda d: d.path)
+    return Board(found, aside, {str(run.folder): run for run in runs}, without)
 
 
 def _property(what: str, card: RunCard) -> str:

@@ -525,6 +525,24 @@ def test_no_name_or_metric_is_more_than_text_in_a_table_elsewhere(tmp_path: Path
     assert not [text for text in (csv, latex, markdown) if "\u202e" in text]
 
 
+def test_runs_without_the_slice_are_named(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", "110110")
+    plain = make_run(tmp_path, "b", "110110", samples=[s.model_copy(update={"slices": {}}) for s in make_samples(6)])
+    for form in ([], ["--json"]):
+        result = CliRunner().invoke(app, ["leaderboard", "--runs", str(tmp_path), "--slice", "modality", *form])
+        assert result.exit_code == 0
+        assert f"has no slice 'modality', left out: {plain.path}" in result.stderr.replace("\n", "")
+
+
+def test_questions_without_an_image_are_their_tasks_own(tmp_path: Path) -> None:
+    """Rows of two tasks may have the same id; without an image that says nothing."""
+    words = [s.model_copy(update={"images": ()}) for s in make_samples(12)]
+    for task in ("slake", "vqa_rad"):
+        make_run(tmp_path, "base", "110110110110", samples=words, task=task, fingerprint=task)
+    (view,) = overviews(board(store.find([tmp_path])))
+    assert view.rows[0].average.clusters == 24  # type: ignore[union-attr]
+
+
 def test_an_unfinished_run_has_no_rank(tmp_path: Path) -> None:
     for model in ("a", "b"):
         make_run(tmp_path, model, "110110110110")

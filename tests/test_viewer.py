@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 from harness import data, specs
 from harness.errors import UserError
-from harness.records import ImageRef, Verdict
+from harness.records import GenerationArgs, ImageRef, Verdict
 from harness.runs import RunFolder
 from judges.exact import ExactJudge
 from leaderboard import table
@@ -106,6 +106,19 @@ def test_slices_whose_names_have_no_latin_letters_have_pages_of_their_own(tmp_pa
     assert len(set(pages)) == 2
     shown = {"a0" in (text := row_of(site.get(f"/{page}"))) and "b0" not in text for page in set(pages)}
     assert shown == {True, False}
+
+
+def test_runs_that_were_divided_otherwise_do_not_stand_beside_each_other(tmp_path: Path) -> None:
+    moved = [s.model_copy(update={"slices": {"modality": "CT"}}) for s in make_samples(6)]
+    make_run(tmp_path, "best", "111111")
+    folder = make_run(tmp_path, "other", "110110", samples=moved)
+    card = folder.card()
+    folder.write_card(card.model_copy(update={"generation": GenerationArgs(max_new_tokens=99)}))
+    shelf = Shelf([tmp_path])
+    (shown,) = shelf.tables.values()
+    assert {c.model for c in shown.cells} == {"best", "other"}
+    assert {c.model for c in shelf.slices_of(shown, "modality")} == {"best"}
+    assert "not all were run alike: max_new_tokens 16 or 99" in row_of(viewer_of(tmp_path).get("/index.html"))
 
 
 def test_a_run_that_kept_nothing_but_its_verdicts_is_named(tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ def leaderboard(
             terminal.render_overview(view, ui.out, top=top or None)
         terminal.render(found.cells, ui.out, found.damaged, top=top or None, group_by=options.get("group_by"))
         terminal.render_claims(claimed, ui.out)
+    for run in found.without_slice:
+        ui.note(f"has no slice '{slice_by}', left out: {run}")
+    if not (json or csv or markdown or latex):
         return
     for d in found.damaged:
         ui.note(f"damaged, left out: {d.path}: {d.reason}")

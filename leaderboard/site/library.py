@@ -59,6 +59,11 @@ class Table:
         """As the file of its verdicts is called."""
         return f"{slug(self.first.judge)}@{self.first.judge_version}" if self.first.judge else None
 
+    @property
+    def unlike(self) -> str:
+        """Which generation arguments its runs do not share."""
+        return table.differing(self.cells)
+
     @cached_property
     def names(self) -> dict[str, str]:
         return table.labels(self.cells)
@@ -114,7 +119,10 @@ class Shelf:
                 except UserError:
                     found = []
                 judge = (cells[0].judge, cells[0].judge_version)
-                self._sliced[key] = [c for c in found if (c.judge, c.judge_version) == judge]
+                own = [c for c in found if (c.judge, c.judge_version) == judge]
+                best = {c.run: c.slice_sha256 for c in own}  # only those that were divided as the best of them stand side by side
+                divided = next((best[c.run] for c in cells if c.run in best), None)
+                self._sliced[key] = [c for c in own if c.slice_sha256 == divided]
             return self._sliced[key]
 
     @cached_property
