@@ -1,6 +1,6 @@
 """Which cells stand in which table, in which order, and with which rank (terminal.py and formats.py show them).
 
-Cells stand in one table only when data, prompt and judge version are the same.
+Cells stand in one table only when data, slices, prompt, reader and judge version are the same (leaderboard.cell.Cell.comparable).
 
     found, damaged = cells([Path("runs")])
     found[0].value, found[0].low, found[0].high, found[0].rank
