@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,16 @@ from numpy.typing import NDArray
 from leaderboard import stats
 
 RESULTS = Path(__file__).parent / "results"
-#: Images, questions an image, true share, intraclass correlation.
+#: Images x questions an image, true share, intraclass correlation.
 CASES = [
-    *((96, 11, share, 0.15) for share in (0.5, 0.6, 0.7, 0.9, 0.98, 0.995)),
-    *((203, 2, 0.3, 0.15), (67, 2, 0.25, 0.3), (20, 5, 0.6, 0.15), (20, 5, 0.95, 0.15)),
-    *((10, 11, 0.6, 0.15), (10, 11, 0.9, 0.15), (5, 11, 0.6, 0.15)),
+    *(("96 x 11", share, 0.15) for share in (0.5, 0.6, 0.7, 0.9, 0.98, 0.995)),
+    *(("203 x 2", 0.3, 0.15), ("67 x 2", 0.25, 0.3), ("20 x 5", 0.6, 0.15), ("20 x 5", 0.95, 0.15)),
+    *(("10 x 11", 0.6, 0.15), ("10 x 11", 0.9, 0.15), ("5 x 11", 0.6, 0.15)),
+    *(
+        (images, share, 0.15)
+        for images in ("20 x 2 + 5 x 40", "100 x 1 + 10 x 10", "20 x 1 + 1 x 60")
+        for share in (0.3, 0.6, 0.9)
+    ),
 ]
 DRAWS, BOOTSTRAP = 2000, 500
 Floats = NDArray[np.float64]
@@ -48,15 +54,23 @@ def bootstraps(sums: Floats, sizes: Floats, rng: np.random.Generator) -> tuple[t
     return (float(percentile[0]), float(percentile[1])), (value - high * error, value - low * error)
 
 
-def case(images: int, each: int, share: float, icc: float) -> dict[str, float]:
-    rng = np.random.default_rng(images * 1000 + each)
-    k = (1 - icc) / icc
-    sizes = np.full(images, float(each))
+def sizes_of(images: str) -> Floats:
+    """
+    >>> sizes_of("2 x 5 + 1 x 7")
+    array([5., 5., 7.])
+    """
+    parts = [tuple(map(int, part.split(" x "))) for part in images.split(" + ")]
+    return np.repeat([float(each) for _, each in parts], [count for count, _ in parts])
+
+
+def case(images: str, share: float, icc: float) -> dict[str, Any]:
+    sizes = sizes_of(images)
+    n, k = sizes.sum(), (1 - icc) / icc
+    rng = np.random.default_rng(len(sizes) * 1000 + int(sizes[0]))
     held = dict.fromkeys(("wilson on rows", "cluster t", "bootstrap", "bootstrap-t", "ours"), 0)
     width = 0.0
     for _ in range(DRAWS):
-        sums = rng.binomial(each, rng.beta(share * k, (1 - share) * k, images)).astype(np.float64)
-        n = images * each
+        sums = rng.binomial(sizes.astype(int), rng.beta(share * k, (1 - share) * k, len(sizes))).astype(np.float64)
         ours = stats.totals_interval(sums, sizes)
         percentile, studentised = bootstraps(sums, sizes, rng)
         found = {
@@ -71,8 +85,7 @@ def case(images: int, each: int, share: float, icc: float) -> dict[str, float]:
         width += ours.high - ours.low
     shares = {name: round(100 * count / DRAWS, 1) for name, count in held.items()}
     return {
-        "images": images,
-        "questions": each,
+        "images x questions": images,
         "share": share,
         "icc": icc,
         **shares,
@@ -86,7 +99,7 @@ def main() -> None:
     print("| " + " | ".join(table[0]) + " |")
     print("|" + "---:|" * len(table[0]))
     for row in table:
-        print("| " + " | ".join(f"{value:g}" for value in row.values()) + " |")
+        print("| " + " | ".join(value if isinstance(value, str) else f"{value:g}" for value in row.values()) + " |")
 
 
 if __name__ == "__main__":

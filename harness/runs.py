@@ -63,7 +63,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
                 assert isinstance(row, dict)
-            except (ValueError, AssertionError):  # ValueError: not JSON, or not UTF-8
+            except (ValueError, AssertionError, RecursionError):  # ValueError: not JSON, or not UTF-8; the last: [[[[[...
                 raise RunError(f"{path}:{n}: damaged line", hint="move the run folder away, or run with --fresh") from None
             yield row
 

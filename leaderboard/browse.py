@@ -15,7 +15,7 @@ from the run's JSONL when it is first wanted, and KEY changes with the JSONL (le
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,7 +28,7 @@ from harness.errors import UserError
 from harness.plugins import did_you_mean
 from harness.records import Prediction, Record, Reference, Verdict
 from leaderboard import rows
-from leaderboard.reading import NONE, Int8, Run
+from leaderboard.reading import FINISH, NONE, Int8, Judged, Run
 
 T = TypeVar("T")
 Mask = NDArray[np.bool_]
@@ -96,7 +96,7 @@ class Browser:
             if start < offset + limit and end > offset:
                 shown = np.flatnonzero(mask)[max(0, offset - start) : offset + limit - start]
                 places += [(folder, int(row)) for row in shown]
-        return Page(total=int(counts[-1]), offset=offset, rows=tuple(_fetch(places)))
+        return Page(total=int(counts[-1]), offset=offset, rows=tuple(self._fetch(places)))
 
     def sample(self, run: Path, sample_id: str) -> Row:
         """One row. Raises UserError when the run or the row is not there."""
@@ -110,11 +110,11 @@ class Browser:
             if row is None:
                 raise UserError(f"{run}: no sample '{sample_id}'")
             places.append((run, row))
-        return _fetch(places)
+        return self._fetch(places)
 
     def prepare(self) -> None:
         """Make the parquet files of all runs now, so that a search over everything does not wait for them."""
-        with rows.files(list(self.runs)):
+        with rows.files(_sources(self.runs.values())):
             pass
 
     # -- which rows ---------------------------------------------------------------------------------------------------
@@ -140,12 +140,25 @@ class Browser:
     def _search_anew(self, text: str, folders: tuple[Path, ...]) -> dict[Path, Mask]:
         """For each of the runs, which rows hold the text."""
         hits = {folder: np.zeros(len(self.runs[folder].asked.ids), dtype=np.bool_) for folder in folders}
-        found = _query(folders, "row", "WHERE contains(words, lower($text))", {"text": text}, lambda q: q.fetchnumpy())
+        sources = _sources(self.runs[folder] for folder in folders)
+        found = _query(sources, "row", "WHERE contains(words, lower($text))", {"text": text}, lambda q: q.fetchnumpy())
         order = np.argsort(found["run"], kind="stable")
         ends = np.searchsorted(found["run"][order], np.arange(1, len(folders)))
         for folder, own in zip(folders, np.split(found["row"][order], ends), strict=True):
             hits[folder][own[own < len(hits[folder])]] = True
         return hits
+
+    def _fetch(self, places: Sequence[tuple[Path, int]]) -> list[Row]:
+        """These rows (run folder, number of the row), in this order; one that is gone by now is left out."""
+        if not places:
+            return []
+        folders = list(dict.fromkeys(folder for folder, _ in places))
+        wanted = {"runs": [folders.index(folder) for folder, _ in places], "numbers": [number for _, number in places]}
+        only = "SEMI JOIN (SELECT unnest($runs) AS run, unnest($numbers) AS row) AS wanted USING (run, row)"
+        sources = _sources(self.runs[folder] for folder in folders)
+        values = _query(sources, ", ".join(_COLUMNS), only, wanted, lambda q: q.fetchall())
+        by_place = {(folders[run], own[0]): dict(zip(_COLUMNS, own, strict=True)) for run, *own in values}
+        return [_row(self.runs[place[0]], by_place[place]) for place in places if place in by_place]
 
 
 _COLUMNS = (
@@ -154,62 +167,93 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _fetch(places: Sequence[tuple[Path, int]]) -> list[Row]:
-    """These rows (run folder, number of the row), in this order; one that is gone by now is left out."""
-    if not places:
-        return []
-    folders = list(dict.fromkeys(folder for folder, _ in places))
-    wanted = {"runs": [folders.index(folder) for folder, _ in places], "numbers": [number for _, number in places]}
-    only = "SEMI JOIN (SELECT unnest($runs) AS run, unnest($numbers) AS row) AS wanted USING (run, row)"
-    values = _query(folders, ", ".join(_COLUMNS), only, wanted, lambda q: q.fetchall())
-    by_place = {(folders[run], own[0]): dict(zip(_COLUMNS, own, strict=True)) for run, *own in values}
-    return [_row(place[0], by_place[place]) for place in places if place in by_place]
+def _sources(runs: Iterable[Run]) -> dict[Path, list[Path]]:
+    """Each run's folder, and the verdict files in it that can be trusted."""
+    return {run.folder: [judged.path for judged in run.judged] for run in runs}
 
 
 def _query(
-    folders: Sequence[Path], columns: str, only: str, values: dict[str, Any], fetch: Callable[[Any], T], *, again: bool = True
+    sources: Mapping[Path, Sequence[Path]],
+    columns: str,
+    only: str,
+    values: dict[str, Any],
+    fetch: Callable[[Any], T],
+    *,
+    again: bool = True,
 ) -> T:
-    """What the parquet files of these runs hold, with the run's place in `folders` as the first column `run`."""
+    """What the parquet files of these runs hold, with the run's place in `sources` as the first column `run`."""
     import duckdb
 
     try:
-        with rows.files(folders) as paths, duckdb.connect() as db:
+        with rows.files(sources) as paths, duckdb.connect() as db:
             names = [glob.escape(str(path)) for path in paths.values()]
             source = "(SELECT file_index AS run, * FROM read_parquet($names))"
             return fetch(db.execute(f"SELECT run, {columns} FROM {source} {only}", {"names": names} | values))
     except duckdb.IOException:  # another process has replaced a file since
         if not again:
             raise
-        return _query(folders, columns, only, values, fetch, again=False)
+        return _query(sources, columns, only, values, fetch, again=False)
 
 
-def _row(folder: Path, row: dict[str, Any]) -> Row:
+def _row(run: Run, row: dict[str, Any]) -> Row:
+    """What came of it is as the tables count it; the file of rows has the words."""
+    finish, reference = int(run.finish[row["row"]]), row["reference"] or {}
     prediction = None
-    if row["finish"] is not None:
+    if finish != NONE:
+        unreadable = "this line of predictions.jsonl cannot be shown: it holds what is no text" if row["finish"] is None else None
         prediction = Prediction(
             sample_id=row["id"],
             text=row["text"] or "",
             reasoning=row["reasoning"],
             answer=row["answer"],
-            finish=row["finish"],
+            finish=FINISH[finish],
             prompt_tokens=row["prompt_tokens"] or 0,
             completion_tokens=row["completion_tokens"] or 0,
-            error=row["error"],
+            error=row["error"] or unreadable,
         )
-    reference = row["reference"] or {}
+    said = {v["file"]: v for v in row["verdicts"]}
+    given = ((judged, _verdict(judged, row["row"], row["id"], said.get(judged.path.stem, {}))) for judged in run.judged)
     return Row(
-        run=folder,
+        run=run.folder,
         row=row["row"],
         id=row["id"],
         question=row["question"] or "",
-        reference=Reference(**reference | {"answers": reference.get("answers") or ()}),
-        images=tuple(row["images"] or ()),
+        reference=Reference(
+            answers=_texts(reference.get("answers")),
+            choices=_texts(reference["choices"]) if reference.get("choices") is not None else None,
+            reasoning=reference.get("reasoning"),
+        ),
+        images=_texts(row["images"]),
         resolution=row["resolution"],
         slices=row["slices"] or {},
         cluster=row["cluster"] or "",
         prediction=prediction,
-        verdicts={v.pop("file"): Verdict(sample_id=row["id"], **v) for v in row["verdicts"]},
+        verdicts={judged.path.stem: verdict for judged, verdict in given if verdict},
     )
+
+
+def _texts(values: Iterable[str | None] | None) -> tuple[str, ...]:
+    return tuple(value for value in values or () if value is not None)
+
+
+def _verdict(judged: Judged, row: int, sample_id: str, said: Mapping[str, Any]) -> Verdict | None:
+    """The judge's word on a row, None where it has none yet."""
+    final, reasoning = (_SCORES[int(codes[row])] for codes in (judged.final, judged.reasoning))
+    if final is None and row not in judged.missing:
+        return None
+    return Verdict(
+        sample_id=sample_id,
+        judge=judged.judge,
+        final=final,
+        reasoning=reasoning,
+        missing=judged.missing.get(row, said.get("missing")),
+        **{key: said.get(key) for key in ("rationale", "raw", "served")},
+        usage={name: number for name, number in (said.get("usage") or {}).items() if number is not None} or None,
+    )
+
+
+#: What a number in the arrays says.
+_SCORES: dict[int, Literal[0, 1] | None] = {NONE: None, 0: 0, 1: 1}
 
 
 def _mask(run: Run, wanted: Filter) -> Mask:

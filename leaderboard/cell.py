@@ -48,11 +48,19 @@ class Cell(Record):
     certificate: str | None = None
     #: (name, value); None for all rows.
     slice: tuple[str, str] | None
+    #: Hash over which row has which value of the slice.
+    slice_sha256: str | None = None
     data_fingerprint: str
+    #: Hash over the questions, references and images that are in the run's folder now.
+    asked_sha256: str
     source: str
     resolution: str
     prompt: str
     prompt_sha256: str
+    #: Version of the reader that took the answers from the texts.
+    reader: int
+    #: max_new_tokens, temperature, top_p and seed; they may differ within a table, which then says so.
+    generation: dict[str, float]
     value: float | None
     low: float | None
     high: float | None
@@ -88,7 +96,8 @@ class Cell(Record):
     def comparable(self) -> tuple[str, ...]:
         """What cells of one table share; the value of a slice may differ, as it takes its own rows."""
         slice_name, judge = self.slice[0] if self.slice else "", f"{self.judge}@{self.judge_version}" if self.judge else ""
-        return (self.task, self.split, slice_name, judge, self.data_fingerprint, self.prompt_sha256)
+        data = (self.data_fingerprint, self.asked_sha256, self.slice_sha256 or "")
+        return (self.task, self.split, slice_name, judge, *data, self.prompt_sha256, str(self.reader))
 
 
 @dataclass(frozen=True)
@@ -145,11 +154,15 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         certified=certificate is not None or (None if judged is None or "model" not in judge_card(card, judged) else False),
         certificate=certificate,
         slice=slice_,
+        slice_sha256=run.asked.slice_hashes[slice_[0]] if slice_ else None,
         data_fingerprint=card.data.fingerprint,
+        asked_sha256=run.asked.content,
         source=card.data.source,
         resolution=card.data.resolution,
         prompt=card.prompt,
         prompt_sha256=card.prompt_sha256,
+        reader=card.reader,
+        generation=card.generation.model_dump(),
         value=interval.value if interval else None,
         low=interval.low if interval else None,
         high=interval.high if interval else None,
@@ -198,7 +211,8 @@ def _summary(runs: Path, judge: str, version: str, changed: int) -> str | None:
 
 def _configuration(card: RunCard) -> str:
     model = card.model
-    what = [model.name, model.weights_sha256, model.settings_sha256, model.dtype, card.generation.model_dump_json()]
+    address = [] if model.backend == "transformers" else [model.backend, model.path]  # a folder may move, an API is its address
+    what = [*address, model.name, model.weights_sha256, model.settings_sha256, model.dtype, card.generation.model_dump_json()]
     return sha256(repr(what).encode()).hexdigest()[:16]
 
 

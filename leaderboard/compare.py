@@ -56,6 +56,8 @@ class Comparison(Record):
     #: `p` after Holm's correction over the `comparisons` that were made together.
     p_holm: float
     comparisons: int
+    #: Generation arguments that are not the same for both; empty where they are.
+    unlike: str = ""
     #: Ids of the rows that only a, and only b, has right.
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
@@ -69,13 +71,19 @@ class Comparison(Record):
         """The finding in plain words."""
         more = f"{abs(100 * self.difference):.1f} points {'more' if self.difference >= 0 else 'less'} often than {self.model_b}"
         limits = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        seen = f"{self.n} questions on {self.clusters} images"
         corrected = f", {p_value(self.p_holm)} by Holm over {self.comparisons} comparisons" if self.comparisons > 1 else ""
         chance = "" if self.real else " This may be chance."
+        unlike = f" They were not run alike: {self.unlike}." if self.unlike else ""
         return (
-            f"On {self.task}, {self.model_a} is right {more} ({limits}; {p_value(self.p)} by {self.p_method}{corrected}; {seen})."
-            f"{chance}"
+            f"On {self.task}, {self.model_a} is right {more} ({limits}; {p_value(self.p)} by {self.p_method}{corrected}; "
+            f"{self.seen()}).{chance}{unlike}"
         )
+
+    def seen(self) -> str:
+        """How many questions both are compared on, and how many are left out."""
+        missing = f", the other {self.samples - self.n} not judged in both" if self.n < self.samples else ""
+        of = f"{self.n} of {self.samples}" if missing else str(self.n)
+        return f"{of} questions on {self.clusters} images{missing}"
 
 
 def p_value(p: float) -> str:
@@ -106,12 +114,12 @@ def compare_all(paths: Sequence[Path], judge: str | None = None, *, across_promp
     judge = judge or _common_judge([run for _, runs in sides for run in runs])
     found = []
     for (path_a, runs_a), (path_b, runs_b) in combinations(sides, 2):
-        pairs = [(a, b) for a in runs_a for b in runs_b if _alike(a.card, b.card, across_prompts)]
+        pairs = [(a, b) for a in runs_a for b in runs_b if _alike(a, b, across_prompts)]
         if not pairs and len(runs_a) == len(runs_b) == 1:
             _same_question(runs_a[0], runs_b[0], across_prompts)
         if not pairs:
             raise UserError(f"{path_a} and {path_b}: no two runs on the same rows with the same prompt")
-        found += [_compare(a, b, _judged(a, judge), _judged(b, judge)) for a, b in pairs]
+        found += [_compare(a, b, *_both(a, b, judge)) for a, b in pairs]
     corrected = holm([c.p for c in found])
     return [c.model_copy(update={"p_holm": p, "comparisons": len(found)}) for c, p in zip(found, corrected, strict=True)]
 
@@ -138,7 +146,7 @@ def observed(paths: Sequence[Path], judge: str | None = None) -> Pair:
     a, b = (_read([path])[0] for path in paths)
     _same_question(a, b, across_prompts=True)
     judge = judge or _common_judge([a, b])
-    final_a, final_b, rows = _paired(a, b, _judged(a, judge), _judged(b, judge))
+    final_a, final_b, rows = _paired(a, b, *_both(a, b, judge))
     return power.observed(final_a[rows].tolist(), final_b[rows].tolist(), a.asked.clusters[rows].tolist())
 
 
@@ -172,6 +180,16 @@ def _common_judge(runs: Sequence[Run]) -> str:
     )
 
 
+def _both(a: Run, b: Run, judge: str) -> tuple[Judged, Judged]:
+    """The judge's verdicts on both, at the one version that both have; where there is no such version, any."""
+    versions = {j.version for j in a.judged if j.judge == judge} & {j.version for j in b.judged if j.judge == judge}
+    if len(versions) > 1:
+        known = ", ".join(f"{judge}@{version}" for version in sorted(versions))
+        raise UserError(f"{judge} has judged both runs at several versions", hint=f"choose one with --judge: {known}")
+    name = f"{judge}@{versions.pop()}" if versions else judge
+    return _judged(a, name), _judged(b, name)
+
+
 def _judged(run: Run, judge: str) -> Judged:
     for judged in run.judged:
         if judge in (judged.judge, judged.path.stem, f"{judged.judge}@{judged.version}"):
@@ -180,8 +198,9 @@ def _judged(run: Run, judge: str) -> Judged:
     raise UserError(f"{run.folder}: no verdicts of {judge}", hint=did_you_mean(judge, known))
 
 
-def _alike(a: RunCard, b: RunCard, across_prompts: bool) -> bool:
-    return a.data.fingerprint == b.data.fingerprint and (across_prompts or a.prompt_sha256 == b.prompt_sha256)
+def _alike(a: Run, b: Run, across_prompts: bool) -> bool:
+    same_data = a.card.data.fingerprint == b.card.data.fingerprint and a.asked.content == b.asked.content
+    return same_data and a.card.reader == b.card.reader and (across_prompts or a.card.prompt_sha256 == b.card.prompt_sha256)
 
 
 def _same_question(run_a: Run, run_b: Run, across_prompts: bool) -> None:
@@ -192,6 +211,16 @@ def _same_question(run_a: Run, run_b: Run, across_prompts: bool) -> None:
             f"({a.data.task} {a.data.split}, {a.data.rows} rows, {a.data.source} against "
             f"{b.data.task} {b.data.split}, {b.data.rows} rows, {b.data.source})",
             hint="run both with the same --tasks, --data and --limit",
+        )
+    if run_a.asked.content != run_b.asked.content:
+        raise UserError(
+            f"cannot compare: {run_a.folder} and {run_b.folder} have other questions, references or images in samples.jsonl",
+            hint="one of the files was changed: run that one again with --fresh",
+        )
+    if a.reader != b.reader:
+        raise UserError(
+            f"cannot compare: answers were read from the texts by reader {a.reader} and reader {b.reader}",
+            hint="run the older one again with this version",
         )
     if a.prompt_sha256 != b.prompt_sha256 and not across_prompts:
         hint = "run both with the same --prompt, or say --across-prompts if that is what you compare"
@@ -225,9 +254,16 @@ def _compare(a: Run, b: Run, judged_a: Judged, judged_b: Judged) -> Comparison:
         p_method=d.p_method,
         p_holm=d.p,
         comparisons=1,
+        unlike=_unlike(a.card, b.card),
         only_a=tuple(a.asked.ids[row] for row in rows[final_a[rows] > final_b[rows]]),
         only_b=tuple(a.asked.ids[row] for row in rows[final_a[rows] < final_b[rows]]),
     )
+
+
+def _unlike(a: RunCard, b: RunCard) -> str:
+    theirs = b.generation.model_dump()
+    differ = [f"{k} {v} against {theirs[k]}" for k, v in a.generation.model_dump().items() if v != theirs[k]]
+    return ", ".join(differ)
 
 
 def _paired(a: Run, b: Run, judged_a: Judged, judged_b: Judged) -> tuple[Int8, Int8, NDArray[np.intp]]:

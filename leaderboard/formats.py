@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from leaderboard.claims import Claim
 from leaderboard.overview import Overview
+from leaderboard.site.text import visible
 from leaderboard.stats import Interval
-from leaderboard.table import Cell, grouped, labels, percent
+from leaderboard.table import Cell, differing, grouped, labels, percent
 
 #: A cell's fields in the order of a CSV.
 CSV_FIELDS = (
@@ -29,7 +30,7 @@ def as_csv(found: Sequence[Cell]) -> str:
     metrics = sorted({name for c in found for name in c.metrics})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*CSV_FIELDS, *metrics])
+    writer.writerow([*CSV_FIELDS, *map(_harmless, metrics)])
     for c in found:
         row = dict(c) | {
             "slice": "=".join(c.slice) if c.slice else None,
@@ -40,7 +41,9 @@ def as_csv(found: Sequence[Cell]) -> str:
 
 
 def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    if not isinstance(value, str):
+        return value
+    return f"'{visible(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else visible(value)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def _tables(views: Sequence[Overview], found: Sequence[Cell]) -> list[Table]:
         ]
         judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
         note = f"{judge}, prompt {first.prompt}, {first.source} data {first.data_fingerprint[:8]}, {first.resolution}."
+        note += f" {differing(group).capitalize()}." if differing(group) else ""
         by = f", by {first.slice[0]}" if first.slice else ""
         out.append(Table(f"{first.task} ({first.split}){by}", head, rows, note[:1].upper() + note[1:]))
     return out
@@ -134,18 +138,19 @@ def markdown(t: Table) -> str:
 
 def _escaped(text: str, special: str) -> str:
     """On one line, every special character as itself."""
-    return "".join(f"\\{c}" if c in special else c for c in " ".join(text.split()))
+    return "".join(f"\\{c}" if c in special else c for c in visible(" ".join(text.split())))
 
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+    "[": "{[}", "]": "{]}",  # after \\ a [ would begin its optional argument
     "<": r"\textless{}", ">": r"\textgreater{}", **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip
 
 
 def _latex(t: Table) -> str:
     def text(words: str) -> str:
-        return "".join(_LATEX.get(c, c) for c in " ".join(words.split()))
+        return "".join(_LATEX.get(c, c) for c in visible(" ".join(words.split())))
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(text(c) for c in cells) + r" \\"

@@ -60,11 +60,11 @@ def import_log(
     if task is None:
         raise UserError(f"{path.name}: the name does not say which task this is", hint="say it: --task NAME")
     judges = _judges(path, harness.replace("-", "_"), rows)
-    samples = [_sample(row, n, path, image_key) for n, row in enumerate(rows, start=1)]
+    samples, predictions = _read(rows, path, image_key)
     card = _card(path, harness, sha256, samples, model or path.parent.name or "unknown", task)
     with RunFolder.place(runs, card) as folder:
         folder.begin(card, samples, fresh=True)
-        folder.add_predictions(_prediction(row, s.id) for row, s in zip(rows, samples, strict=True))
+        folder.add_predictions(predictions)
         for judge, finals in judges.items():
             verdicts = (Verdict(sample_id=s.id, judge=judge, final=f) for s, f in zip(samples, finals, strict=True))  # type: ignore[arg-type]
             folder.add_verdicts(judge, "imported", verdicts)
@@ -112,6 +112,22 @@ def _judges(path: Path, prefix: str, rows: Sequence[Mapping[str, Any]]) -> dict[
             f"{path}: no metric is 0 or 1 on every row (numbers found: {known})", hint="only such metrics are verdicts"
         )
     return {f"{prefix}:{k}": [int(row[k]) for row in rows] for k in binary}
+
+
+def _read(rows: Sequence[Mapping[str, Any]], path: Path, image_key: str | None) -> tuple[list[Sample], list[Prediction]]:
+    """What was asked and answered. Raises DataError for a row of another form, or a second one about the same document."""
+    samples: dict[str, Sample] = {}
+    predictions = []
+    for n, row in enumerate(rows, start=1):
+        try:
+            sample = _sample(row, n, path, image_key)
+            predictions.append(_prediction(row, sample.id))
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise DataError(f"{path}:{n}: 'doc', 'arguments', 'target' or 'filtered_resps' is not as the log has it") from None
+        if sample.id in samples:
+            raise DataError(f"{path}:{n}: a second row about doc_id {sample.id}", hint="a log has one row a document and filter")
+        samples[sample.id] = sample
+    return list(samples.values()), predictions
 
 
 def _sample(row: Mapping[str, Any], n: int, path: Path, image_key: str | None) -> Sample:

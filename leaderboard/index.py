@@ -25,7 +25,7 @@ from leaderboard.reading import Asked, Int8, Int32, Judged, Run
 
 FOLDER = ".index"
 #: Changes when the meaning of what is kept does.
-FORM = "1"
+FORM = "2"
 
 
 def stamp(folder: Path) -> str:
@@ -34,7 +34,7 @@ def stamp(folder: Path) -> str:
     verdicts = folder / "verdicts"
     if verdicts.is_dir():
         files += sorted(verdicts.glob("*.jsonl"))
-    parts = [FORM]
+    parts = [FORM, "" if verdicts.is_dir() or not verdicts.exists() else "verdicts: a file where a folder should be"]
     for path in files:
         try:
             s = path.stat()
@@ -46,6 +46,7 @@ def stamp(folder: Path) -> str:
 
 _ASKED = {
     "sha256": "VARCHAR",
+    "content": "VARCHAR",
     "ids": "VARCHAR[]",
     "clusters": "BLOB",
     "images": "VARCHAR[]",
@@ -78,6 +79,8 @@ def load(root: Path, folders: Sequence[tuple[Path, RunCard]], stamps: dict[Path,
 
 def save(root: Path, runs: Sequence[Run], stamps: dict[Path, str]) -> None:
     """Keep these runs, and whatever else is kept already of runs that are still there."""
+    import duckdb
+
     new = {_name(root, r.folder): _run_row(root, r, stamps[r.folder]) for r in runs}
     kept = {row["run"]: row for row in _rows(root, "runs", _RUNS) if (root / row["run"]).is_dir()} | new
     asked = {row["sha256"]: row for row in _rows(root, "asked", _ASKED)} | {r.asked.sha256: _asked_row(r.asked) for r in runs}
@@ -85,7 +88,7 @@ def save(root: Path, runs: Sequence[Run], stamps: dict[Path, str]) -> None:
     try:
         _replace(root, "asked", _ASKED, [row for sha256, row in asked.items() if sha256 in wanted])
         _replace(root, "runs", _RUNS, list(kept.values()))
-    except OSError:
+    except (OSError, UnicodeError, duckdb.Error):  # what cannot be kept is read again; it is no reason to show nothing
         return
 
 
@@ -119,8 +122,6 @@ def _replace(root: Path, name: str, columns: dict[str, str], rows: list[dict[str
             table = f"SELECT unnest($rows::STRUCT({types})[], max_depth := 2)"
             db.execute(f"COPY ({table}) TO {quoted(tmp)} (FORMAT parquet, COMPRESSION zstd)", {"rows": rows})
         os.replace(tmp, folder / f"{name}.parquet")
-    except duckdb.IOException as e:
-        raise OSError(str(e)) from None
     finally:
         tmp.unlink(missing_ok=True)
 
@@ -135,12 +136,19 @@ def quoted(name: Path | str) -> str:
 
 def _asked_row(a: Asked) -> dict[str, Any]:
     slices = [{"name": n, "values": list(values), "codes": codes.tobytes()} for n, (values, codes) in a.slices.items()]
-    return {"sha256": a.sha256, "ids": list(a.ids), "clusters": a.clusters.tobytes(), "images": list(a.images), "slices": slices}
+    return {
+        "sha256": a.sha256,
+        "content": a.content,
+        "ids": list(a.ids),
+        "clusters": a.clusters.tobytes(),
+        "images": list(a.images),
+        "slices": slices,
+    }
 
 
 def _asked(row: dict[str, Any]) -> Asked:
     slices = {s["name"]: (tuple(s["values"]), _int32(s["codes"])) for s in row["slices"]}
-    return Asked(row["sha256"], tuple(row["ids"]), _int32(row["clusters"]), tuple(row["images"]), slices)
+    return Asked(row["sha256"], row["content"], tuple(row["ids"]), _int32(row["clusters"]), tuple(row["images"]), slices)
 
 
 def _run_row(root: Path, run: Run, stamp: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ for view in overviews(board([...])):
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ import numpy as np
 from leaderboard.cell import totals
 from leaderboard.stats import Interval, macro_interval
 from leaderboard.table import Board, Cell
+
+#: A cluster that is an image's hash (harness.records.Sample.cluster), and no row's id.
+_IMAGE = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,11 @@ def _matrix(board: Board, cells: Sequence[Cell]) -> tuple[tuple[Cell, ...], tupl
 
 
 def _totals(board: Board, cell: Cell) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Images that tasks share are the same image; a question without one is its task's own, whatever its id."""
     run = board.runs[cell.run]
     (judged,) = (j for j in run.judged if (j.judge, j.version) == (cell.judge, cell.judge_version))
-    return totals(run, judged.final, np.arange(len(run.asked.ids)))
+    images, right, sizes = totals(run, judged.final, np.arange(len(run.asked.ids)))
+    return [i if _IMAGE.fullmatch(i) else f"{cell.task}/{i}" for i in images], right, sizes
 
 
 def as_json(views: Sequence[Overview]) -> list[dict[str, Any]]:

@@ -32,16 +32,19 @@ def rank_ranges(final: Int8, clusters: Int32) -> list[tuple[int, int]]:
 
 def pairwise(final: Int8, clusters: Int32) -> tuple[Floats, Floats]:
     """Row's share minus column's over the rows that both have (0 where there is none), and its two-sided p value."""
-    from scipy.special import stdtr
+    from scipy.special import bdtr, stdtr
 
     s = _sums(final, clusters)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = s["d"] / s["n"]
         squares = s["dd"] - 2 * mean * s["dn"] + mean**2 * s["nn"]
         variance = s["groups"] / (s["groups"] - 1) * squares / s["n"] ** 2
-        p = 2 * stdtr(s["groups"] - 1, -np.abs(mean) / np.sqrt(variance))
-    sound = (s["groups"] >= MIN_CLUSTERS) & (variance > 1e-18) & (s["departing"] >= MIN_MIXED) & (s["largest"] > 1)
-    for i, j in np.argwhere(np.triu(~sound, 1)):
+        clusters_told = (17 * s["n"] + 3 * s["nn"]) ** 2 / (289 * s["nn"] + 102 * s["n3"] + 9 * s["n4"])  # stats.effective
+        p = 2 * stdtr(clusters_told - 1, -np.abs(mean) / np.sqrt(variance))
+    sound = (clusters_told >= MIN_CLUSTERS) & (variance > 1e-18) & (s["departing"] >= MIN_MIXED)
+    single = s["largest"] <= 1
+    p[single] = 2 * bdtr((s["dd"] - np.abs(s["d"]))[single] // 2, s["dd"][single].astype(np.int64), 0.5)  # McNemar's exact test
+    for i, j in np.argwhere(np.triu(~sound & ~single, 1)):
         both = np.flatnonzero((final[i] != NONE) & (final[j] != NONE))
         p[i, j] = p[j, i] = (
             paired_difference(final[i, both], final[j, both], clusters[both].tolist()).p if len(both) else 1.0  # type: ignore[arg-type]
@@ -52,8 +55,10 @@ def pairwise(final: Int8, clusters: Int32) -> tuple[Floats, Floats]:
 def _sums(final: Int8, clusters: Int32) -> dict[str, Floats]:
     """Sums over images, each models x models: d and n are an image's difference and its number of rows."""
     models = len(final)
-    names = ("d", "n", "dd", "dn", "nn", "groups", "largest", "less", "same", "more")
+    departures = {"less": -1, "same": 0, "more": 1}
+    names = ("d", "n", "dd", "dn", "nn", "n3", "n4", "groups", "largest", *departures)
     sums: dict[str, Floats] = {name: np.zeros((models, models)) for name in names}
+    squared: dict[str, Floats] = {name: np.zeros((models, models)) for name in departures}
     order = np.argsort(clusters, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1):
         right, judged = (final[:, rows] == 1).astype(np.float64), (final[:, rows] != NONE).astype(np.float64)
@@ -64,9 +69,13 @@ def _sums(final: Int8, clusters: Int32) -> dict[str, Floats]:
         sums["dd"] += d * d
         sums["dn"] += d * n
         sums["nn"] += n * n
+        sums["n3"] += n**3
+        sums["n4"] += n**4
         sums["groups"] += n > 0
         np.maximum(sums["largest"], n, out=sums["largest"])
-        for name, constant in (("less", -1), ("same", 0), ("more", 1)):
-            sums[name] += d != constant * n
-    sums["departing"] = np.minimum(np.minimum(sums["less"], sums["same"]), sums["more"])
+        for name, constant in departures.items():
+            departing = n * (d != constant * n)
+            sums[name] += departing
+            squared[name] += departing**2
+    sums["departing"] = np.minimum.reduce([sums[name] ** 2 / np.maximum(squared[name], 1) for name in departures])
     return sums

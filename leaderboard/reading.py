@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import os
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RunError
-from harness.records import Record, RunCard
+from harness.records import Finish, Record, RunCard
 from harness.runs import read_jsonl
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
 
 #: How an answer ended, in the numbers of `Run.finish`.
-FINISH = ("stop", "length", "error")
+FINISH: tuple[Finish, ...] = ("stop", "length", "error")
 #: In every array: nothing there (no answer, no verdict, no value of this slice).
 NONE = -1
 _ODD = -2
@@ -49,6 +49,8 @@ class Asked:
     """What a samples.jsonl asks; the arrays have one item a row, in the file's order. Runs with the same file share it."""
 
     sha256: str
+    #: Hash over ids, questions, references and images, in whatever order: what runs on the same rows have in common.
+    content: str
     ids: tuple[str, ...]
     #: Rows about the same image have the same number: its place in `images`, which are hashes.
     clusters: Int32
@@ -60,6 +62,15 @@ class Asked:
     def position(self) -> dict[str, int]:
         """Sample id -> row."""
         return {sample_id: row for row, sample_id in enumerate(self.ids)}
+
+    @cached_property
+    def slice_hashes(self) -> dict[str, str]:
+        """Slice name -> hash over each row's value: two runs are divided alike where it is the same."""
+        named = {name: [*values, None] for name, (values, _) in self.slices.items()}  # NONE is the last
+        return {
+            name: _hash(sorted(zip(self.ids, (named[name][code] for code in codes.tolist()), strict=True)))
+            for name, (_, codes) in self.slices.items()
+        }
 
     def rows_of(self, ids: Asked) -> NDArray[np.intp]:
         """For each row of other `ids`, the row here about the same sample; NONE where there is none."""
@@ -113,10 +124,19 @@ def read(folders: Sequence[tuple[Path, RunCard]]) -> tuple[list[Run], list[Damag
     wrong |= {file.parent: why for file, why in bad.items()}
     files = {path: sorted((path / "verdicts").glob("*.jsonl")) for path in asked if path not in wrong}
     verdicts, bad = _lines([(file, asked[path]) for path, own in files.items() for file in own], _VERDICT)
+    judged_in: dict[Path, Judged] = {}
+    for file, lines in verdicts.items():
+        try:
+            judged_in[file] = _judged(file, lines)
+        except (RunError, OSError) as e:  # changed since it was read
+            bad[file] = _reason(file, e)
+    for path in files:
+        if (path / "verdicts").exists() and not (path / "verdicts").is_dir():
+            bad[path / "verdicts"] = "verdicts: a file where a folder should be"
     runs = []
     for path, card in folders:
         if path not in wrong:
-            judged = tuple(_judged(file, verdicts[file]) for file in files[path] if file in verdicts)
+            judged = tuple(judged_in[file] for file in files[path] if file in judged_in)
             runs.append(Run(path, card, asked[path], predictions[path / "predictions.jsonl"].code, judged))
     return runs, [Damaged(path=str(path), reason=why) for path, why in (wrong | bad).items()]
 
@@ -160,13 +180,37 @@ def _read_samples(path: Path, sha256: str) -> Asked:
     for n, row in enumerate(read_jsonl(path), start=1):
         if not isinstance(row.get("id"), str) or not isinstance(row.get("cluster"), str):
             raise RunError(f"{path.name}:{n}: damaged line")
+        if not _slices_hold(row.get("slices")) or not _storable(row["id"], row["cluster"]):
+            raise RunError(f"{path.name}:{n}: damaged line")
         if row["id"] in rows:
             raise RunError(f"{path.name}:{n}: a second row {row['id']!r}")
         rows[row["id"]] = row
     images, clusters = _codes([row["cluster"] for row in rows.values()])
     slices = [row.get("slices") or {} for row in rows.values()]
     names = sorted({name for own in slices for name in own})
-    return Asked(sha256, tuple(rows), clusters, images, {name: _codes([own.get(name) for own in slices]) for name in names})
+    coded = {name: _codes([own.get(name) for own in slices]) for name in names}
+    content = _hash([[row["id"], row.get("question"), row.get("reference"), row["cluster"]] for _, row in sorted(rows.items())])
+    return Asked(sha256, content, tuple(rows), clusters, images, coded)
+
+
+def _hash(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _slices_hold(slices: Any) -> bool:
+    """Whether these are a row's slices: names and values that are text, or none at all."""
+    return slices is None or (
+        isinstance(slices, dict) and all(isinstance(value, str) and _storable(name, value) for name, value in slices.items())
+    )
+
+
+def _storable(*texts: str) -> bool:
+    """Whether the texts can be written as UTF-8. JSON can spell half a surrogate pair, which no file, page or index holds."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _codes(values: Iterable[str | None]) -> tuple[tuple[str, ...], Int32]:
@@ -193,10 +237,11 @@ def _parse_prediction(row: dict[str, Any]) -> tuple[int, int, str | None]:
 
 
 def _parse_verdict(row: dict[str, Any]) -> tuple[int, int, str | None]:
-    if not isinstance(row["judge"], str):
-        raise ValueError("a verdict without its judge")
     final, reasoning = (_score(row.get(key)) for key in ("final", "reasoning"))
-    return final, reasoning, (row.get("missing") or "no reason given") if final == NONE else None
+    judge, missing = row["judge"], row.get("missing")
+    if not isinstance(judge, str) or not isinstance(missing, str | None) or not _storable(judge, missing or ""):
+        raise ValueError("the judge's name is text, and so is the reason for a missing verdict")
+    return final, reasoning, (missing or "no reason given") if final == NONE else None
 
 
 def _score(value: Any) -> int:
@@ -205,25 +250,27 @@ def _score(value: Any) -> int:
     return NONE if value is None else int(value)
 
 
-_SCORE = "CASE WHEN {0} IS NULL THEN -1 WHEN {0} = '0' THEN 0 WHEN {0} = '1' THEN 1 ELSE -2 END::TINYINT"
+# Columns are of type JSON, so that "1", 1.0 and true are not taken for 1: what is not exactly as harness.runs writes it is odd.
+_SCORE = "CASE coalesce({0}, 'null') WHEN 'null' THEN -1 WHEN '0' THEN 0 WHEN '1' THEN 1 ELSE -2 END::TINYINT"
 _PREDICTION = _Kind(
     ("sample_id", "finish"),
-    "CASE finish WHEN 'stop' THEN 0 WHEN 'length' THEN 1 WHEN 'error' THEN 2 ELSE -2 END::TINYINT AS code,"
+    "CASE finish WHEN '\"stop\"' THEN 0 WHEN '\"length\"' THEN 1 WHEN '\"error\"' THEN 2 ELSE -2 END::TINYINT AS code,"
     " (-1)::TINYINT AS reasoning, NULL::VARCHAR AS missing",
     _parse_prediction,
 )
 _VERDICT = _Kind(
     ("sample_id", "judge", "final", "reasoning", "missing"),
-    f"CASE WHEN judge IS NULL THEN -2 ELSE {_SCORE.format('final')} END::TINYINT AS code,"
-    f" {_SCORE.format('reasoning')} AS reasoning,"
-    " CASE WHEN final IS NULL THEN coalesce(missing, 'no reason given') END AS missing",
+    "CASE WHEN judge IS NULL OR judge[1] != '\"' OR (missing[1] != '\"' AND missing != 'null') THEN -2"
+    f" ELSE {_SCORE.format('final')} END::TINYINT AS code, {_SCORE.format('reasoning')} AS reasoning,"
+    " CASE WHEN final IS NULL OR final = 'null' THEN coalesce(nullif(missing ->> '$', ''), 'no reason given') END AS missing",
     _parse_verdict,
 )
 
 _BULK = """
 SELECT line.file, coalesce(f.start + a.row, -1)::BIGINT AS row, code, reasoning, missing
-FROM (SELECT file_index AS file, sample_id, {select} FROM read_json($patterns, format = 'newline_delimited',
-      ignore_errors = true, columns = {{{columns}}})) AS line
+FROM (SELECT file_index AS file, sample_id, {select}
+      FROM (SELECT file_index, {texts} FROM read_json($patterns, format = 'newline_delimited', ignore_errors = true,
+            columns = {{{columns}}}))) AS line
 JOIN file AS f ON f.number = line.file
 LEFT JOIN asked AS a ON a.asked = f.asked AND a.id = line.sample_id
 """
@@ -259,11 +306,11 @@ def _bulk(files: Sequence[tuple[Path, Asked]], kind: _Kind) -> Iterator[tuple[Pa
         )
         db.execute("CREATE TEMP TABLE asked (asked INT, id VARCHAR, row INT)")
         for n, a in unique.items():
-            db.execute(
-                "INSERT INTO asked SELECT $n, unnest($ids::VARCHAR[]), unnest(range(len($ids)))", {"n": n, "ids": list(a.ids)}
-            )
-        columns = ", ".join(f"{c}: 'VARCHAR'" for c in kind.columns)
-        query = _BULK.format(select=kind.select, columns=columns)
+            ids = [json.dumps(i, ensure_ascii=False) for i in a.ids]
+            db.execute("INSERT INTO asked SELECT $n, unnest($ids::VARCHAR[]), unnest(range(len($ids)))", {"n": n, "ids": ids})
+        columns = ", ".join(f"{c}: 'JSON'" for c in kind.columns)
+        texts = ", ".join(f"{c}::VARCHAR AS {c}" for c in kind.columns)
+        query = _BULK.format(select=kind.select, texts=texts, columns=columns)
         try:
             lines = db.execute(query, {"patterns": patterns}).fetchnumpy()
         except (duckdb.Error, OSError):  # one of them cannot be read at all: line by line it will show which
@@ -279,8 +326,9 @@ def _bulk(files: Sequence[tuple[Path, Asked]], kind: _Kind) -> Iterator[tuple[Pa
     for i in np.flatnonzero(~np.ma.getmaskarray(reasons) & ~odd):
         own = int(lines["file"][i])
         missing.setdefault(own, {})[int(rows[i] - starts[own])] = str(reasons[i])
+    counts = np.bincount(lines["file"], minlength=len(files))
     for n, (path, _) in enumerate(files):
-        if n not in suspects and not _torn(path):
+        if n not in suspects and _as_written(path, kind.columns, int(counts[n])):
             own_rows = slice(starts[n], starts[n + 1])
             yield path, _Lines(code[own_rows], reasoning[own_rows], missing.get(n, {}))
 
@@ -312,9 +360,12 @@ def _reason(path: Path, error: RunError | OSError) -> str:
     return f"{path.name}: {error.strerror}" if isinstance(error, OSError) else str(error).removeprefix(f"{path.parent}/")
 
 
-def _torn(path: Path) -> bool:
-    """Whether the last line was cut short by a crash, or is being written now."""
-    with open(path, "rb") as f:
-        end = f.seek(0, os.SEEK_END)
-        f.seek(max(0, end - 1))
-        return end > 0 and f.read(1) != b"\n"
+def _as_written(path: Path, columns: Sequence[str], lines: int) -> bool:
+    """Whether the file is `lines` whole lines with each of these keys once, as harness.runs writes them.
+
+    DuckDB skips blank lines, allows a comma at the end and takes the first of two values of a key, Python the last. A quote
+    within a text is escaped, so a quoted name is a key, or at worst a text that sends the file to be read line by line.
+    """
+    raw = path.read_bytes()
+    plain = raw.endswith(b"\n") and raw.count(b"\n") == lines and not any(end in raw for end in (b",}", b", }", b",]"))
+    return not raw or (plain and all(raw.count(b'"%s"' % column.encode()) == lines for column in columns))

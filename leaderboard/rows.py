@@ -3,7 +3,8 @@
     RUN/.index/rows-KEY.parquet        SELECT question, text, verdicts FROM 'runs/*/*/.index/rows-*.parquet'
 
 KEY is a hash over leaderboard.index.stamp and the columns, so a file that is there is up to date. It is made in bulk by DuckDB
-from the JSONL, which stays the truth: of two lines about one sample the later one holds, and what is no JSON is left out.
+from the JSONL, which stays the truth: of two lines about one sample the later one holds, what is no JSON and a torn last line are
+left out, and of a line a value of another type is. Verdict files that leaderboard/reading.py has set aside are not read.
 `words` is what a search looks through, in small letters.
 """
 
@@ -13,7 +14,7 @@ import glob
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -26,13 +27,13 @@ BATCH = 100
 
 
 @contextmanager
-def files(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
-    """The parquet file of each run folder, made where it is missing. Raises RunError where that fails.
+def files(folders: Mapping[Path, Sequence[Path]]) -> Iterator[dict[Path, Path]]:
+    """The parquet file of each run folder, made from it and its verdict files given where it is missing. Raises RunError.
 
     Those of folders that may only be read are made for this once, and are gone afterwards.
     """
     with ExitStack() as stack:
-        found = {folder: _path(folder) for folder in folders}
+        found = {folder: _path(folder, verdicts) for folder, verdicts in folders.items()}
         unwritable = [folder for folder in folders if not os.access(folder, os.W_OK)]
         if unwritable:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-rows-")))
@@ -44,17 +45,20 @@ def files(folders: Sequence[Path]) -> Iterator[dict[Path, Path]]:
                 missing.setdefault(folder.parent.parent if own else path.parent, []).append(folder)  # one file system each
         for together in missing.values():
             for k in range(0, len(together), BATCH):
-                _make({folder: found[folder] for folder in together[k : k + BATCH]})
+                _make({folder: found[folder] for folder in together[k : k + BATCH]}, folders)
         yield found
 
 
-def _path(folder: Path) -> Path:
-    form = repr((_SAMPLE, _PREDICTION, _VERDICT, _MAKE))  # another form of the file is another file
+def _path(folder: Path, verdicts: Sequence[Path]) -> Path:
+    form = repr(
+        ([path.name for path in verdicts], _SAMPLE, _PREDICTION, _VERDICT, _MAKE)
+    )  # another form of the file is another file
     key = hashlib.sha256((index.stamp(folder) + form).encode()).hexdigest()[:12]
     return folder / index.FOLDER / f"rows-{key}.parquet"
 
 
-# Columns that are not named here are left out.
+# Columns that are not named here are left out. They are read as text, as DuckDB would leave out a whole line for a value of
+# another type, and are cast one by one.
 _SAMPLE = {
     "id": "VARCHAR",
     "images": "VARCHAR[]",
@@ -93,7 +97,7 @@ COPY (
 """
 
 
-def _make(wanted: dict[Path, Path]) -> None:
+def _make(wanted: dict[Path, Path], verdicts: Mapping[Path, Sequence[Path]]) -> None:
     """Make these files (run folder -> path); each appears whole."""
     import duckdb
 
@@ -101,7 +105,7 @@ def _make(wanted: dict[Path, Path]) -> None:
     sources = {
         "sample": (_SAMPLE, "id", [(n, run / "samples.jsonl") for n, run in enumerate(runs)]),
         "prediction": (_PREDICTION, "sample_id", [(n, run / "predictions.jsonl") for n, run in enumerate(runs)]),
-        "verdict": (_VERDICT, "sample_id", [(n, f) for n, run in enumerate(runs) for f in (run / "verdicts").glob("*.jsonl")]),
+        "verdict": (_VERDICT, "sample_id", [(n, f) for n, run in enumerate(runs) for f in verdicts[run]]),
     }
     folder = wanted[runs[0]].parent
     folder.mkdir(exist_ok=True)
@@ -124,12 +128,27 @@ def _lines(columns: dict[str, str], key: str, files: list[tuple[int, Path]]) -> 
         return f"SELECT 0 AS run, '' AS file, 0 AS line, unnest(NULL::STRUCT({types})) WHERE false"
     runs, paths = zip(*there, strict=True)
     names = ", ".join(index.quoted(glob.escape(path)) for path in paths)
-    typed = ", ".join(f"{column}: '{of}'" for column, of in columns.items())
-    options = f"format = 'newline_delimited', ignore_errors = true, filename = true, columns = {{{typed}}}"
+    texts = ", ".join(f"{column}: '{'VARCHAR' if of == 'VARCHAR' else 'JSON'}'" for column, of in columns.items())
+    cast = ", ".join(column if of == "VARCHAR" else f"TRY_CAST({column} AS {of}) AS {column}" for column, of in columns.items())
+    options = f"format = 'newline_delimited', ignore_errors = true, filename = true, columns = {{{texts}}}"
+    torn = [place for place, path in enumerate(paths) if _torn(Path(path))]
     return f"""
-        SELECT {list(runs)}[place + 1] AS run, parse_filename(filename, true) AS file, * EXCLUDE (place, filename)
-        FROM (SELECT row_number() OVER () AS line, file_index::INT AS place, * FROM read_json([{names}], {options}))
-        WHERE {key} IS NOT NULL QUALIFY line = max(line) OVER (PARTITION BY place, {key})"""
+        SELECT {list(runs)}[place + 1] AS run, parse_filename(filename, true) AS file, line, {cast}
+        FROM (SELECT *, max(line) OVER (PARTITION BY place) AS last FROM (
+              SELECT row_number() OVER () AS line, file_index::INT AS place, * FROM read_json([{names}], {options})))
+        WHERE {key} IS NOT NULL AND NOT (line = last AND list_contains({torn}::INT[], place))
+        QUALIFY line = max(line) OVER (PARTITION BY place, {key})"""
+
+
+def _torn(path: Path) -> bool:
+    """Whether the last line was cut short by a crash, or is being written now."""
+    with open(path, "rb") as f:
+        end = f.seek(0, os.SEEK_END)
+        f.seek(max(0, end - 1))
+        if f.read() in (b"", b"\n"):
+            return False
+        f.seek(0)
+        return bool(f.read().rpartition(b"\n")[2].strip())
 
 
 def _place(made: Path, path: Path) -> None:

@@ -1,9 +1,11 @@
 """Error bars for verdicts. Questions about one image are not independent, so everything here is clustered by image.
 
 Where the data carry it, a share gets the cluster-robust t interval (statsmodels' `OLS(y, 1).fit(cov_type="cluster",
-use_t=True)`, whose one-column formula is written out here: it runs for hundreds of cells). That interval breaks down
-where almost every row is right, or where there are a handful of images; there the score interval of Wilson (1927)
-takes over, on an effective number of rows. `Interval.method` always says which one it was.
+use_t=True)`, whose one-column formula is written out here: it runs for hundreds of cells). A few big images and many small ones
+tell less than their number says, so its degrees of freedom are those of the effective number of clusters (`effective`), which
+is their number when all are of a size. The interval breaks down where almost every row is right, or where there are a handful
+of images; there the score interval of Wilson (1927) takes over, on an effective number of rows. `Interval.method` always says
+which one it was.
 
     interval = mean_interval([1, 0, 1, 1], ["a", "a", "b", "c"])
     interval.value, interval.low, interval.high
@@ -22,10 +24,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Below this many clusters the variance between them cannot be estimated.
+#: Below this many effective clusters the variance between them cannot be estimated.
 MIN_CLUSTERS = 5
-#: The t interval needs this many clusters that hold a right answer, and as many that hold a wrong one. With 96 images
-#: x 11 questions and ICC 0.15 it covers 94 % at a share of 0.6, but 91 % at 0.98 and 79 % at 0.995 (nominal 95 %).
+#: The t interval needs this many (Kish's effective) clusters that hold a right answer, and as many that hold a wrong one.
+#: With 96 images x 11 questions and ICC 0.15 it covers 94 % at a share of 0.6, but 91 % at 0.98 and 79 % at 0.995 (nominal 95 %).
 MIN_MIXED = 10
 
 CLUSTER_T = "cluster t"
@@ -79,7 +81,7 @@ def totals_interval(sums: Sequence[float] | Floats, sizes: Sequence[int] | Float
         raise ValueError("an interval needs at least one row in every cluster")
     if s.min() < 0 or (s > m).any():
         raise ValueError("values must lie in [0, 1]")
-    n, count = m.sum(), len(m)
+    n, count = m.sum(), effective(m)
     value = float(s.sum() / n)
     variance = _variance(s, m)
     if m.max() == 1 and np.isin(s, (0, 1)).all():
@@ -93,7 +95,7 @@ def totals_interval(sums: Sequence[float] | Floats, sizes: Sequence[int] | Float
         half = _t(level, count) * math.sqrt(variance)
         limits, method = (value - half, value + half), CLUSTER_T
     low, high = _around(value, limits, 0.0, 1.0)
-    return Interval(value, low, high, int(n), count, method)
+    return Interval(value, low, high, int(n), len(m), method)
 
 
 def macro_interval(parts: Sequence[tuple[Sequence[Hashable], Floats, Floats]], level: float = 0.95) -> Interval:
@@ -101,7 +103,7 @@ def macro_interval(parts: Sequence[tuple[Sequence[Hashable], Floats, Floats]], l
 
     A part is a task: its images, and for each the sum of values and the number of rows. Images may occur in several tasks,
     as Silvar-Med's do in SLAKE: the variance is taken over images, not over tasks (each share linearised, Cochran 1977), with
-    as many degrees of freedom as the task with the fewest images has. Where a task has too little for a t interval, the
+    as many degrees of freedom as the task with the fewest effective images has. Where a task has too little for a t interval, the
     tasks' own intervals are combined (MOVER, Zou & Donner 2008); then tasks that share images are held to go wholly together,
     which is too wide rather than too narrow. Raises ValueError when there is no part.
     """
@@ -117,7 +119,7 @@ def macro_interval(parts: Sequence[tuple[Sequence[Hashable], Floats, Floats]], l
     n, count = sum(i.n for i in own), len(influence)
     if all(_bears_t(np.asarray(s, dtype=np.float64), np.asarray(m, dtype=np.float64), (0, 1)) for _, s, m in parts):
         variance = count / (count - 1) * math.fsum(r * r for r in influence.values())
-        half = _t(level, min(i.clusters for i in own)) * math.sqrt(variance)
+        half = _t(level, min(effective(np.asarray(m, dtype=np.float64)) for _, _, m in parts)) * math.sqrt(variance)
         limits, method = (value - half, value + half), MACRO_T
     else:
         below, above = [i.value - i.low for i in own], [i.high - i.value for i in own]
@@ -132,7 +134,7 @@ def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Has
     """How much more often `a` is right than `b` on the same rows, clustered, with its interval and p value.
 
     `a` and `b` are 0 or 1, row by row. Mostly the cluster t interval and t test of the row-wise differences. Where each
-    row is its own cluster, or fewer than MIN_MIXED clusters differ: the interval of Bonett & Price (2012), which adds one
+    row is its own cluster, or too few clusters differ: the interval of Bonett & Price (2012), which adds one
     row to each kind of disagreement, and the exact test that flips the sign of whole clusters (McNemar's exact test where
     each row is its own cluster). Raises ValueError as `mean_interval` does.
     """
@@ -140,14 +142,14 @@ def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Has
     if not np.isin(np.concatenate([x, y]), (0, 1)).all():
         raise ValueError("paired verdicts must be 0 or 1")
     d, m = _totals(x - y, clusters)
-    n, count, value = m.sum(), len(m), float(np.mean(x - y))
+    n, count, value = m.sum(), effective(m), float(np.mean(x - y))
     variance = _variance(d, m)
     differ = float(np.mean(x != y))
     single = m.max() == 1
     if not single and _bears_t(d, m, (-1, 0, 1)):
         error, t = math.sqrt(variance), _t(level, count)
         low, high = _around(value, (value - t * error, value + t * error), -1.0, 1.0)
-        return Difference(value, low, high, int(n), count, CLUSTER_T, _t_test(value / error, count), "cluster t test")
+        return Difference(value, low, high, int(n), len(m), CLUSTER_T, _t_test(value / error, count), "cluster t test")
     if single:
         rows, factor, method = n, _z(level), BONETT_PRICE
     elif count < MIN_CLUSTERS or variance == 0:
@@ -156,7 +158,7 @@ def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Has
         rows, factor, method = min(max((differ - value**2) / variance, _kish(m)), n), _t(level, count), BONETT_PRICE_ROWS
     low, high = _around(value, _bonett_price(value, differ, rows, factor), -1.0, 1.0)
     test = "exact McNemar" if single else "exact cluster sign flip"
-    return Difference(value, low, high, int(n), count, method, _sign_flip(d), test)
+    return Difference(value, low, high, int(n), len(m), method, _sign_flip(d), test)
 
 
 def paired_variance(a: Sequence[int], b: Sequence[int], clusters: Sequence[Hashable]) -> float:
@@ -211,17 +213,26 @@ def _variance(sums: Floats, sizes: Floats) -> float:
 
 def _bears_t(sums: Floats, sizes: Floats, constants: Sequence[int]) -> bool:
     """Whether there is enough in it for a t interval over clusters."""
-    return len(sums) >= MIN_CLUSTERS and _variance(sums, sizes) > 0 and _departing(sums, sizes, constants) >= MIN_MIXED
+    return effective(sizes) >= MIN_CLUSTERS and _variance(sums, sizes) > 0 and _departing(sums, sizes, constants) >= MIN_MIXED
 
 
-def _departing(sums: Floats, sizes: Floats, constants: Sequence[int]) -> int:
-    """How many clusters hold a row that differs from the constant which the rows come closest to."""
-    return min(int(np.count_nonzero(sums != c * sizes)) for c in constants)
+def _departing(sums: Floats, sizes: Floats, constants: Sequence[int]) -> float:
+    """How many (effective) clusters hold a row that differs from the constant which the rows come closest to."""
+    return min(_kish(sizes[sums != c * sizes]) for c in constants)
 
 
 def _kish(sizes: Floats) -> float:
     """The effective number of clusters (Kish 1965): their number when all are of a size, fewer when a few hold most rows."""
-    return float(sizes.sum() ** 2 / (sizes @ sizes))
+    return float(sizes.sum() ** 2 / (sizes @ sizes)) if len(sizes) else 0.0
+
+
+def effective(sizes: Floats) -> float:
+    """How many clusters of one size would tell the variance of the mean as well (G* of Carter, Schnepel & Steigerwald 2017).
+
+    For a mean this is Kish's formula over what each cluster adds to the variance: m + m (m - 1) icc for m rows that are
+    correlated by `icc`. It is 0.15 here, about that of questions on one image; in twentieths, so that no rounding enters.
+    """
+    return _kish(sizes * (17 + 3 * sizes))
 
 
 @functools.cache
@@ -231,14 +242,14 @@ def _z(level: float) -> float:
     return float(ndtri(0.5 + level / 2))
 
 
-@functools.cache
-def _t(level: float, clusters: int) -> float:
+@functools.lru_cache(maxsize=1024)
+def _t(level: float, clusters: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(clusters - 1, 0.5 + level / 2))
 
 
-def _t_test(t: float, clusters: int) -> float:
+def _t_test(t: float, clusters: float) -> float:
     from scipy.special import stdtr
 
     return float(min(1.0, 2 * stdtr(clusters - 1, -abs(t))))

@@ -31,7 +31,7 @@ def find(roots: Sequence[Path]) -> list[Path]:
     for root in roots:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder of runs", hint="give the folder that `harness run` wrote to with --runs")
-        marks = (p for name in ("card.json", "samples.jsonl", "predictions.jsonl") for p in root.glob(f"*/*/{name}"))
+        marks = (p for name in ("card.json", "samples.jsonl", "predictions.jsonl", "verdicts") for p in root.glob(f"*/*/{name}"))
         for path in sorted({p.parent for p in marks}):
             found.setdefault(path.resolve(), path)
     return list(found.values())

@@ -1,6 +1,6 @@
 """Which cells stand in which table, in which order, and with which rank (terminal.py and formats.py show them).
 
-Cells stand in one table only when data, prompt and judge version are the same.
+Cells stand in one table only when data, slices, prompt, reader and judge version are the same (leaderboard.cell.Cell.comparable).
 
     found, damaged = cells([Path("runs")])
     found[0].value, found[0].low, found[0].high, found[0].rank
@@ -9,9 +9,10 @@ Cells stand in one table only when data, prompt and judge version are the same.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,8 @@ class Board:
     cells: list[Cell]
     damaged: list[Damaged]
     runs: dict[str, Run]
+    #: Folders of runs that do not have the slice which was asked for, and so no cell.
+    without_slice: list[str] = field(default_factory=list)
 
 
 def cells(
@@ -106,12 +109,13 @@ def board(
             _known(what, wanted, {_property(what, card) for _, card in sound})
             sound = [(path, card) for path, card in sound if _matches(_property(what, card), wanted)]
     runs, unreadable = read_runs(sound)
+    without: list[str] = []
     if slice_by is not None:
         have = [run for run in runs if slice_by in run.asked.slices]
         if runs and not have:
             known = sorted({name for run in runs for name in run.asked.slices})
             raise UserError(f"no run has a slice '{slice_by}'", hint=did_you_mean(slice_by, known))
-        runs = have
+        without, runs = [str(run.folder) for run in runs if slice_by not in run.asked.slices], have
     counted = [one for run in runs for judged in run.judged or (None,) for one in count(run, judged, slice_by)]
     if filters.judges is not None:
         _known("judge", filters.judges, {name for one in counted for name in _judge_names(one.cell)})
@@ -120,7 +124,8 @@ def board(
     if metrics:
         found = _with_metrics(found, metrics)
     found.sort(key=lambda c: (*c.comparable, c.slice or ("", ""), *_order(c, sort, group_by)))
-    return Board(found, sorted([*damaged, *unreadable], key=lambda d: d.path), {str(run.folder): run for run in runs})
+    aside = sorted([*damaged, *unreadable], key=lambda d: d.path)
+    return Board(found, aside, {str(run.folder): run for run in runs}, without)
 
 
 def _property(what: str, card: RunCard) -> str:
@@ -193,11 +198,11 @@ def _scores(run: Path) -> dict[str, Any]:
 
 def _metrics(c: Cell, scores: dict[str, Any], names: Sequence[str]) -> Iterator[tuple[str, float]]:
     for name in names:
-        entry = scores.get(name, {})
-        if c.slice:
-            entry = entry.get("slices", {}).get(c.slice[0], {}).get(c.slice[1], {})
-        if entry.get("value") is not None:
-            yield name, entry["value"]
+        entry: Any = scores
+        for key in (name, *(("slices", *c.slice) if c.slice else ()), "value"):
+            entry = entry.get(key) if isinstance(entry, dict) else None
+        if isinstance(entry, int | float) and not isinstance(entry, bool) and math.isfinite(entry):
+            yield name, float(entry)
 
 
 def grouped(found: Iterable[Cell]) -> list[list[Cell]]:
@@ -233,6 +238,16 @@ def note(cell: Cell) -> str:
         return ""
     bounds = f"{percent(cell.bound_low)} if the other {cell.missing} were all wrong, {percent(cell.bound_high)} if all right"
     return f"{'' if cell.ranked else 'not ranked, '}{cell.n} of {cell.samples} judged; {bounds}"
+
+
+def differing(group: Iterable[Cell]) -> str:
+    """Which generation arguments are not the same for all of these cells; empty where they are."""
+    values: dict[str, set[float]] = defaultdict(set)
+    for cell in group:
+        for name, value in cell.generation.items():
+            values[name].add(value)
+    differ = [f"{name} {' or '.join(f'{v:g}' for v in sorted(own))}" for name, own in values.items() if len(own) > 1]
+    return f"not all were run alike: {', '.join(differ)}" if differ else ""
 
 
 def as_json(found: Sequence[Cell], damaged: Sequence[Damaged]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from leaderboard.claims import Claim
 from leaderboard.compare import Comparison, p_value
 from leaderboard.overview import Overview
 from leaderboard.store import Damaged
-from leaderboard.table import Cell, GroupBy, group_of, grouped, labels, note, percent
+from leaderboard.table import Cell, GroupBy, differing, group_of, grouped, labels, note, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +70,7 @@ def render_comparisons(found: Sequence[Comparison], console: Console) -> None:
         own = [c for c in found if c.task == task]
         table = _empty(f"{task} · differences in points")
         table.caption = _plain(
-            f"{own[0].n} questions on {own[0].clusters} images, judge {own[0].judge}@{own[0].judge_version}\n", "dim"
+            "\n".join([*dict.fromkeys(f"{c.seen()}, judge {c.judge}@{c.judge_version}" for c in own), *_unlike(own), ""]), "dim"
         )
         table.add_column("a against b", overflow="fold")
         for title in ("a\n%", "b\n%", "a - b", "95 %\ninterval", "p by\nHolm", "only\na", "only\nb"):
@@ -85,6 +85,10 @@ def render_comparisons(found: Sequence[Comparison], console: Console) -> None:
             )
         _print(table, console)
     console.print(_plain(f"Paired row by row, clustered by image; p values by Holm over {len(found)} comparisons.\n", "dim"))
+
+
+def _unlike(found: Sequence[Comparison]) -> list[str]:
+    return list(dict.fromkeys(f"{c.model_a} against {c.model_b}: {c.unlike}" for c in found if c.unlike))
 
 
 def render_claims(claimed: Sequence[Claim], console: Console) -> None:
@@ -223,6 +227,7 @@ def _caption(shown: Sequence[Cell], names: dict[str, str], left_out: int) -> Tex
         f" ({first.certificate})" if first.certificate else ", untested (harness judges test)" if first.certified is False else ""
     )
     data = f"{first.source} data {first.data_fingerprint[:8]}, {first.resolution}"
+    lines += filter(None, [differing(shown)])
     if any(c.rank for c in shown):
         lines.append("rank: the places a model may hold, given which differences are real (paired, Holm, 5 %)")
     return _plain("\n".join([*lines, f"{judge} · prompt {first.prompt} · {data}", ""]), "dim")

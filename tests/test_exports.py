@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.errors import DataError, UserError
+from harness.errors import DataError, RunError, UserError
 from harness.records import ImageRef, Reference, Sample
 from harness.runs import RunFolder
 from leaderboard.compare import compare_all
-from leaderboard.exports import read
+from leaderboard.exports import eee, read
 from leaderboard.importing import import_log
 from leaderboard.table import Cell, cells
 from tests.run_folders import make_run
@@ -104,6 +104,30 @@ def test_it_holds_score_interval_judge_and_what_is_missing(run: RunFolder, tmp_p
     for s in samples:
         scores[s["evaluation_result_id"]] = scores.get(s["evaluation_result_id"], 0.0) + s["evaluation"]["score"]
     assert scores == {final["evaluation_result_id"]: 7, reasoning["evaluation_result_id"]: 2}
+
+
+def test_samples_give_the_score_whatever_else_stands_in_the_lines(run: RunFolder, tmp_path: Path) -> None:
+    """A torn verdict is not counted, a prediction with an odd number of tokens is."""
+    with open(run.verdict_path("exact", "1"), "a") as f:
+        f.write('{"sample_id":"q0","judge":"exact","final":0}')
+    predictions = run.path / "predictions.jsonl"
+    predictions.write_text(predictions.read_text().replace('"prompt_tokens":9', '"prompt_tokens":"x"', 1))
+    document, lines = exported(run, tmp_path / "out")
+    final = [x["evaluation"]["score"] for x in lines if x["evaluation_result_id"].endswith("/final")]
+    (score,) = (
+        r["score_details"]["score"] for r in document["evaluation_results"] if r["metric_config"]["metric_id"] == "accuracy"
+    )
+    assert len(final) == cell_of(run).n == 10
+    assert sum(final) / len(final) == score == cell_of(run).value
+
+
+def test_samples_that_do_not_give_the_score_are_refused(run: RunFolder, tmp_path: Path) -> None:
+    (whole,) = read([run.path])
+    predictions = run.path / "samples.jsonl"
+    predictions.write_text("".join(predictions.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RunError, match="9 samples of final by exact, but the score is over 10 rows"):
+        eee.write(whole, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_samples_file_is_named_hashed_and_counted(run: RunFolder, tmp_path: Path) -> None:
@@ -299,6 +323,19 @@ def test_lmms_evals_log_becomes_a_run(tmp_path: Path) -> None:
         ('{"results": {}}\n', DataError, ":1: no line of a per-sample log"),
         ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "bleu": 0.5}\n', UserError, "no metric is 0 or 1 on every row"),
         ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "filter": "none", "acc": 1}\n', UserError, "which task"),
+        ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "acc": 1, "doc": "s"}\n', DataError, ":1: 'doc'"),
+        (
+            '{"doc_id": 0, "target": "a", "filtered_resps": [[], []], "acc": 1,'
+            ' "arguments": {"a": {"arg_1": "x"}, "b": {"arg_1": "y"}}}\n',
+            DataError,
+            ":1: 'doc', 'arguments'",
+        ),
+        (
+            '{"doc_id": 0, "target": "a", "filtered_resps": ["a", "b"], "acc": 1, "doc": "s", "arguments": {"a": {}, "b": 5}}\n',
+            DataError,
+            ":1: 'doc', 'arguments'",
+        ),
+        ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "acc": 1}\n' * 2, DataError, ":2: a second row about doc_id 0"),
     ],
 )
 def test_a_file_that_is_no_log_is_refused_before_anything_is_written(

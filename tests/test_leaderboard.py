@@ -17,11 +17,9 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.errors import UserError
-from harness.records import (
-    Verdict,
-)
+from harness.records import GenerationArgs, Verdict
 from harness.runs import RunFolder
-from leaderboard import store
+from leaderboard import formats, store
 from leaderboard.compare import compare, compare_all
 from leaderboard.overview import overviews
 from leaderboard.ranks import pairwise
@@ -378,7 +376,8 @@ def test_compare_pairs_the_rows_that_were_judged_in_both(tmp_path: Path) -> None
     assert c.low < c.difference < c.high
     assert c.sentence() == (
         f"On slake, sft is right 40.0 points more often than base (95 % interval {100 * c.low:+.1f} to {100 * c.high:+.1f}; "
-        "p = 0.250 by exact cluster sign flip; 10 questions on 6 images). This may be chance."
+        "p = 0.250 by exact cluster sign flip; 10 of 12 questions on 6 images, the other 2 not judged in both). "
+        "This may be chance."
     )
 
 
@@ -428,9 +427,9 @@ def test_a_rank_is_the_places_that_real_differences_leave_open(tmp_path: Path) -
 
 
 def test_pairwise_p_values_are_those_of_the_paired_difference() -> None:
-    """For all pairs at once as for each alone: with missing verdicts, nearly equal models, equal ones and single rows."""
+    """For all pairs at once as for each alone: missing verdicts, nearly equal models, equal ones, single rows, uneven images."""
     rng = np.random.default_rng(3)
-    for each in (5, 1):
+    for each in ([5] * 40, [1] * 40, [2] * 30 + [30] * 10, [1] * 39 + [60]):
         clusters = np.repeat(np.arange(40), each).astype(np.int32)
         base = rng.random(len(clusters)) < np.repeat(rng.random(40), each)
         final = np.stack([np.where(rng.random(len(clusters)) < flip, ~base, base) for flip in (0, 0, 0.01, 0.1, 0.4)]).astype(
@@ -443,6 +442,105 @@ def test_pairwise_p_values_are_those_of_the_paired_difference() -> None:
             alone = paired_difference(final[i][both].tolist(), final[j][both].tolist(), clusters[both].tolist())
             assert differences[i, j] == pytest.approx(alone.value, abs=1e-12)
             assert p[i, j] == p[j, i] == pytest.approx(alone.p, abs=1e-9)
+
+
+def test_sixty_models_with_a_question_an_image_are_compared_by_mcnemars_test() -> None:
+    final = (np.random.default_rng(4).random((60, 200)) < np.linspace(0.3, 0.8, 60)[:, None]).astype(np.int8)
+    _, p = pairwise(final, np.arange(200, dtype=np.int32))
+    for i, j in ((0, 1), (0, 59), (30, 35)):
+        assert p[i, j] == pytest.approx(paired_difference(final[i].tolist(), final[j].tolist(), range(200)).p, abs=1e-12)
+
+
+def test_runs_whose_slices_were_cut_differently_stand_in_tables_of_their_own(tmp_path: Path) -> None:
+    moved = [s.model_copy(update={"slices": {"modality": "CT"}}) for s in make_samples(12)]
+    make_run(tmp_path, "a", "110110110110")
+    make_run(tmp_path, "b", "110110110111", samples=moved)
+    assert len(grouped(cells([tmp_path])[0])) == 1, "all rows are the same rows"
+    by_slice = grouped(cells([tmp_path], slice_by="modality")[0])
+    assert sorted([(c.model, c.n, c.rank) for c in group] for group in by_slice) == [
+        [("a", 6, None), ("a", 6, None)],
+        [("b", 12, None)],
+    ]
+
+
+def test_changed_questions_are_other_data_whatever_the_card_says(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "a", "110110"), make_run(tmp_path, "b", "110111")
+    path = b.path / "samples.jsonl"
+    path.write_text(path.read_text().replace('"yes"', '"no"', 1))
+    assert [c.rank for c in cells([tmp_path])[0]] == [None, None]
+    assert len(grouped(cells([tmp_path])[0])) == 2
+    with pytest.raises(UserError, match="other questions, references or images"):
+        compare_all([a.path, b.path])
+
+
+def change_card(folder: RunFolder, **values: object) -> None:
+    folder.write_card(folder.card().model_copy(update=values))
+
+
+def test_answers_that_another_reader_read_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "a", "110110"), make_run(tmp_path, "b", "110111")
+    change_card(b, reader=2)
+    assert len(grouped(cells([tmp_path])[0])) == 2
+    with pytest.raises(UserError, match="reader 1 and reader 2"):
+        compare_all([a.path, b.path])
+
+
+def test_generation_arguments_that_differ_are_said(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "a", "110110"), make_run(tmp_path, "b", "110111")
+    change_card(b, generation=GenerationArgs(max_new_tokens=512))
+    found = cells([tmp_path])[0]
+    assert len(grouped(found)) == 1
+    assert "not all were run alike: max_new_tokens 16 or 512" in shown(found)
+    assert "Not all were run alike: max\\_new\\_tokens 16 or 512." in formats.as_markdown([], found)
+    (one,) = compare_all([a.path, b.path])
+    assert one.sentence().endswith("They were not run alike: max_new_tokens 16 against 512.")
+
+
+def test_an_apis_address_tells_models_of_one_name_apart(tmp_path: Path) -> None:
+    for model, address in (("a", "http://127.0.0.1:1"), ("b", "http://127.0.0.1:2")):
+        folder = make_run(tmp_path, model, "110110")
+        change_card(folder, model=folder.card().model.model_copy(update={"name": "m", "path": address, "backend": "litellm"}))
+    assert len({c.configuration for c in cells([tmp_path])[0]}) == 2
+
+
+def test_the_version_of_a_judge_that_both_runs_have_is_compared(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "a", "110110"), make_run(tmp_path, "b", "110111", version="2")
+    a.add_verdicts("exact", "2", [Verdict(sample_id="q0", judge="exact", final=0)])
+    (one,) = compare_all([a.path, b.path], "exact")
+    assert (one.judge_version, one.n) == ("2", 1)
+    b.add_verdicts("exact", "1", [Verdict(sample_id="q0", judge="exact", final=0)])
+    with pytest.raises(UserError, match="several versions"):
+        compare_all([a.path, b.path], "exact")
+
+
+def test_no_name_or_metric_is_more_than_text_in_a_table_elsewhere(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "[a]\u202egnorw", "110110")
+    (folder.path / "scores.json").write_text(json.dumps({"metrics": {"=1+1": {"value": 0.5}, "bad": {"value": "=2"}, "odd": 5}}))
+    metrics = ("=1+1", "bad", "odd")
+    found = board(store.find([tmp_path]), metrics=metrics).cells
+    assert [c.metrics for c in found] == [{"=1+1": 0.5}]
+    csv, latex, markdown = formats.as_csv(found), formats.as_latex([], found), formats.as_markdown([], found)
+    assert csv.splitlines()[0].endswith(",'=1+1")
+    assert "{[}a{]}\\textless{}U+202E" in latex
+    assert not [text for text in (csv, latex, markdown) if "\u202e" in text]
+
+
+def test_runs_without_the_slice_are_named(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", "110110")
+    plain = make_run(tmp_path, "b", "110110", samples=[s.model_copy(update={"slices": {}}) for s in make_samples(6)])
+    for form in ([], ["--json"]):
+        result = CliRunner().invoke(app, ["leaderboard", "--runs", str(tmp_path), "--slice", "modality", *form])
+        assert result.exit_code == 0
+        assert f"has no slice 'modality', left out: {plain.path}" in result.stderr.replace("\n", "")
+
+
+def test_questions_without_an_image_are_their_tasks_own(tmp_path: Path) -> None:
+    """Rows of two tasks may have the same id; without an image that says nothing."""
+    words = [s.model_copy(update={"images": ()}) for s in make_samples(12)]
+    for task in ("slake", "vqa_rad"):
+        make_run(tmp_path, "base", "110110110110", samples=words, task=task, fingerprint=task)
+    (view,) = overviews(board(store.find([tmp_path])))
+    assert view.rows[0].average.clusters == 24  # type: ignore[union-attr]
 
 
 def test_an_unfinished_run_has_no_rank(tmp_path: Path) -> None:

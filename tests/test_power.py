@@ -106,6 +106,10 @@ def test_the_command(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ([], "give --n, --difference or two runs"),
+        (["--difference", "5", "--images", "96", "--icc", "0.15"], "--images and --icc say how --n rows"),
+        (["--n", "1061", "--icc", "0.15"], "rows on images of their own"),
+        (["--n", "1061", "--judge", "exact"], "only where two runs are given"),
+        (["a", "b", "--n", "10", "--discordance", "0.2"], "--n, --discordance: two runs say that themselves"),
         (["--difference", "50"], "a difference is above 0 and at most"),
         (["--n", "10", "--images", "20"], "1 to n images"),
     ],

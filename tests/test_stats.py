@@ -16,28 +16,37 @@ from leaderboard.stats import macro_interval, mean_interval, paired_difference, 
 
 
 def questions(
-    images: int = 40, each: int = 7, share: float = 0.6, icc: float = 0.15, seed: int = 0
+    images: int = 40, each: int = 7, share: float = 0.6, icc: float = 0.15, seed: int = 0, *, even: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """0/1 verdicts for `each` questions about each image, correlated within an image by `icc` (beta-binomial)."""
     rng = np.random.default_rng(seed)
     k = (1 - icc) / icc
     p = rng.beta(share * k, (1 - share) * k, images)
-    sizes = rng.integers(1, 2 * each, images)
+    sizes = np.full(images, each) if even else rng.integers(1, 2 * each, images)
     clusters = np.repeat(np.arange(images), sizes)
     return (rng.random(len(clusters)) < p[clusters]).astype(float), clusters
 
 
 def statsmodels_interval(y: np.ndarray, clusters: np.ndarray, level: float) -> tuple[float, float, float, float]:
+    """Where images are unevenly large, statsmodels' standard error with the degrees of freedom of the effective images."""
+    from scipy import stats as scipy_stats
     from statsmodels.api import OLS
 
     fit = OLS(y, np.ones(len(y))).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
-    low, high = fit.conf_int(1 - level)[0]
-    return float(fit.params[0]), float(low), float(high), float(fit.pvalues[0])
+    value, error, sizes = float(fit.params[0]), float(fit.bse[0]), np.unique(clusters, return_counts=True)[1]
+    if sizes.min() == sizes.max():
+        low, high = fit.conf_int(1 - level)[0]
+        return value, float(low), float(high), float(fit.pvalues[0])
+    adds = sizes * (0.85 + 0.15 * sizes)
+    t = scipy_stats.t(adds.sum() ** 2 / (adds @ adds) - 1)
+    half = t.ppf(0.5 + level / 2) * error
+    return value, value - half, value + half, float(2 * t.sf(abs(value) / error))
 
 
+@pytest.mark.parametrize("even", [True, False])
 @pytest.mark.parametrize(("seed", "level"), [(0, 0.95), (1, 0.95), (2, 0.9), (3, 0.99)])
-def test_the_interval_of_a_share_is_statsmodels_cluster_t(seed: int, level: float) -> None:
-    y, clusters = questions(seed=seed)
+def test_the_interval_of_a_share_is_statsmodels_cluster_t(seed: int, level: float, even: bool) -> None:
+    y, clusters = questions(seed=seed, even=even)
     ours = mean_interval(list(y), list(clusters), level)
     value, low, high, _ = statsmodels_interval(y, clusters, level)
     assert ours.method == "cluster t"
@@ -45,9 +54,10 @@ def test_the_interval_of_a_share_is_statsmodels_cluster_t(seed: int, level: floa
     assert (ours.n, ours.clusters) == (len(y), 40)
 
 
+@pytest.mark.parametrize("even", [True, False])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_paired_difference_is_statsmodels_cluster_t_of_the_differences(seed: int) -> None:
-    a, clusters = questions(seed=seed)
+def test_the_paired_difference_is_statsmodels_cluster_t_of_the_differences(seed: int, even: bool) -> None:
+    a, clusters = questions(seed=seed, even=even)
     b = np.where(np.random.default_rng(seed + 100).random(len(a)) < 0.25, 1 - a, a)
     ours = paired_difference(list(a), list(b), list(clusters))
     value, low, high, p = statsmodels_interval(a - b, clusters, 0.95)
@@ -226,6 +236,24 @@ def test_small_and_extreme_samples_are_covered_too(images: int, each: int, share
     assert 0.925 <= ours <= 0.99
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize(
+    "sizes", [[2] * 20 + [40] * 5, [1] * 100 + [10] * 10, [1] * 20 + [60]], ids=["five big", "ten big", "one big"]
+)
+def test_a_few_big_images_among_small_ones_are_covered_too(sizes: list[int], share: float) -> None:
+    """Where degrees of freedom from the number of images cover 53 to 94 %. One big image is nearly all that there is."""
+    rng = np.random.default_rng(20241)
+    k, draws = (1 - 0.15) / 0.15, 2000
+    drawn = rng.binomial(sizes, rng.beta(share * k, (1 - share) * k, (draws, len(sizes))))
+    found = [totals_interval(s, sizes) for s in drawn]
+    assert np.mean([i.low <= share <= i.high for i in found]) >= 0.925
+
+
+def test_clusters_of_one_size_all_count() -> None:
+    assert stats.effective(np.full(96, 11.0)) == 96
+    assert stats.effective(np.array([1.0] * 20 + [60])) < 1.2
+
+
 def test_paired_differences_are_covered_too() -> None:
     """Two runs whose verdicts flip per image: the true difference is the difference of the flip rates."""
     rng = np.random.default_rng(5)
@@ -280,13 +308,14 @@ def test_the_average_of_one_task_is_that_task() -> None:
 
 
 def test_tasks_with_images_of_their_own_add_their_variances() -> None:
-    """sqrt(se_a^2 + se_b^2) / 2, but for the small-sample factor, which knows all 80 images; t with 39 degrees of freedom."""
+    """sqrt(se_a^2 + se_b^2) / 2, but for the small-sample factor, which knows all 80 images; t as for the smaller of the two."""
     from scipy import stats as scipy_stats
 
     (a, in_a), (b, in_b) = questions(seed=1), questions(seed=2, share=0.8)
     average = macro_interval([part(a, in_a, "a"), part(b, in_b, "b")])
     errors = [standard_error(*part(y, c, "")[1:]) for y, c in ((a, in_a), (b, in_b))]
-    half = scipy_stats.t(39).ppf(0.975) * math.hypot(*errors) / 2
+    least = min(stats.effective(np.bincount(c).astype(float)) for c in (in_a, in_b))
+    half = scipy_stats.t(least - 1).ppf(0.975) * math.hypot(*errors) / 2
     assert average.value == pytest.approx((a.mean() + b.mean()) / 2)
     assert average.high - average.low == pytest.approx(2 * half * math.sqrt(80 / 79 / (40 / 39)), abs=1e-12)
     assert (average.n, average.clusters) == (len(a) + len(b), 80)

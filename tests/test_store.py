@@ -91,6 +91,98 @@ def test_bulk_reading_is_line_by_line_reading(tmp_path: Path, monkeypatch: pytes
     assert found[0] == found[1]
 
 
+def spoil(path: Path, **values: Any) -> None:
+    """Give the second row of the file these values."""
+    lines = path.read_text().splitlines(keepends=True)
+    lines[1] = json.dumps(json.loads(lines[1]) | values) + "\n"
+    path.write_text("".join(lines))
+
+
+SPOILT_SAMPLES = [
+    {"slices": [1]},
+    {"slices": "abc"},
+    {"slices": {"modality": ["x"]}},
+    {"slices": {"modality": 5}},
+    {"slices": {"modality": "\ud800"}},
+    {"slices": {"\ud800": "CT"}},
+    {"id": "\ud800"},
+    {"cluster": "\ud800"},
+]
+SPOILT_VERDICTS = [
+    {"final": None, "missing": 5},
+    {"final": None, "missing": [1]},
+    {"final": None, "missing": {"a": 1}},
+    {"final": None, "missing": "\ud800"},
+    {"final": "1"},
+    {"final": True},
+    {"final": 7},
+    {"judge": 5},
+    {"judge": "\ud800"},
+]
+
+
+@pytest.mark.parametrize("values", SPOILT_SAMPLES, ids=str)
+def test_one_damaged_sample_hides_no_other_run(tmp_path: Path, way: str, values: dict[str, Any]) -> None:
+    folder = make_run(tmp_path, "bad", "110110")
+    make_run(tmp_path, "good", "111111")
+    spoil(folder.path / "samples.jsonl", **values)
+    for _ in range(2):  # anew, and from the index
+        found, damaged = cells_of(store.find([tmp_path]))
+        assert [c.model for c in found] == ["good"]
+        assert [(Path(d.path).parent.name, d.reason) for d in damaged] == [("bad", "samples.jsonl:2: damaged line")]
+
+
+@pytest.mark.parametrize("values", SPOILT_VERDICTS, ids=str)
+def test_one_damaged_verdict_sets_its_file_aside_and_nothing_else(tmp_path: Path, way: str, values: dict[str, Any]) -> None:
+    folder = make_run(tmp_path, "bad", "110110")
+    folder.add_verdicts("other", "1", [Verdict(sample_id="q0", judge="other", final=1)])
+    make_run(tmp_path, "good", "111111")
+    spoil(folder.verdict_path("exact", "1"), **values)
+    for _ in range(2):
+        found, damaged = cells_of(store.find([tmp_path]))
+        assert {(c.model, c.judge) for c in found} == {("bad", "other"), ("good", "exact")}
+        assert [d.reason for d in damaged] == ["exact@1.jsonl:2: damaged line"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("[" * 100_000, "exact@1.jsonl:1: damaged line"),
+        ("", "exact@1.jsonl:1: damaged line"),
+        ('{"sample_id":"q0","judge":"exact","final":1,}', "exact@1.jsonl:1: damaged line"),
+        ('{"sample_id":5,"judge":"exact","final":1}', "exact@1.jsonl: 1 lines about samples that were never asked"),
+    ],
+    ids=["deep", "blank", "trailing comma", "an id that is a number"],
+)
+def test_what_one_reader_calls_damaged_the_other_does_too(tmp_path: Path, way: str, line: str, reason: str) -> None:
+    folder = make_run(tmp_path, "bad", "110110")
+    make_run(tmp_path, "good", "111111")
+    path = folder.verdict_path("exact", "1")
+    path.write_text(line + "\n" + path.read_text())
+    runs, damaged = store.read([tmp_path])
+    assert [len(run.judged) for run in runs] == [0, 1]
+    assert [d.reason for d in damaged] == [reason]
+
+
+def test_both_readers_agree_on_what_json_leaves_open(tmp_path: Path, way: str) -> None:
+    folder = make_run(tmp_path, "base", "......")
+    rows = ['"sample_id":"q0","final":0,"final":1', '"sample_id":"q1","final":null,"missing":""', '"sample_id":"q2","final":1.0']
+    folder.verdict_path("exact", "1").parent.mkdir()
+    folder.verdict_path("exact", "1").write_text("".join(f'{{"judge":"exact",{row}}}\n' for row in rows))
+    (judged,) = read_one(tmp_path).judged
+    assert judged.final.tolist() == [1, NONE, 1, NONE, NONE, NONE], "of two values of a key the later one holds"
+    assert judged.missing == {1: "no reason given"}
+
+
+def test_verdicts_that_are_no_folder_are_reported(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "......")
+    store.read([tmp_path])
+    (folder.path / "verdicts").write_text("in the way")
+    runs, damaged = store.read([tmp_path])
+    assert len(runs) == 1
+    assert [d.reason for d in damaged] == ["verdicts: a file where a folder should be"]
+
+
 def test_names_that_mean_something_to_a_glob_or_to_sql(tmp_path: Path, way: str) -> None:
     root = tmp_path / "it's [a] *run*?"
     make_run(root, "base", "110110")

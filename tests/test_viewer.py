@@ -15,12 +15,13 @@ from pathlib import Path
 from urllib.parse import parse_qs, urldefrag, urlsplit
 
 import pytest
+from httpx import Response
 from PIL import Image
 from starlette.testclient import TestClient
 
 from harness import data, specs
 from harness.errors import UserError
-from harness.records import ImageRef
+from harness.records import GenerationArgs, ImageRef, Verdict
 from harness.runs import RunFolder
 from judges.exact import ExactJudge
 from leaderboard import table
@@ -31,7 +32,7 @@ from leaderboard.site.layout import Axis
 from leaderboard.site.library import Library, Shelf
 from leaderboard.site.pages import HERE
 from leaderboard.site.pictures import NoPictureError, Pictures, encode, encode_small
-from tests.run_folders import make_run
+from tests.run_folders import make_run, make_samples
 from tests.viewed import EXACT, HOSTILE, SHOWN, Page, Viewed, run_id
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
@@ -45,6 +46,88 @@ def client(viewed: Viewed, **options: object) -> TestClient:
 @pytest.fixture(scope="module")
 def site(viewed: Viewed) -> TestClient:
     return client(viewed)
+
+
+def viewer_of(runs: Path, **options: object) -> TestClient:
+    """A viewer of these runs; an error in it is an error here."""
+    return TestClient(app.create(Library([runs]), Pictures(), **options), base_url="http://127.0.0.1:7117")  # type: ignore[arg-type]
+
+
+def row_of(answer: Response) -> str:
+    """A page's text."""
+    assert answer.status_code == 200
+    return Page(answer.text).text
+
+
+def test_a_damaged_verdict_file_breaks_no_page(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    folder.add_verdicts("bad", "1", [Verdict(sample_id="q0", judge="bad", final=1, rationale="not to be trusted")])
+    path = folder.verdict_path("bad", "1")
+    path.write_text(path.read_text().replace('"final":1', '"final":7'))
+    site = viewer_of(tmp_path)
+    run = run_id(folder.path)
+    assert "bad@1.jsonl:1: damaged line" in row_of(site.get(f"/run-{run}.html"))
+    answers = row_of(site.get(f"/samples-{run}.html"))
+    assert "Question 0?" in answers
+    assert "not to be trusted" not in answers
+
+
+def test_odd_values_beside_a_sound_verdict_break_no_page(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    path = folder.verdict_path("exact", "1")
+    path.write_text(
+        path.read_text().replace('"usage":null', '"usage":{"cost":"x"}').replace('"rationale":null', '"rationale":"so"')
+    )
+    (row, *_) = Shelf([tmp_path]).browser.page(Filter()).rows
+    verdict = row.verdicts["exact@1"]
+    assert (verdict.final, verdict.rationale, verdict.usage) == (1, "so", None)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "nowhere"], ids=["zero byte", "too long", "gone"])
+def test_a_cards_path_that_is_none_breaks_no_page(tmp_path: Path, path: str) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    card = folder.card()
+    folder.write_card(card.model_copy(update={"model": card.model.model_copy(update={"path": path})}))
+    site = viewer_of(tmp_path)
+    for page in ("index.html", "trainers.html", f"run-{run_id(folder.path)}.html"):
+        assert site.get(f"/{page}").status_code == 200
+
+
+def test_a_step_that_is_no_step_shows_the_last(crawled: dict[str, Page], site: TestClient) -> None:
+    (name,) = {a.partition("?")[0] for a in crawled if a.startswith("trainer-")}
+    assert site.get(f"/{name}?step={'9' * 5000}").status_code == 200
+
+
+def test_slices_whose_names_have_no_latin_letters_have_pages_of_their_own(tmp_path: Path) -> None:
+    samples = [s.model_copy(update={"slices": {"模态": f"a{i % 2}", "部位": f"b{i % 2}"}}) for i, s in enumerate(make_samples(6))]
+    make_run(tmp_path, "base", "110110", samples=samples)
+    site = viewer_of(tmp_path)
+    pages = [link for link in Page(site.get("/").text).links("href") if link.startswith("slice-")]
+    assert len(set(pages)) == 2
+    shown = {"a0" in (text := row_of(site.get(f"/{page}"))) and "b0" not in text for page in set(pages)}
+    assert shown == {True, False}
+
+
+def test_runs_that_were_divided_otherwise_do_not_stand_beside_each_other(tmp_path: Path) -> None:
+    moved = [s.model_copy(update={"slices": {"modality": "CT"}}) for s in make_samples(6)]
+    make_run(tmp_path, "best", "111111")
+    folder = make_run(tmp_path, "other", "110110", samples=moved)
+    card = folder.card()
+    folder.write_card(card.model_copy(update={"generation": GenerationArgs(max_new_tokens=99)}))
+    shelf = Shelf([tmp_path])
+    (shown,) = shelf.tables.values()
+    assert {c.model for c in shown.cells} == {"best", "other"}
+    assert {c.model for c in shelf.slices_of(shown, "modality")} == {"best"}
+    assert "not all were run alike: max_new_tokens 16 or 99" in row_of(viewer_of(tmp_path).get("/index.html"))
+
+
+def test_a_run_that_kept_nothing_but_its_verdicts_is_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    make_run(tmp_path, "good", "110110")
+    for name in ("card.json", "samples.jsonl", "predictions.jsonl"):
+        (folder.path / name).unlink()
+    (damaged,) = Shelf([tmp_path]).damaged
+    assert (damaged.path, damaged.reason) == (str(folder.path), "no card.json: the run never began, or lost it")
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +299,20 @@ def test_others_need_the_token(viewed: Viewed) -> None:
     assert (let_in.status_code, let_in.headers["location"]) == (303, "/index.html?x=1")
     assert re.search(r"HttpOnly.*SameSite=strict", let_in.headers["set-cookie"], re.I)
     assert open_to_all.get("/", cookies={app.COOKIE: token}).status_code == 200
-    assert client(viewed, host="0.0.0.0", token=token).get("/", headers={"authorization": f"Bearer {token}"}).status_code == 200
+    for header, status in ((f"Bearer {token}", 200), (token, 403), (f"Basic {token}", 403)):
+        fresh = client(viewed, host="0.0.0.0", token=token)
+        assert fresh.get("/", headers={"authorization": header}).status_code == status
+
+
+def test_an_error_of_our_own_forbids_the_browser_no_less(tmp_path: Path) -> None:
+    """The folder of runs goes away while the viewer is on."""
+    make_run(tmp_path / "runs", "one", "110110")
+    made = app.create(Library([tmp_path / "runs"]), Pictures())
+    shutil.rmtree(tmp_path / "runs")
+    answer = TestClient(made, base_url="http://127.0.0.1:7117", raise_server_exceptions=False).get("/")
+    assert answer.status_code == 500
+    assert answer.headers["content-security-policy"] == app.POLICY
+    assert "Traceback" not in answer.text
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from playwright.sync_api import expect, sync_playwright
 from leaderboard.site import app, export
 from leaderboard.site.library import Library
 from leaderboard.site.pictures import Pictures
+from tests.run_folders import make_run
 from tests.servers import free_port
 from tests.viewed import EXACT, SHOWN, Viewed, run_id
 
@@ -319,6 +320,22 @@ def test_nobody_is_shut_out(browser: Any, served: Served, viewed: Viewed, name: 
         assert window.page.evaluate("() => document.documentElement.scrollWidth") <= width
         window.wrong = [w for w in window.wrong if name != "nothing.html" or "404" not in w]
         window.close()
+
+
+def test_a_long_name_makes_no_page_wider_than_a_telephone(browser: Any, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "runs", f"{name}{'long' * 100}", "110110") for name in ("one", "two")]
+    (tmp_path / "checkpoints").mkdir()
+    own = Served(tmp_path / "runs", tmp_path / "checkpoints")
+    window = Window(browser, viewport={"width": 360, "height": 740})
+    ids = list(own.library.shelf().runs)
+    tables = list(own.library.shelf().tables)
+    assert len(ids) == len(runs) == 2
+    for name in ("index", f"table-{tables[0]}", f"run-{ids[0]}", f"samples-{ids[0]}", "compare-{}~{}~exact@1".format(*ids)):
+        window.page.goto(f"{own.base}{name}.html")
+        window.page.wait_for_load_state("networkidle")
+        assert window.page.evaluate("() => document.documentElement.scrollWidth") <= 360, name
+    window.close()
+    own.stop()
 
 
 def test_a_report_works_from_files(browser: Any, viewed: Viewed, tmp_path: Path) -> None:

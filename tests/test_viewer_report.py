@@ -59,6 +59,15 @@ def test_a_report_says_how_many_rows_it_left_out(written: Path, viewed: Viewed) 
     assert "The first 40 of 60 rows" in (written / f"samples-{run_id(viewed.slake['tiny'])}.html").read_text(encoding="utf-8")
 
 
+def test_long_names_fit_in_file_names_and_the_folder_may_be_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        make_run(tmp_path / "runs", f"{name}{'-long' * 60}", "111100001111")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    export.write(Library([tmp_path / "runs"]), Pictures(), Path("."), most=1)
+    assert len(list((tmp_path / "out").glob("compare-*~*~exact@1.html"))) == 1
+
+
 def test_a_report_is_whole_or_not_there_and_replaces_only_a_report(tmp_path: Path) -> None:
     make_run(tmp_path / "runs", "one", "111100001111")
     library = Library([tmp_path / "runs"])

@@ -73,6 +73,9 @@ def leaderboard(
             terminal.render_overview(view, ui.out, top=top or None)
         terminal.render(found.cells, ui.out, found.damaged, top=top or None, group_by=options.get("group_by"))
         terminal.render_claims(claimed, ui.out)
+    for run in found.without_slice:
+        ui.note(f"has no slice '{slice_by}', left out: {run}")
+    if not (json or csv or markdown or latex):
         return
     for d in found.damaged:
         ui.note(f"damaged, left out: {d.path}: {d.reason}")
@@ -130,8 +133,8 @@ def power(
     runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN_A RUN_B]", help="Two runs, to learn from.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, help="Rows that both models answer.")] = None,
     images: Annotated[int | None, typer.Option("--images", min=2, help="Images they are about; without it one each.")] = None,
-    icc: Annotated[float, typer.Option("--icc", help="How alike the differences about one image are, 0 to 1.")] = 0.0,
-    discordance: Annotated[float, typer.Option("--discordance", help="Share of rows that only one has right.")] = 0.2,
+    icc: Annotated[float | None, typer.Option("--icc", help="How alike differences about one image are, 0 to 1 [0].")] = None,
+    discordance: Annotated[float | None, typer.Option("--discordance", help="Share of rows only one has right [0.2].")] = None,
     difference: Annotated[float | None, typer.Option("--difference", help="A wished difference, in points.")] = None,
     chance: Annotated[float, typer.Option("--power", help="Probability of finding it.")] = 0.8,
     judge: Annotated[str | None, typer.Option("--judge", "-j", help="Whose verdicts, where two runs are given.")] = None,
@@ -147,14 +150,15 @@ def power(
 
     if n is None and difference is None and not runs:
         raise UserError("give --n, --difference or two runs", hint="harness power --n 148 --discordance 0.2")
+    _used(runs, n, images, icc, discordance, judge)
     try:
         if runs:
             from leaderboard.compare import observed
 
             pair = observed(runs, judge)
         else:
-            effect = powers.design_effect(n, images, icc) if n and images else 1.0
-            pair = powers.Pair(n or 1, images or n or 1, discordance, effect)
+            effect = powers.design_effect(n, images, icc or 0.0) if n and images else 1.0
+            pair = powers.Pair(n or 1, images or n or 1, 0.2 if discordance is None else discordance, effect)
         document: dict[str, Any] = {"discordance": pair.discordance, "design_effect": pair.effect, "power": chance}
         if runs or n:
             clusters = pair.clusters if runs or images else None
@@ -178,3 +182,19 @@ def power(
     if difference is not None:
         ui.line(f"A difference of {difference:g} points takes {document['rows_needed']:,} rows.")
     ui.line(told, "dim")
+
+
+def _used(
+    runs: list[Path] | None, n: int | None, images: int | None, icc: float | None, discordance: float | None, judge: str | None
+) -> None:
+    """Refuses an option that would change nothing."""
+    given = {"--n": n, "--images": images, "--icc": icc, "--discordance": discordance}
+    idle = [name for name, value in given.items() if value is not None]
+    if runs and idle:
+        raise UserError(f"{', '.join(idle)}: two runs say that themselves", hint="give the runs or the numbers, not both")
+    if judge and not runs:
+        raise UserError("--judge: whose verdicts counts only where two runs are given")
+    if (images or icc is not None) and not n:
+        raise UserError("--images and --icc say how --n rows lie on images", hint="harness power --n 1061 --images 96 --icc 0.15")
+    if icc is not None and not images:
+        raise UserError("--icc: rows on images of their own are not alike", hint="say how many images there are with --images")

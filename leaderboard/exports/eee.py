@@ -13,11 +13,13 @@ import hashlib
 import json
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.errors import RunError
 from harness.records import Prediction, RunCard
 from harness.runs import slug, write_atomic
 from leaderboard.browse import Browser, Filter, Row
@@ -42,6 +44,7 @@ def write(exported: Exported, out: Path, *, organization: str = "unknown", relat
     now = f"{time.time():.0f}"
     evaluation_id = f"{card.data.task}/{model_id(card)}/{now}"
     lines = [json.dumps(row, ensure_ascii=False) for row in _samples(exported, evaluation_id)]
+    _agree(exported, lines)
     text = "".join(line + "\n" for line in lines)
     document = {
         "schema_version": SCHEMA,
@@ -182,6 +185,21 @@ def _uncertainty(cell: Cell) -> dict[str, Any]:
     method = f"{cell.method}, clustered by image ({cell.clusters} images)"
     interval = {"lower": cell.low, "upper": cell.high, "confidence_level": 0.95, "method": method}
     return {"confidence_interval": interval, "num_samples": cell.n}
+
+
+def _agree(exported: Exported, lines: list[str]) -> None:
+    """Raises RunError where the samples do not give the scores, as when a run was written between the two readings."""
+    given: dict[str, list[float]] = defaultdict(list)
+    for line in map(json.loads, lines):
+        given[line["evaluation_result_id"]].append(line["evaluation"]["score"])
+    for cell, _ in exported.cells:
+        for metric, value, n in (("final", cell.value, cell.n), ("reasoning", cell.reasoning, cell.reasoning_n)):
+            own = given[_result_id(cell, metric)]
+            if len(own) != n or (own and sum(own) != round((value or 0.0) * n)):
+                told = f"{len(own)} samples of {metric} by {cell.judge}, but the score is over {n} rows"
+                raise RunError(
+                    f"{exported.run.folder}: {told}", hint="is it being written, or was a file changed? export it again"
+                )
 
 
 def _samples(exported: Exported, evaluation_id: str) -> Iterator[dict[str, Any]]:

@@ -82,7 +82,14 @@ def create(library: Library, pictures: Pictures, *, host: str = "127.0.0.1", tok
         Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False),
         *([Middleware(_Token, token=token)] if token else []),
     ]
-    return Starlette(routes=routes, middleware=middleware)
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={500: _failed})
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """What went wrong is in the server's log. Starlette answers this outside all middleware."""
+    from starlette.responses import PlainTextResponse
+
+    return PlainTextResponse("Something went wrong; `harness view` says what, in the terminal.", 500, headers=HEADERS)
 
 
 class _Viewer:
@@ -161,8 +168,8 @@ class _Token:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self._is(request.cookies.get(COOKIE)) or self._is(bearer):
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        if self._is(request.cookies.get(COOKIE)) or (scheme.lower() == "bearer" and self._is(bearer)):
             await self.app(scope, receive, send)
         elif self._is(request.query_params.get("token")):
             rest = request.url.remove_query_params("token").query

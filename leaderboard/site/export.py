@@ -7,6 +7,7 @@ whole or not there.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,8 @@ def write(library: Library, pictures: Pictures, out: Path, *, most: int = 2000, 
     """
     if out.exists() and not (out / MARK).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: is there already and is no report", hint="give another folder with -o, or remove it")
-    work = out.with_name(f".{out.name}.unfinished")
+    place = Path(os.path.abspath(out))  # "." has no name
+    work = place.with_name(f".{place.name}.unfinished")
     shutil.rmtree(work, ignore_errors=True)
     shelf = library.shelf()
     try:
@@ -86,8 +88,8 @@ def write(library: Library, pictures: Pictures, out: Path, *, most: int = 2000, 
         _plots(shelf, pictures, work, report)
         summary.write(work / "summary.html", shelf, pictures)
         (work / MARK).write_text("Written by harness report; a newer report may replace this folder.\n", encoding="utf-8")
-        shutil.rmtree(out, ignore_errors=True)
-        work.rename(out)
+        shutil.rmtree(place, ignore_errors=True)
+        work.rename(place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return out / "index.html"

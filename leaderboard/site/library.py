@@ -35,11 +35,8 @@ class Run:
     id: str
     path: Path
     card: RunCard
-
-    @cached_property
-    def judges(self) -> list[str]:
-        """NAME@VERSION of every judge with a file of verdicts here, as that file is called."""
-        return sorted(p.stem for p in (self.path / "verdicts").glob("*.jsonl"))
+    #: NAME@VERSION of every judge with a sound file of verdicts here, as that file is called.
+    judges: list[str]
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,11 @@ class Table:
         """As the file of its verdicts is called."""
         return f"{slug(self.first.judge)}@{self.first.judge_version}" if self.first.judge else None
 
+    @property
+    def unlike(self) -> str:
+        """Which generation arguments its runs do not share."""
+        return table.differing(self.cells)
+
     @cached_property
     def names(self) -> dict[str, str]:
         return table.labels(self.cells)
@@ -76,8 +78,11 @@ class Shelf:
         self._lock = threading.RLock()
         self.board = table.board(store.find(roots))
         folders = [Path(path) for path in self.board.runs]
-        ids = _distinct(f"{slug(path.parent.name)}.{slug(path.name)}" for path in folders)
-        self.runs = {i: Run(i, path, self.board.runs[str(path)].card) for i, path in zip(ids, folders, strict=True)}
+        ids = distinct(_short(f"{slug(path.parent.name)}.{slug(path.name)}") for path in folders)
+        read = [self.board.runs[str(path)] for path in folders]
+        self.runs = {
+            i: Run(i, run.folder, run.card, [judged.path.stem for judged in run.judged]) for i, run in zip(ids, read, strict=True)
+        }
         self.by_path = {str(run.path): run for run in self.runs.values()}
         groups = table.grouped(self.board.cells)
         self.tables = {_table_id(cells[0]): Table(_table_id(cells[0]), cells) for cells in groups}
@@ -114,7 +119,10 @@ class Shelf:
                 except UserError:
                     found = []
                 judge = (cells[0].judge, cells[0].judge_version)
-                self._sliced[key] = [c for c in found if (c.judge, c.judge_version) == judge]
+                own = [c for c in found if (c.judge, c.judge_version) == judge]
+                best = {c.run: c.slice_sha256 for c in own}  # only those that were divided as the best of them stand side by side
+                divided = next((best[c.run] for c in cells if c.run in best), None)
+                self._sliced[key] = [c for c in own if c.slice_sha256 == divided]
             return self._sliced[key]
 
     @cached_property
@@ -131,16 +139,25 @@ class Shelf:
     @cached_property
     def trainings(self) -> dict[str, Path]:
         """Checkpoint folders: those that runs name, and those in the folders given."""
-        named = (training.home(Path(run.card.model.path)) for run in self.runs.values() if run.card.model.path)
-        given = (p for folder in self._checkpoints for p in (folder, *sorted(folder.iterdir())))
-        found = {p.resolve(): p for p in (*named, *given) if p.is_dir() and training.is_checkpoint(p)}
-        return dict(zip(_distinct(slug(p.name) for p in found.values()), found.values(), strict=True))
+        named = (where for run in self.runs.values() if (where := _home(run)))
+        given = (p for folder in self._checkpoints for p in (folder, *sorted(folder.iterdir())) if p.is_dir())
+        found = {p.resolve(): p for p in (*named, *given) if training.is_checkpoint(p)}
+        return dict(zip(distinct(slug(p.name) for p in found.values()), found.values(), strict=True))
 
     def training_of(self, run: Run) -> str | None:
         """The id of the checkpoint that answered, where it is still on this machine."""
-        path = run.card.model.path
-        where = training.home(Path(path)).resolve() if path else None
+        home = _home(run)
+        where = home.resolve() if home else None
         return next((i for i, p in self.trainings.items() if p.resolve() == where), None)
+
+
+def _home(run: Run) -> Path | None:
+    """The folder of the checkpoint that the run's card names, if that is a folder here."""
+    try:
+        where = training.home(Path(run.card.model.path)) if run.card.model.path else None
+        return where if where and where.is_dir() else None
+    except (OSError, ValueError):  # cards come from elsewhere: a path may be too long, or hold a zero byte
+        return None
 
 
 class Library:
@@ -178,7 +195,12 @@ def _stamp(roots: Iterable[Path]) -> tuple[object, ...]:
     return tuple(sorted(out))
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
+def _short(name: str) -> str:
+    """A long name cut, with its hash: a comparison's file is named after two runs and a judge, and has 255 bytes for it."""
+    return name if len(name) <= 60 else f"{name[:50]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def distinct(names: Iterable[str]) -> list[str]:
     """The names, those that stand twice with a number."""
     out: dict[str, None] = {}
     for name in names:

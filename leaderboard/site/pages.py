@@ -28,7 +28,7 @@ from leaderboard.site import facts, rows, text, training
 from leaderboard.site.drawings import SPENT, spent
 from leaderboard.site.judges import agreements
 from leaderboard.site.layout import WHOLE, Axis, SliceTable, slice_tables
-from leaderboard.site.library import Run, Shelf, Table
+from leaderboard.site.library import Run, Shelf, Table, distinct
 from leaderboard.site.pictures import NoPictureError, Pictures
 from leaderboard.site.rows import Asked, Look, Turn
 from leaderboard.site.training import Completion, Training
@@ -123,7 +123,8 @@ class Site:
     @cached_property
     def slice_keys(self) -> dict[str, str]:
         """The slices' names by their names in an address."""
-        return {slug(name): name for names in self.shelf.slice_names.values() for name in names}
+        names = sorted({name for names in self.shelf.slice_names.values() for name in names})
+        return dict(zip(distinct(slug(name) for name in names), names, strict=True))
 
     # -- the leaderboard --
 
@@ -286,7 +287,7 @@ class Site:
     def trainer(self, name: str, step: str = "") -> str:
         t = training.read(_known("checkpoint", self.shelf.trainings, name))
         steps = t.steps
-        chosen = int(step) if step.isdecimal() and int(step) in steps else (steps[-1] if steps else None)
+        chosen = next((s for s in steps if str(s) == step), steps[-1] if steps else None)
         return self._render(
             "trainer", "training",
             id=name, t=t, step=chosen, local=self.links.files,
