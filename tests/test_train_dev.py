@@ -11,7 +11,7 @@ from harness.models.transformers_model import TransformersModel
 from harness.records import GenerationArgs
 from harness.runs import RunFolder
 from tests.conftest import load
-from trainers import checkpoint, curves, recipe, splits
+from trainers import checkpoint, recipe, splits
 
 SETTINGS = ("batch_size=8", "max_steps=6", "save_steps=2", "learning_rate=2e-3")
 
@@ -106,12 +106,3 @@ def test_the_curves_are_a_picture_of_the_logs(out):
         assert picture.format == "PNG"
         assert picture.width >= 1000
         assert picture.convert("L").getextrema()[0] < 100  # something is drawn
-    titles = list(curves._panels([json.loads(x) for x in (out / "log.jsonl").read_text().splitlines()], scores(out)))
-    assert titles[0] == f"score on {scores(out)[0]['n']} dev rows, %"
-    assert {"loss", "token accuracy"} <= set(titles)
-    assert curves.running_mean([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
-
-
-def test_nothing_logged_draws_nothing(tmp_path):
-    assert curves.draw(tmp_path) is None
-    assert not (tmp_path / "curves.png").exists()
