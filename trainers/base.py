@@ -67,12 +67,14 @@ class Trainer:
         """Whether OUT is free, or holds a training like this one that was interrupted."""
         if not self.out.is_dir():
             return False
-        if not any(self.out.iterdir()):
+        if all(f.name.startswith(".run.yaml.") for f in self.out.iterdir()):  # empty, or killed before the first file
             return True
         if (self.out / "trained.json").exists() or not (self.out / "run.yaml").exists():
             return False
         there, mine = read_run(self.out), self._run()
         for key in ("trainer", "model", "weights_sha256", "data_fingerprint", "dev_fingerprint", "recipe"):
+            if key == "weights_sha256" and there.get(key) is None:
+                continue  # killed before the model was downloaded
             if json.dumps(there.get(key)) != json.dumps(mine[key]):
                 raise UserError(
                     f"{self.out}: holds an unfinished training with another {key.replace('_', ' ')}",
@@ -152,12 +154,16 @@ class Trainer:
         self.rank.wait()
         if not self.rank.main:
             begun = resume or checkpoint.last_whole(self.out)[0]
+        if begun and checkpoint.step_of(begun) >= self.steps():
+            return self._only_end(begun, start)
         set_seed(self.recipe.seed)
         device = loading.pick_device(self.device)
         self.processor = loading.load_processor(self.checkpoint)
         self.cap_pixels(self.processor)
         self._settle(device)
         model = self.load(device)
+        if self.rank.main and read_run(self.out).get("weights_sha256") is None:  # they have only now been downloaded
+            write_atomic(self.out / "run.yaml", as_yaml(self._run()))
         torch.use_deterministic_algorithms(True, warn_only=True)  # else the last bit of a gradient depends on the threads
         try:
             trainer = self._trainer(model)
@@ -166,9 +172,26 @@ class Trainer:
             trainer.train(resume_from_checkpoint=str(begun) if begun else None)
         finally:
             torch.use_deterministic_algorithms(False)
+        if trainer.state.global_step != self.steps():
+            raise RunError(f"{self.out}: {trainer.state.global_step} of {self.steps()} steps were trained")
         if trainer.args.should_save:
-            self._end(trainer, time.perf_counter() - start)
+            part = self._part()
+            checkpoint.save_model(trainer.accelerator.unwrap_model(trainer.model), self.processor, part, self.base_name)
+            self._end(part, time.perf_counter() - start)
         trainer.accelerator.wait_for_everyone()
+        return self.out
+
+    def _only_end(self, last: Path, start: float) -> Path:
+        """Finish a training that was killed after its last step: its last checkpoint is the model at the end."""
+        if self.rank.main:
+            from trainers.watch import draw_curves
+
+            self.watch().catch_up(checkpoint.step_of(last))
+            draw_curves(self.out)
+            part = self._part()
+            shutil.copytree(last, part, ignore=shutil.ignore_patterns(*checkpoint.RESUME_ONLY, "trained.json"))
+            self._end(part, time.perf_counter() - start)
+        self.rank.wait()
         return self.out
 
     def cap_pixels(self, processor: Any) -> None:
@@ -203,20 +226,33 @@ class Trainer:
         else:
             begun, _ = checkpoint.last_whole(self.out) if self.out.exists() else (None, {})
         if begun is None:
-            shutil.rmtree(self.out, ignore_errors=True)  # what a try left that never reached a checkpoint
-            self.out.mkdir(parents=True)
+            self._check_nothing_lost()
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.out / "run.yaml", as_yaml(self._run()))  # first: by it OUT is known to be a training
             write_atomic(self.out / "samples.jsonl", "".join(json.dumps(s.row()) + "\n" for s in self.task.samples))
             write_atomic(self.out / "recipe.yaml", as_yaml(self.recipe.model_dump(mode="json")))
-            write_atomic(self.out / "run.yaml", as_yaml(self._run()))
-        else:
-            checkpoint.rewind(self.out, checkpoint.step_of(begun))
+        checkpoint.rewind(self.out, checkpoint.step_of(begun) if begun else 0)
         return begun
 
-    def _end(self, trainer: Any, seconds: float) -> None:
-        """The model at the end, at the top of OUT."""
+    def _check_nothing_lost(self) -> None:
+        """Raises RunError where starting again would throw away a training that had got as far as a checkpoint."""
+        damaged = [p for p in checkpoint.checkpoints(self.out) if (p / checkpoint.SUMS).exists()]
+        if damaged or (self.out / "best").exists():
+            why = f"{damaged[-1].name}: {checkpoint.torn(damaged[-1])}" if damaged else "best/ is all that is left"
+            raise RunError(
+                f"{self.out}: no whole checkpoint is left to go on from ({why})",
+                hint="remove the folder to start again, or give another --out folder",
+            )
+
+    def _part(self) -> Path:
+        """Where the model at the end is put together."""
         part = self.out / ".final.part"
         shutil.rmtree(part, ignore_errors=True)
-        checkpoint.save_model(trainer.accelerator.unwrap_model(trainer.model), self.processor, part, self.base_name)
+        return part
+
+    def _end(self, part: Path, seconds: float) -> None:
+        """The model at the end, from `part` to the top of OUT."""
+        checkpoint.settle_best(self.out)
         checkpoint.move_into(part, self.out)
         shutil.rmtree(self.out / ".vision", ignore_errors=True)
         self._describe(self.out, self.out.name, seconds=round(seconds, 1))
@@ -246,7 +282,6 @@ class Trainer:
             "logging_steps": 1,
             "save_strategy": "steps",
             "save_steps": r.save_steps,
-            "save_total_limit": r.keep_checkpoints,
             "report_to": self.report_to,
             "seed": r.seed,
             "data_seed": r.seed,
@@ -266,7 +301,7 @@ class Trainer:
         from trainers.watch import DevScore, Watch
 
         dev = DevScore(self.dev, self.out, self.device) if self.dev else None
-        return Watch(self.out, self.model_name, self.steps(), self.report, self._finish, dev)
+        return Watch(self.out, self.model_name, self.steps(), self.report, self._finish, dev, self.recipe.keep_checkpoints)
 
     def vision_cache(self, model: Any) -> Any:
         """The run's VisionCache, or None with the reason in `why_no_cache`."""
