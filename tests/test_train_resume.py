@@ -254,6 +254,32 @@ def test_a_torn_last_line_of_the_log_is_no_harm(rows, interrupted):
     assert [r["step"] for r in lines(interrupted / "log.jsonl")] == list(range(1, 8))
 
 
+def test_a_run_yaml_that_is_damaged_or_of_another_version(interrupted):
+    from harness.cli.train import resume
+
+    run = read_run(interrupted)
+    for damaged, message in (
+        ({k: v for k, v in run.items() if k != "trainer"}, r"is not what a training leaves \(no trainer\)"),
+        (run, "does not say task, split, data, data_dir, device"),
+        (
+            run | dict.fromkeys(("task", "split", "data", "data_dir", "device")) | {"recipe": {"learning_rat": 1}},
+            r"run\.yaml: unknown key 'learning_rat'",
+        ),
+    ):
+        (interrupted / "run.yaml").write_text(as_yaml(damaged))
+        with pytest.raises(UserError, match=message):
+            resume(interrupted, quiet=True)
+
+
+def test_a_torn_checkpoint_is_not_exported(interrupted, tmp_path):
+    from trainers.export import export
+
+    export(interrupted / "checkpoint-2", tmp_path / "two")
+    (interrupted / "checkpoint-3" / "SHA256SUMS").unlink()
+    with pytest.raises(RunError, match="a torn checkpoint"):
+        export(interrupted / "checkpoint-3", tmp_path / "three")
+
+
 def test_not_a_training_folder(tmp_path):
     with pytest.raises(RunError, match=r"run\.yaml: cannot be read") as e:
         read_run(tmp_path)

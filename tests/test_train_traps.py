@@ -27,7 +27,7 @@ def ready(name, task, out, *settings, preset=None):
     trainer = make(name, task, out, *settings, preset=preset)
     out.mkdir()
     trainer.processor = loading.load_processor(trainer.checkpoint)
-    trainer._settle("cpu")
+    trainer._settle()
     return trainer, trainer._trainer(trainer.load("cpu"))
 
 
@@ -297,3 +297,28 @@ def test_the_schema_knows_every_recipe(capsys):
         jsonschema.validate(YAML(typ="safe", pure=True).load(file.read_text()) or {}, document)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"learning_rat": 1}, document)
+
+
+def words(rollouts):
+    return ["1.0" for _ in rollouts]
+
+
+def not_a_number(rollouts):
+    return [float("nan") for _ in rollouts]
+
+
+def test_what_a_reward_gives_is_a_number(task):
+    from harness.errors import RunError
+
+    rollout = Rollout("a", 1, task.samples[0].reference)
+    for name, said in (("words", "'1.0'"), ("not_a_number", "nan")):
+        with pytest.raises(RunError, match=f"gave {said}, which is no finite number"):
+            rewards.Scorer([f"{__name__}.{name}"])([rollout])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("accuracy:judge:exact,bertscore", "names several judges"), ("..foo.bar", "cannot be imported")]
+)
+def test_names_that_are_no_reward(name, message):
+    with pytest.raises(UserError, match=message):
+        rewards.check(name)

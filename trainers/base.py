@@ -92,6 +92,7 @@ class Trainer:
             "data_fingerprint": self.task.card.fingerprint,
             "dev_fingerprint": self.dev.card.fingerprint if self.dev else None,
             "recipe": self.recipe.model_dump(mode="json"),
+            "rewards": self.weights(),
         }
 
     # -- what would be done -------------------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class Trainer:
         device = loading.pick_device(self.device)
         self.processor = loading.load_processor(self.checkpoint)
         self.cap_pixels(self.processor)
-        self._settle(device)
+        self._settle()
         model = self.load(device)
         if self.rank.main and read_run(self.out).get("weights_sha256") is None:  # they have only now been downloaded
             write_atomic(self.out / "run.yaml", as_yaml(self._run()))
@@ -200,14 +201,12 @@ class Trainer:
             processor.image_processor.max_pixels = self.recipe.max_pixels
             processor.image_processor.size["longest_edge"] = self.recipe.max_pixels
 
-    def _settle(self, device: str) -> None:
-        """Decide about recomputing activations. Raises UserError where the training cannot fit on a GPU (unless forced)."""
-        self.checkpointing = self.recipe.gradient_checkpointing is True
-        if device.startswith("cuda"):
-            found = self.plan()
-            if not self.force:
-                found.check()
-            self.checkpointing = found.gradient_checkpointing
+    def _settle(self) -> None:
+        """Decide about recomputing activations. Raises UserError where the training cannot fit (unless forced)."""
+        found = self.plan()
+        if not self.force:
+            found.check()
+        self.checkpointing = found.gradient_checkpointing
 
     def load(self, device: str) -> Any:
         """The model to train, without its adapter."""

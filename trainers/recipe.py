@@ -150,14 +150,14 @@ def load(trainer: str, model: str, path: Path | None = None, settings: Sequence[
     if preset is not None:
         data |= _read(_preset(preset))
     defaults = Recipe().model_dump(mode="json") | {"rewards": getattr(plugins.load("trainers", trainer), "default_rewards", {})}
-    return _checked(_merge(data, settings, defaults), source)
+    return checked(_merge(data, settings, defaults), source)
 
 
 def presets() -> dict[str, Recipe]:
     """The named choices of algorithm: paper first, then what differs from it. Each names the same keys, so that it holds
     whatever recipe it is laid over."""
     names = sorted((f.stem for f in PRESETS.glob("*.yaml")), key=lambda n: (n != "paper", n))
-    return {n: _checked(_read(_preset(n)), _preset(n)) for n in names}
+    return {n: checked(_read(_preset(n)), _preset(n)) for n in names}
 
 
 def differences(recipes: Mapping[str, Recipe]) -> dict[str, list[Any]]:
@@ -186,7 +186,8 @@ def _read(source: Path) -> dict[str, Any]:
     return data
 
 
-def _checked(data: dict[str, Any], source: Path | str) -> Recipe:
+def checked(data: dict[str, Any], source: Path | str) -> Recipe:
+    """`data` as a recipe. Raises UserError naming file and key."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as e:

@@ -8,9 +8,10 @@ it cannot judge (TRL then leaves that part out of the row's sum). Weights are th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from harness import answers
 from harness.errors import RunError, UserError
@@ -146,6 +147,8 @@ def judged(judge_name: str, of: Literal["final", "reasoning"]) -> Part:
     from harness.models.endpoint import Outgoing
     from harness.pipeline import make_judges
 
+    if "," in judge_name:
+        raise UserError(f"recipe key 'rewards': '{judge_name}' names several judges", hint="give each a reward of its own")
     (judge,) = make_judges(judge_name, JudgeOptions())
     judge.prepare([Outgoing("training", 0, may_leave=False)])
 
@@ -207,7 +210,7 @@ def part(name: str, references: Sequence[Reference] = ()) -> Part:
 
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as e:
+    except (ImportError, AttributeError, ValueError, TypeError) as e:  # TypeError: a relative name
         raise UserError(f"recipe key 'rewards': '{name}' cannot be imported: {e}") from None
     if not callable(found):
         raise UserError(f"recipe key 'rewards': '{name}' is not a function")
@@ -238,5 +241,18 @@ class Scorer:
             values = list(reward(rollouts))
             if len(values) != len(rollouts):
                 raise RunError(f"reward '{name}' gave {len(values)} values for {len(rollouts)} completions")
-            out[name] = values
+            out[name] = [_number(name, v) for v in values]
         return out
+
+
+def _number(name: str, value: Any) -> float | None:
+    """What a reward gave, as a number. Raises RunError for what is none: it would be learned from in silence."""
+    if value is None:
+        return None
+    try:
+        number = float(value) if not isinstance(value, str) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RunError(f"reward '{name}' gave {value!r}, which is no finite number", hint="give None where there is none")
+    return number
