@@ -284,5 +284,7 @@ def test_not_a_training_folder(tmp_path):
     with pytest.raises(RunError, match=r"run\.yaml: cannot be read") as e:
         read_run(tmp_path)
     assert e.value.hint == "give the --out folder of a training"
+    with pytest.raises(RunError, match="there is no such checkpoint"):
+        checkpoint.whole(tmp_path / "checkpoint-99")
     with pytest.raises(RunError, match="is no checkpoint"):
         checkpoint.step_of(tmp_path / "checkpoint-last")

@@ -307,6 +307,15 @@ def not_a_number(rollouts):
     return [float("nan") for _ in rollouts]
 
 
+def test_a_reward_in_the_working_directory_is_found(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_me.py").write_text("def half(rollouts):\n    return [0.5 for _ in rollouts]\n")
+    assert rewards.part("beside_me.half")([]) == []
+
+
 def test_what_a_reward_gives_is_a_number(task):
     from harness.errors import RunError
 

@@ -162,6 +162,18 @@ def test_bad_use_is_refused_before_training(grounded, tmp_path, trained):
     assert not (tmp_path / "a").exists()
 
 
+def test_keys_that_mean_nothing_to_supervised_training_are_refused(grounded, tmp_path):
+    for setting in ("beta=3", "rewards={accuracy: 1}", "loss_type=dapo"):
+        with pytest.raises(UserError, match="means nothing to sft"):
+            make("sft", grounded, tmp_path / "x", setting).fit()
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_finished_folder_can_be_planned_again(trained, grounded):
+    name, out, _ = trained
+    assert make(name, grounded, out, *SHORT, planning=True).plan().steps == 2
+
+
 def test_out_may_be_a_link_or_the_folder_one_is_in(grounded, tmp_path, monkeypatch):
     from pathlib import Path
 

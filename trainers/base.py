@@ -32,6 +32,7 @@ class Trainer:
     """Base of SFT, GRPO and RARL (fulfils harness.contracts.Trainer). Subclasses give `_trainer`.
 
     `dev` are the rows that score the checkpoints (None: no scores); `origin` is how the task was found, kept for resuming.
+    With `planning` nothing will be trained, and OUT may hold anything.
     """
 
     name: ClassVar[str]
@@ -50,6 +51,7 @@ class Trainer:
         origin: dict[str, Any] | None = None,
         report_to: list[str] | None = None,
         force: bool = False,
+        planning: bool = False,
     ) -> None:
         self.model_name, self.task, self.recipe, self.out = model, task, recipe, out
         self.dev, self.origin, self.report_to, self.force = dev, origin or {}, report_to or [], force
@@ -60,7 +62,7 @@ class Trainer:
         self.device, self.report = self.rank.device if self.rank.count > 1 and device == "auto" else device, report
         #: Why images are encoded anew every time, where they are (known once the model is loaded).
         self.why_no_cache: str | None = None
-        if self.rank.main and out.exists() and not self._unfinished():
+        if self.rank.main and out.exists() and not planning and not self._unfinished():
             raise UserError(f"{out}: is not an empty folder", hint="give another --out folder, or remove it")
 
     def _unfinished(self) -> bool:
@@ -150,6 +152,7 @@ class Trainer:
         from transformers import set_seed
 
         start = time.perf_counter()
+        self.steps()  # what cannot be trained is refused before anything is written
         _tell_nobody()
         begun = self._begin(resume) if self.rank.main else None
         self.rank.wait()

@@ -110,7 +110,8 @@ def whole(folder: Path) -> Path:
     if reason := torn(folder):
         other, _ = last_whole(folder.parent)
         way = f"go on from {other}" if other else "no whole checkpoint is left; remove the folder and start again"
-        raise RunError(f"{folder}: a torn checkpoint: {reason}", hint=way)
+        what = f"a torn checkpoint: {reason}" if folder.is_dir() else "there is no such checkpoint"
+        raise RunError(f"{folder}: {what}", hint=way)
     return folder
 
 

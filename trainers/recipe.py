@@ -41,7 +41,7 @@ class Recipe(Strict):
     #: Epochs over the rows (paper: 5), unless `max_steps` is given.
     epochs: Positive = 5
     max_steps: Count | None = None
-    #: Train on this many rows: nested subsets drawn by seed, whole images at a time (paper, Table 2). None: all of them.
+    #: Train on this many rows: nested subsets drawn by seed, each image giving its share (paper, Table 2). None: all of them.
     samples: Count | None = None
     #: Optimizer: AdamW, linear decay. The paper states no rate; 1e-5 is what its base code uses with LoRA.
     learning_rate: Positive = 1e-5

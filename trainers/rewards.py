@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from harness import answers
@@ -192,7 +193,7 @@ def check(name: str) -> None:
 
 def part(name: str, references: Sequence[Reference] = ()) -> Part:
     """The reward of that name: one of PARTS, `reasoning:bertscore_rescaled`, `accuracy:judge:NAME`, `reasoning:judge:NAME`, or
-    `package.module.function` (a function of the user's own with a Part's signature).
+    `package.module.function` (a function of the user's own with a Part's signature, installed or in the working directory).
 
     `references` are those of all rows. Raises UserError as `check`.
     """
@@ -207,7 +208,11 @@ def part(name: str, references: Sequence[Reference] = ()) -> Part:
     if not dot:
         raise UserError(f"recipe key 'rewards': no reward named '{name}'", hint=did_you_mean(name, [*PARTS, RESCALED]))
     import importlib
+    import sys
 
+    here = str(Path.cwd())
+    if here not in sys.path:  # a file beside where one works; last, so that it hides no package
+        sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError, TypeError) as e:  # TypeError: a relative name

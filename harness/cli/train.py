@@ -149,7 +149,7 @@ def plan(
 
     trainer, _ = make(
         name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
-        data_dir=data_dir, device=device, preset=preset, samples=samples, force=force,
+        data_dir=data_dir, device=device, preset=preset, samples=samples, force=force, planning=True,
     )  # fmt: skip
     found = trainer.plan(gpu_memory)
     if probe:
@@ -267,7 +267,7 @@ def train(
     ui.set_quiet(quiet)
     trainer, report = make(
         name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
-        data_dir=data_dir, device=device, preset=preset, samples=samples, report_to=report_to, force=force,
+        data_dir=data_dir, device=device, preset=preset, samples=samples, report_to=report_to, force=force, planning=dry_run,
     )  # fmt: skip
     if dry_run:
         ui.print_json(trainer.plan().model_dump(mode="json"))
@@ -341,7 +341,7 @@ def make(
     name: str, model: str, task: str, recipe: Path | None, settings: list[str], out: Path, *,
     split: str = "train", data: str = "auto", data_dir: Path | None = None, device: str = "auto", preset: str | None = None,
     samples: int | None = None, report_to: str | None = None, recorded: dict[str, Any] | None = None,
-    force: bool = False,
+    force: bool = False, planning: bool = False,
 ) -> tuple[Any, Progress]:  # fmt: skip
     """A trainer ready to plan or fit, and the progress it reports to. Nothing is loaded or written yet.
 
@@ -366,7 +366,7 @@ def make(
     origin = {"task": task, "split": split, "data": data, "data_dir": str(data_dir) if data_dir else None, "device": device}
     trainer = kind(
         model, loaded, chosen, out, device=device, report=report, dev=dev, origin=origin,
-        report_to=_trackers(report_to), force=force,
+        report_to=_trackers(report_to), force=force, planning=planning,
     )  # fmt: skip
     return trainer, report
 
