@@ -80,6 +80,16 @@ def test_format_only_collapse(tmp_path):
     assert raised(audits.audit(write(tmp_path / "x", steps))) == {"format-only collapse"}
 
 
+def test_a_token_more_hides_no_collapse(tmp_path):
+    """Lengths that differ give every group some spread (0.001 a token), and nothing else tells its texts apart."""
+    early = [[(GOOD, 20, 2.02), (BAD, 21, 1.021)]] * 8
+    late = [[(BAD, 20 + i, 1.020 + i / 1000), (BAD, 27 - i, 1.027 - i / 1000)] for i in range(8)]
+    found = audits.audit(write(tmp_path / "x", {1: early, 4: late}))
+    assert raised(found) == {"format-only collapse"}
+    why = next(f.why for f in found.flags if f.raised)
+    assert "100 % of the last groups without spread but for length and format (0 % without any)" in why
+
+
 def test_copied_openers(tmp_path):
     varied = [
         [(f"<think>{w} is seen.</think><answer>yes</answer>", 9, 1.0), (BAD, 9, 0.0)] for w in ("pus", "air", "bone", "fat")
@@ -136,6 +146,9 @@ def test_a_real_training(trained, capsys):
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     for name, part in document["parts"].items():
         assert part["mean"] == pytest.approx(sum(r[f"rewards/{name}/mean"] for r in log) / 3, abs=1e-5)
+    (trained / "trained.json").rename(trained / "kept.json")  # the weights are known before the training ends
+    assert audits.audit(trained).parts["accuracy"].weight == 1.0
+    (trained / "kept.json").rename(trained / "trained.json")
     audit(trained)
     assert "copied openers" in capsys.readouterr().out
 

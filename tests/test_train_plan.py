@@ -99,6 +99,39 @@ def test_checkpointing_is_chosen_where_it_helps_and_what_cannot_fit_is_refused(r
     assert "--force" in e.value.hint
 
 
+def test_the_plan_is_of_the_passes_that_will_run(rows, tmp_path):
+    """Several processes and other models read each prompt once a completion; dev scoring loads a second model."""
+    from harness.distributed import Rank
+
+    trainer = make("rarl", rows, tmp_path / "x", model=QWEN)
+    one, alone = trainer.plan(gpu_memory=80).memory, trainer.steps()
+    trainer.rank = Rank(0, 2)
+    two = trainer.plan(gpu_memory=80).memory
+    assert "prompt keys and values, expanded" in one
+    assert "prompt keys and values, expanded" not in two
+    assert two["activations"] > 1.2 * one["activations"]
+    assert trainer.steps() == alone // 2
+    lengths = trainer.plan(gpu_memory=80).lengths
+    trainer.rank = Rank()
+    assert plans._load(trainer, lengths, "Qwen2VLForConditionalGeneration", True).grouped
+    other = plans._load(trainer, lengths, "SomeForConditionalGeneration", True)
+    assert (other.grouped, other.images) == (False, 0)
+    assert "dev scoring, beyond a step" not in one
+    trainer.dev = rows
+    scored = trainer.plan(gpu_memory=80).memory
+    spare = sum(scored.get(k, 0) for k in ("activations", "prompt keys and values, expanded", "logits"))
+    assert scored.get("dev scoring, beyond a step", 0) == max(0, 2 * trainer.plan(gpu_memory=80).parameters - spare)
+
+
+def test_a_cpu_refuses_what_cannot_fit_unless_forced(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "available", lambda device: 1e6)
+    trainer = make("sft", rows, tmp_path / "x", "batch_size=2", "max_steps=1")
+    with pytest.raises(UserError, match="the plan needs about"):
+        trainer.fit()
+    trainer.force = True
+    assert (trainer.fit() / "trained.json").exists()
+
+
 def test_a_model_of_unknown_shape(rows, tmp_path):
     with pytest.raises(ModelError, match="its shape is not known here") as e:
         make("rarl", rows, tmp_path / "x", model="someone/Some-VL").plan()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from harness import plugins
 from harness.errors import RunError, UserError
 from tests.conftest import load
 from trainers import checkpoint, recipe
-from trainers.runfile import read_run
+from trainers.runfile import as_yaml, read_run
 
 SMALL = ("batch_size=4", "num_generations=2", "max_completion_length=12", "learning_rate=1e-3", "save_steps=1", "max_steps=7")
 
@@ -82,8 +83,6 @@ def test_resumed_equals_uninterrupted(whole, rows, tmp_path, after):
 
 
 def test_from_any_checkpoint(whole, rows, tmp_path):
-    import shutil
-
     name, more, uninterrupted = whole
     out = tmp_path / name
     shutil.copytree(uninterrupted, out)
@@ -91,6 +90,20 @@ def test_from_any_checkpoint(whole, rows, tmp_path):
     make(name, rows, out, *SMALL, *more).fit(out / "checkpoint-2")
     same(out, uninterrupted)
     assert lines(out / "log.jsonl") == lines(uninterrupted / "log.jsonl")
+
+
+def test_killed_after_the_last_step(whole, rows, tmp_path):
+    """The last checkpoint lies within an epoch, and not one step more is trained."""
+    name, more, uninterrupted = whole
+    out = tmp_path / name
+    shutil.copytree(uninterrupted, out)
+    for file in [*out.glob("*.safetensors"), out / "trained.json", out / "curves.png"]:
+        file.unlink()
+    make(name, rows, out, *SMALL, *more).fit()
+    same(out, uninterrupted)
+    assert lines(out / "log.jsonl") == lines(uninterrupted / "log.jsonl")
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in uninterrupted.iterdir())
+    assert "step" not in json.loads((out / "trained.json").read_text())
 
 
 def test_killed_in_the_middle(tmp_path):
@@ -185,6 +198,55 @@ def test_stopped_before_the_first_checkpoint_starts_again(rows, tmp_path):
     assert [r["step"] for r in lines(tmp_path / "x" / "log.jsonl")] == [1, 2, 3]
 
 
+def test_killed_while_going_back(rows, interrupted, monkeypatch):
+    """No checkpoint is left whose log has a gap before it."""
+
+    def killed(*_):
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "write_atomic", killed)
+        with pytest.raises(Stop):
+            checkpoint.rewind(interrupted, 2)
+    assert [c.name for c in checkpoint.checkpoints(interrupted)] == ["checkpoint-1", "checkpoint-2"]
+    make("sft", rows, interrupted, *SMALL, "batch_size=2").fit()
+    assert [r["step"] for r in lines(interrupted / "log.jsonl")] == list(range(1, 8))
+    assert not list(interrupted.glob(".*"))
+
+
+def test_what_reached_a_checkpoint_is_never_thrown_away(rows, interrupted):
+    for step in (1, 2, 3):
+        (interrupted / f"checkpoint-{step}" / "optimizer.pt").unlink()
+    with pytest.raises(RunError, match=r"no whole checkpoint is left to go on from \(checkpoint-3: optimizer.pt is missing\)"):
+        make("sft", rows, interrupted, *SMALL, "batch_size=2").fit()
+    assert len(lines(interrupted / "log.jsonl")) == 4
+
+
+def test_killed_while_the_first_checkpoint_was_written_starts_again(rows, interrupted):
+    for step in (2, 3):
+        shutil.rmtree(interrupted / f"checkpoint-{step}")
+    (interrupted / "checkpoint-1" / "SHA256SUMS").unlink()
+    make("sft", rows, interrupted, *SMALL, "batch_size=2").fit()
+    assert [r["step"] for r in lines(interrupted / "log.jsonl")] == list(range(1, 8))
+
+
+def test_killed_before_anything_was_written(rows, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / ".run.yaml.77.tmp").write_text("trai")
+    make("sft", rows, tmp_path / "x", *SMALL, "batch_size=2")
+    (tmp_path / "x" / "mine.txt").write_text("hello")
+    with pytest.raises(UserError, match="is not an empty folder"):
+        make("sft", rows, tmp_path / "x", *SMALL, "batch_size=2")
+
+
+def test_a_model_that_was_downloaded_after_the_start(rows, interrupted):
+    """run.yaml did not know its hash yet; it does now."""
+    run = read_run(interrupted)
+    (interrupted / "run.yaml").write_text(as_yaml(run | {"weights_sha256": None}))
+    make("sft", rows, interrupted, *SMALL, "batch_size=2").fit()
+    assert read_run(interrupted)["weights_sha256"] == run["weights_sha256"]
+
+
 def test_a_torn_last_line_of_the_log_is_no_harm(rows, interrupted):
     with open(interrupted / "log.jsonl", "a") as f:
         f.write('{"step": 4, "lo')
@@ -192,9 +254,37 @@ def test_a_torn_last_line_of_the_log_is_no_harm(rows, interrupted):
     assert [r["step"] for r in lines(interrupted / "log.jsonl")] == list(range(1, 8))
 
 
+def test_a_run_yaml_that_is_damaged_or_of_another_version(interrupted):
+    from harness.cli.train import resume
+
+    run = read_run(interrupted)
+    for damaged, message in (
+        ({k: v for k, v in run.items() if k != "trainer"}, r"is not what a training leaves \(no trainer\)"),
+        (run, "does not say task, split, data, data_dir, device"),
+        (
+            run | dict.fromkeys(("task", "split", "data", "data_dir", "device")) | {"recipe": {"learning_rat": 1}},
+            r"run\.yaml: unknown key 'learning_rat'",
+        ),
+    ):
+        (interrupted / "run.yaml").write_text(as_yaml(damaged))
+        with pytest.raises(UserError, match=message):
+            resume(interrupted, quiet=True)
+
+
+def test_a_torn_checkpoint_is_not_exported(interrupted, tmp_path):
+    from trainers.export import export
+
+    export(interrupted / "checkpoint-2", tmp_path / "two")
+    (interrupted / "checkpoint-3" / "SHA256SUMS").unlink()
+    with pytest.raises(RunError, match="a torn checkpoint"):
+        export(interrupted / "checkpoint-3", tmp_path / "three")
+
+
 def test_not_a_training_folder(tmp_path):
     with pytest.raises(RunError, match=r"run\.yaml: cannot be read") as e:
         read_run(tmp_path)
     assert e.value.hint == "give the --out folder of a training"
+    with pytest.raises(RunError, match="there is no such checkpoint"):
+        checkpoint.whole(tmp_path / "checkpoint-99")
     with pytest.raises(RunError, match="is no checkpoint"):
         checkpoint.step_of(tmp_path / "checkpoint-last")

@@ -79,3 +79,18 @@ def test_a_dev_split_that_shares_images_with_the_test_is_refused():
         choose("slake_grounded", "train")
     with pytest.raises(UserError, match="has no split 'validatoin'"):
         choose("slake_grounded", "validatoin")
+
+
+def test_the_test_split_is_not_trained_on(tmp_path):
+    from harness.cli.train import make
+
+    with pytest.raises(UserError, match="--split test: is what task 'slake_grounded' tests on") as e:
+        make("sft", "tiny", "slake_grounded", None, [], tmp_path / "x", split="test", data="bundled", device="cpu")
+    assert "train" in e.value.hint
+
+
+def test_dev_rows_that_hold_no_whole_image_are_refused():
+    task = load("slake", split="train")
+    with pytest.raises(DataError, match="'dev_rows': 1 holds no whole image") as e:
+        splits.choose(task, "validation", 1, 0, ["validation"], lambda name: load("slake", split=name))
+    assert "set dev_rows to at least" in e.value.hint

@@ -9,7 +9,7 @@ from harness import plugins
 from harness.errors import UserError
 from harness.models import loading
 from tests.conftest import load
-from trainers import recipe, rewards, rows
+from trainers import recipe, rewards, rows, splits
 from trainers.rewards import Rollout
 
 
@@ -27,7 +27,7 @@ def ready(name, task, out, *settings, preset=None):
     trainer = make(name, task, out, *settings, preset=preset)
     out.mkdir()
     trainer.processor = loading.load_processor(trainer.checkpoint)
-    trainer._settle("cpu")
+    trainer._settle()
     return trainer, trainer._trainer(trainer.load("cpu"))
 
 
@@ -73,6 +73,43 @@ def test_presets_are_what_they_say():
     assert {k: modern[k] for k in keys} == {k: theirs[k] for k in keys}
     assert (found["base-code"].lora, found["base-code"].learning_rate) == (None, 1e-6)
     assert set(recipe.differences({"a": found["paper"], "b": found["modern"]})) == {"beta", "loss_type", "use_bias_correction_kl"}
+
+
+def test_a_preset_holds_over_a_recipe_of_another_algorithm(tmp_path):
+    """Each names every key in which any differs, and all of the paper's equations."""
+    found = {f.stem: set(recipe._read(f)) for f in recipe.PRESETS.glob("*.yaml")}
+    assert found["paper"] == found["modern"] == found["base-code"] >= set(recipe.differences(recipe.presets()))
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        "{loss_type: dapo, scale_rewards: none, beta: 0, use_bias_correction_kl: true, epsilon: 0.3, lora: null,"
+        " importance_sampling_level: sequence, mask_truncated_completions: true,"
+        " multi_objective_aggregation: normalize_then_sum, save_steps: 7}"
+    )
+    assert recipe.load("grpo", "tiny", other, (), "paper") == recipe.Recipe(save_steps=7)
+
+
+def test_one_reward_set_leaves_the_others(task, tmp_path):
+    def weights(name, *settings):
+        return make(name, task, tmp_path / "x", "batch_size=4", "num_generations=2", *settings).weights()
+
+    assert weights("rarl", "rewards.length=0") == {"format": 1.0, "accuracy": 1.0, "reasoning": 1.0}
+    assert weights("grpo", "rewards.accuracy=2") == {"format": 1.0, "length": 1.0, "accuracy": 2.0}
+    assert weights("grpo", "rewards.reasoning:rougeL=1")["reasoning:rougeL"] == 1.0
+    assert weights("grpo", f"rewards.{__name__}.short=0.5")[f"{__name__}.short"] == 0.5
+    assert weights("grpo", "rewards={accuracy: 1}") == {"accuracy": 1.0}
+    assert recipe.load("rarl", "tiny", None, ["prompts.short_form=3"]).prompts["open_ended"] == 1
+    with pytest.raises(UserError, match="every weight is 0"):
+        weights("grpo", "rewards={accuracy: 0, format: 0}")
+    with pytest.raises(UserError, match="'lora' is null") as e:
+        recipe.load("grpo", "tiny", None, ["lora=null", "lora.r=4"])
+    assert e.value.hint == "leave lora=null out"
+
+
+def test_more_questions_a_step_than_rows_are_refused(task, tmp_path):
+    few = splits.with_samples(task, task.samples[:1])
+    with pytest.raises(UserError, match="a step takes 2 questions, and there are 1 training rows") as e:
+        make("grpo", few, tmp_path / "x", "batch_size=4", "num_generations=2", "max_steps=1").steps()
+    assert "to at most 2" in e.value.hint
 
 
 def test_a_preset_reaches_the_trainer(task, tmp_path):
@@ -260,3 +297,37 @@ def test_the_schema_knows_every_recipe(capsys):
         jsonschema.validate(YAML(typ="safe", pure=True).load(file.read_text()) or {}, document)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"learning_rat": 1}, document)
+
+
+def words(rollouts):
+    return ["1.0" for _ in rollouts]
+
+
+def not_a_number(rollouts):
+    return [float("nan") for _ in rollouts]
+
+
+def test_a_reward_in_the_working_directory_is_found(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_me.py").write_text("def half(rollouts):\n    return [0.5 for _ in rollouts]\n")
+    assert rewards.part("beside_me.half")([]) == []
+
+
+def test_what_a_reward_gives_is_a_number(task):
+    from harness.errors import RunError
+
+    rollout = Rollout("a", 1, task.samples[0].reference)
+    for name, said in (("words", "'1.0'"), ("not_a_number", "nan")):
+        with pytest.raises(RunError, match=f"gave {said}, which is no finite number"):
+            rewards.Scorer([f"{__name__}.{name}"])([rollout])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("accuracy:judge:exact,bertscore", "names several judges"), ("..foo.bar", "cannot be imported")]
+)
+def test_names_that_are_no_reward(name, message):
+    with pytest.raises(UserError, match=message):
+        rewards.check(name)

@@ -125,6 +125,7 @@ def test_sft_target():
 def test_prompt_diversity_is_drawn_by_seed_and_share(slake):
     shares = {"explanation": 3.0, "short_form": 1.0}
     drawn = rows.draw_prompts(slake.samples, shares, 0)
+    assert drawn[1::2] == rows.draw_prompts(slake.samples[1::2], shares, 0)  # a row keeps its prompt in every subset
     assert drawn == rows.draw_prompts(slake.samples, shares, 0)
     assert drawn != rows.draw_prompts(slake.samples, shares, 1)
     share = sum(d.startswith(PROMPTS["explanation"].before) for d in drawn) / len(drawn)
@@ -159,6 +160,36 @@ def test_bad_use_is_refused_before_training(grounded, tmp_path, trained):
     with pytest.raises(UserError, match="is not an empty folder"):
         make(name, grounded, out)
     assert not (tmp_path / "a").exists()
+
+
+def test_keys_that_mean_nothing_to_supervised_training_are_refused(grounded, tmp_path):
+    for setting in ("beta=3", "rewards={accuracy: 1}", "loss_type=dapo"):
+        with pytest.raises(UserError, match="means nothing to sft"):
+            make("sft", grounded, tmp_path / "x", setting).fit()
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_finished_folder_can_be_planned_again(trained, grounded):
+    name, out, _ = trained
+    assert make(name, grounded, out, *SHORT, planning=True).plan().steps == 2
+
+
+def test_out_may_be_a_link_or_the_folder_one_is_in(grounded, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    make("sft", grounded, tmp_path / "link", "max_steps=1", "batch_size=2").fit()
+    assert (tmp_path / "real" / "trained.json").exists()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    make("sft", grounded, Path("."), "max_steps=1", "batch_size=2").fit()
+    assert (tmp_path / "here" / "trained.json").exists()
+
+
+def test_an_adapter_on_nothing_is_refused(grounded, tmp_path):
+    with pytest.raises(UserError, match=r"recipe key 'lora\.target_modules'"):
+        make("sft", grounded, tmp_path / "x", "lora.target_modules=[nosuch]").plan()
 
 
 def test_an_adapter_on_an_adapter_is_refused(trained, tmp_path):

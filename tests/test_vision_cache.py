@@ -125,3 +125,33 @@ def test_an_image_at_another_size_is_another_image(rows):
     cache.inner.get_image_features = cache._encode
     assert torch.equal(features[1], model.model.get_image_features(**real).pooler_output[0])
     assert cache.encoded == 1
+
+
+def test_a_torn_file_is_encoded_again_and_other_weights_or_settings_are_other_files(rows, tmp_path):
+    checkpoint = loading.resolve("tiny")
+    image = rows.samples[0].images[0].open()
+
+    def features(change=None, settings=None):
+        model, processor = loading.load_weights(checkpoint, torch.float32, "cpu"), loading.load_processor(checkpoint)
+        if change:
+            change(model)
+        cache = VisionCache(model, processor, tmp_path)
+        if settings:  # changed after the cache was built
+            processor.image_processor.image_mean = settings
+        batch = cache.processor.image_processor(images=[image])
+        (found,) = model.model.get_image_features(batch["pixel_values"], batch["image_grid_thw"]).pooler_output
+        return found.clone(), cache.encoded  # the file itself is mapped
+
+    first, encoded = features()
+    (file,) = tmp_path.iterdir()
+    assert encoded == 1
+    assert features()[1] == 0
+    file.write_bytes(file.read_bytes()[:-9])
+    again, encoded = features()
+    assert encoded == 1
+    assert torch.equal(first, again)
+    other, encoded = features(change=lambda m: m.model.visual.patch_embed.proj.weight.data.mul_(1.1))
+    assert encoded == 1
+    assert not torch.equal(first, other)
+    assert features(settings=[0.1, 0.1, 0.1])[1] == 1
+    assert len(list(tmp_path.iterdir())) == 3

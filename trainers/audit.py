@@ -19,10 +19,13 @@ from harness.records import Record, Reference
 from harness.runs import read_jsonl
 from harness.scoring.exact import is_correct
 from trainers.rewards import Rollout, Scorer
+from trainers.runfile import read_run
 
 #: The opener of the appendix-A prompt, a phrase known to win over judges that read a reference.
 MASTER_KEY = "let me solve this step by step"
 OPENER_WORDS = 6
+#: Reward parts that do not read what a text says.
+FORM = ("length", "format")
 #: Where a flag goes up (see `flags`).
 GREW, EMPTY, SAME_OPENER, NO_SPREAD = 1.2, 0.05, 0.6, 0.5
 
@@ -105,7 +108,8 @@ def audit(folder: Path, rescore: Sequence[str] = ()) -> Audit:
     steps = sorted({r["step"] for r in rows})
     quarter = max(1, len(steps) // 4)
     windows = [_window([g for g in groups if g[0]["step"] in part]) for part in (set(steps[:quarter]), set(steps[-quarter:]))]
-    parts = {name: _part(name, groups, _weights(folder)) for name in rows[0]["rewards"]}
+    weights = _weights(folder)
+    parts = {name: _part(name, groups, weights) for name in rows[0]["rewards"]}
     reward_with = {
         "length": _within(groups, _total, lambda r: r["tokens"]),
         "format": _within(groups, _total, lambda r: r["rewards"].get("format")),
@@ -122,15 +126,24 @@ def audit(folder: Path, rescore: Sequence[str] = ()) -> Audit:
         reward_with=reward_with,
         start=windows[0],
         end=windows[1],
-        flags=tuple(flags(windows[0], windows[1], reward_with, [g for g in groups if g[0]["step"] in steps[-quarter:]])),
+        flags=tuple(flags(windows[0], windows[1], reward_with, [g for g in groups if g[0]["step"] in steps[-quarter:]], weights)),
         rescored=tuple(_rescore(scorer, samples, rows, groups)),
     )
 
 
 def flags(
-    start: Window, end: Window, reward_with: Mapping[str, float | None], last: Sequence[list[dict[str, Any]]]
+    start: Window,
+    end: Window,
+    reward_with: Mapping[str, float | None],
+    last: Sequence[list[dict[str, Any]]],
+    weights: Mapping[str, float],
 ) -> Iterator[Flag]:
     """The four ways in which these rewards are known to go wrong, each with the numbers it was judged by."""
+
+    def of_content(row: dict[str, Any]) -> float:
+        """The reward less what any text of its form and length would get: a token more is no lesson."""
+        return _total(row) - sum(weights.get(name, 1.0) * (row["rewards"].get(name) or 0.0) for name in FORM)
+
     gain = end.correct - start.correct
     noise = 2 * math.hypot(start.correct_error, end.correct_error)
     said = f"correct {_pct(start.correct)} to {_pct(end.correct)}"
@@ -144,11 +157,12 @@ def flags(
     yield Flag(
         name="empty answers", raised=end.empty > EMPTY, why=f"{_pct(end.empty)} at the end, {_pct(start.empty)} at the start"
     )
-    idle = sum(_spread([_total(r) for r in g]) < 1e-6 for g in last) / len(last)
+    idle, blind = (sum(_spread([value(r) for r in g]) < 1e-6 for g in last) / len(last) for value in (_total, of_content))
     yield Flag(
         name="format-only collapse",
-        raised=(end.format or 0) > 0.95 and gain <= noise and idle > NO_SPREAD,
-        why=f"format {end.format or 0:.2f}, {said}, {_pct(idle)} of the last groups without spread",
+        raised=(end.format or 0) > 0.95 and gain <= noise and blind > NO_SPREAD,
+        why=f"format {end.format or 0:.2f}, {said}, {_pct(blind)} of the last groups without spread but for "
+        f"{' and '.join(FORM)} ({_pct(idle)} without any)",
     )
     yield Flag(
         name="copied openers",
@@ -196,11 +210,10 @@ def _part(name: str, groups: Sequence[list[dict[str, Any]]], weights: Mapping[st
 
 
 def _weights(folder: Path) -> dict[str, float]:
-    import json
-
+    """Weights by reward part, as run.yaml keeps them; none where it does not say."""
     try:
-        found = json.loads((folder / "trained.json").read_text(encoding="utf-8")).get("rewards", {})
-    except (OSError, ValueError):
+        found = read_run(folder).get("rewards") or {}
+    except RunError:  # completions may be audited on their own
         return {}
     return {str(k): float(v) for k, v in found.items()}
 

@@ -32,6 +32,7 @@ class Trainer:
     """Base of SFT, GRPO and RARL (fulfils harness.contracts.Trainer). Subclasses give `_trainer`.
 
     `dev` are the rows that score the checkpoints (None: no scores); `origin` is how the task was found, kept for resuming.
+    With `planning` nothing will be trained, and OUT may hold anything.
     """
 
     name: ClassVar[str]
@@ -50,6 +51,7 @@ class Trainer:
         origin: dict[str, Any] | None = None,
         report_to: list[str] | None = None,
         force: bool = False,
+        planning: bool = False,
     ) -> None:
         self.model_name, self.task, self.recipe, self.out = model, task, recipe, out
         self.dev, self.origin, self.report_to, self.force = dev, origin or {}, report_to or [], force
@@ -60,19 +62,21 @@ class Trainer:
         self.device, self.report = self.rank.device if self.rank.count > 1 and device == "auto" else device, report
         #: Why images are encoded anew every time, where they are (known once the model is loaded).
         self.why_no_cache: str | None = None
-        if self.rank.main and out.exists() and not self._unfinished():
+        if self.rank.main and out.exists() and not planning and not self._unfinished():
             raise UserError(f"{out}: is not an empty folder", hint="give another --out folder, or remove it")
 
     def _unfinished(self) -> bool:
         """Whether OUT is free, or holds a training like this one that was interrupted."""
         if not self.out.is_dir():
             return False
-        if not any(self.out.iterdir()):
+        if all(f.name.startswith(".run.yaml.") for f in self.out.iterdir()):  # empty, or killed before the first file
             return True
         if (self.out / "trained.json").exists() or not (self.out / "run.yaml").exists():
             return False
         there, mine = read_run(self.out), self._run()
         for key in ("trainer", "model", "weights_sha256", "data_fingerprint", "dev_fingerprint", "recipe"):
+            if key == "weights_sha256" and there.get(key) is None:
+                continue  # killed before the model was downloaded
             if json.dumps(there.get(key)) != json.dumps(mine[key]):
                 raise UserError(
                     f"{self.out}: holds an unfinished training with another {key.replace('_', ' ')}",
@@ -90,6 +94,7 @@ class Trainer:
             "data_fingerprint": self.task.card.fingerprint,
             "dev_fingerprint": self.dev.card.fingerprint if self.dev else None,
             "recipe": self.recipe.model_dump(mode="json"),
+            "rewards": self.weights(),
         }
 
     # -- what would be done -------------------------------------------------------------------------------------------
@@ -147,17 +152,22 @@ class Trainer:
         from transformers import set_seed
 
         start = time.perf_counter()
+        self.steps()  # what cannot be trained is refused before anything is written
         _tell_nobody()
         begun = self._begin(resume) if self.rank.main else None
         self.rank.wait()
         if not self.rank.main:
             begun = resume or checkpoint.last_whole(self.out)[0]
+        if begun and checkpoint.step_of(begun) >= self.steps():
+            return self._only_end(begun, start)
         set_seed(self.recipe.seed)
         device = loading.pick_device(self.device)
         self.processor = loading.load_processor(self.checkpoint)
         self.cap_pixels(self.processor)
-        self._settle(device)
+        self._settle()
         model = self.load(device)
+        if self.rank.main and read_run(self.out).get("weights_sha256") is None:  # they have only now been downloaded
+            write_atomic(self.out / "run.yaml", as_yaml(self._run()))
         torch.use_deterministic_algorithms(True, warn_only=True)  # else the last bit of a gradient depends on the threads
         try:
             trainer = self._trainer(model)
@@ -166,9 +176,26 @@ class Trainer:
             trainer.train(resume_from_checkpoint=str(begun) if begun else None)
         finally:
             torch.use_deterministic_algorithms(False)
+        if trainer.state.global_step != self.steps():
+            raise RunError(f"{self.out}: {trainer.state.global_step} of {self.steps()} steps were trained")
         if trainer.args.should_save:
-            self._end(trainer, time.perf_counter() - start)
+            part = self._part()
+            checkpoint.save_model(trainer.accelerator.unwrap_model(trainer.model), self.processor, part, self.base_name)
+            self._end(part, time.perf_counter() - start)
         trainer.accelerator.wait_for_everyone()
+        return self.out
+
+    def _only_end(self, last: Path, start: float) -> Path:
+        """Finish a training that was killed after its last step: its last checkpoint is the model at the end."""
+        if self.rank.main:
+            from trainers.watch import draw_curves
+
+            self.watch().catch_up(checkpoint.step_of(last))
+            draw_curves(self.out)
+            part = self._part()
+            shutil.copytree(last, part, ignore=shutil.ignore_patterns(*checkpoint.RESUME_ONLY, "trained.json"))
+            self._end(part, time.perf_counter() - start)
+        self.rank.wait()
         return self.out
 
     def cap_pixels(self, processor: Any) -> None:
@@ -177,14 +204,12 @@ class Trainer:
             processor.image_processor.max_pixels = self.recipe.max_pixels
             processor.image_processor.size["longest_edge"] = self.recipe.max_pixels
 
-    def _settle(self, device: str) -> None:
-        """Decide about recomputing activations. Raises UserError where the training cannot fit on a GPU (unless forced)."""
-        self.checkpointing = self.recipe.gradient_checkpointing is True
-        if device.startswith("cuda"):
-            found = self.plan()
-            if not self.force:
-                found.check()
-            self.checkpointing = found.gradient_checkpointing
+    def _settle(self) -> None:
+        """Decide about recomputing activations. Raises UserError where the training cannot fit (unless forced)."""
+        found = self.plan()
+        if not self.force:
+            found.check()
+        self.checkpointing = found.gradient_checkpointing
 
     def load(self, device: str) -> Any:
         """The model to train, without its adapter."""
@@ -203,20 +228,33 @@ class Trainer:
         else:
             begun, _ = checkpoint.last_whole(self.out) if self.out.exists() else (None, {})
         if begun is None:
-            shutil.rmtree(self.out, ignore_errors=True)  # what a try left that never reached a checkpoint
-            self.out.mkdir(parents=True)
+            self._check_nothing_lost()
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.out / "run.yaml", as_yaml(self._run()))  # first: by it OUT is known to be a training
             write_atomic(self.out / "samples.jsonl", "".join(json.dumps(s.row()) + "\n" for s in self.task.samples))
             write_atomic(self.out / "recipe.yaml", as_yaml(self.recipe.model_dump(mode="json")))
-            write_atomic(self.out / "run.yaml", as_yaml(self._run()))
-        else:
-            checkpoint.rewind(self.out, checkpoint.step_of(begun))
+        checkpoint.rewind(self.out, checkpoint.step_of(begun) if begun else 0)
         return begun
 
-    def _end(self, trainer: Any, seconds: float) -> None:
-        """The model at the end, at the top of OUT."""
+    def _check_nothing_lost(self) -> None:
+        """Raises RunError where starting again would throw away a training that had got as far as a checkpoint."""
+        damaged = [p for p in checkpoint.checkpoints(self.out) if (p / checkpoint.SUMS).exists()]
+        if damaged or (self.out / "best").exists():
+            why = f"{damaged[-1].name}: {checkpoint.torn(damaged[-1])}" if damaged else "best/ is all that is left"
+            raise RunError(
+                f"{self.out}: no whole checkpoint is left to go on from ({why})",
+                hint="remove the folder to start again, or give another --out folder",
+            )
+
+    def _part(self) -> Path:
+        """Where the model at the end is put together."""
         part = self.out / ".final.part"
         shutil.rmtree(part, ignore_errors=True)
-        checkpoint.save_model(trainer.accelerator.unwrap_model(trainer.model), self.processor, part, self.base_name)
+        return part
+
+    def _end(self, part: Path, seconds: float) -> None:
+        """The model at the end, from `part` to the top of OUT."""
+        checkpoint.settle_best(self.out)
         checkpoint.move_into(part, self.out)
         shutil.rmtree(self.out / ".vision", ignore_errors=True)
         self._describe(self.out, self.out.name, seconds=round(seconds, 1))
@@ -246,7 +284,6 @@ class Trainer:
             "logging_steps": 1,
             "save_strategy": "steps",
             "save_steps": r.save_steps,
-            "save_total_limit": r.keep_checkpoints,
             "report_to": self.report_to,
             "seed": r.seed,
             "data_seed": r.seed,
@@ -266,7 +303,7 @@ class Trainer:
         from trainers.watch import DevScore, Watch
 
         dev = DevScore(self.dev, self.out, self.device) if self.dev else None
-        return Watch(self.out, self.model_name, self.steps(), self.report, self._finish, dev)
+        return Watch(self.out, self.model_name, self.steps(), self.report, self._finish, dev, self.recipe.keep_checkpoints)
 
     def vision_cache(self, model: Any) -> Any:
         """The run's VisionCache, or None with the reason in `why_no_cache`."""

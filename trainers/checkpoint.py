@@ -14,6 +14,7 @@ OUT/*.safetensors ...    the model at the end; trained.json is written last
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -109,31 +110,75 @@ def whole(folder: Path) -> Path:
     if reason := torn(folder):
         other, _ = last_whole(folder.parent)
         way = f"go on from {other}" if other else "no whole checkpoint is left; remove the folder and start again"
-        raise RunError(f"{folder}: a torn checkpoint: {reason}", hint=way)
+        what = f"a torn checkpoint: {reason}" if folder.is_dir() else "there is no such checkpoint"
+        raise RunError(f"{folder}: {what}", hint=way)
     return folder
 
 
+def remove(folder: Path) -> None:
+    """Remove a checkpoint: its name first, so that a kill leaves no half of one."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def rotate(out: Path, keep: int | None) -> None:
+    """Leave the newest `keep` checkpoints (None: all). Call it once the newest is sealed."""
+    for folder in checkpoints(out)[: -keep if keep else 0]:
+        remove(folder)
+
+
 def rewind(out: Path, step: int) -> None:
-    """Leave the logs as they were at `step`: what a killed run wrote after its last checkpoint will be written again."""
+    """Leave OUT as it was at `step`: what a killed run wrote after its last checkpoint will be written again.
+
+    Newer checkpoints go first. Were the logs cut first, a kill in between would leave a checkpoint with a gap in its log.
+    """
+    for folder in reversed(checkpoints(out)):
+        if step_of(folder) > step:
+            remove(folder)
+    for leftover in out.glob(".checkpoint-*.gone"):
+        shutil.rmtree(leftover)
     for name in LOGS:
         path = out / name
         if path.exists():
-            import json
-
             kept = [json.dumps(r, ensure_ascii=False) + "\n" for r in read_jsonl(path) if int(r.get("step", 0)) <= step]
             write_atomic(path, "".join(kept))
-    for folder in checkpoints(out):
-        if step_of(folder) > step:
-            shutil.rmtree(folder)
 
 
 def keep_best(checkpoint: Path, out: Path) -> None:
     """Copy a checkpoint, without what only resuming needs, to OUT/best."""
     part, old, best = out / ".best.part", out / ".best.old", out / "best"
-    for leftover in (part, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(checkpoint, part, ignore=shutil.ignore_patterns(*RESUME_ONLY))
     if best.exists():
+        shutil.rmtree(old, ignore_errors=True)
         best.rename(old)
     part.rename(best)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def settle_best(out: Path) -> None:
+    """Make OUT/best the first checkpoint with the highest score in dev.jsonl, whatever a kill or going back left.
+
+    Where that checkpoint is gone, a best/ of another step is removed: its score is not in the log.
+    """
+    best, old = out / "best", out / ".best.old"
+    if old.exists() and not best.exists():  # killed between two renames
+        old.rename(best)
+    scored = [r for r in read_jsonl(out / "dev.jsonl") if r["step"] > 0]
+    step = max(scored, key=lambda r: (r["score"], -r["step"]))["step"] if scored else None
+    if _step_in(best) == step:
+        return
+    if step is not None and torn(out / f"checkpoint-{step}") is None:
+        keep_best(out / f"checkpoint-{step}", out)
+    else:
+        shutil.rmtree(best, ignore_errors=True)
+
+
+def _step_in(folder: Path) -> int | None:
+    """The step that a kept checkpoint says it is of."""
+    try:
+        return int(json.loads((folder / "trained.json").read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError):
+        return None

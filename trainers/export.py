@@ -12,7 +12,8 @@ from trainers import checkpoint
 
 #: What a model's folder holds for the training alone.
 TRAINING_ONLY = (
-    *checkpoint.RESUME_ONLY, *checkpoint.LOGS, "samples.jsonl", "run.yaml", "curves.png", "best", "dev", "checkpoint-*", ".*",
+    *checkpoint.RESUME_ONLY, *checkpoint.LOGS, "samples.jsonl", "run.yaml", "curves.png", "best", "dev", "runs",
+    "checkpoint-*", ".*",
 )  # fmt: skip
 
 
@@ -24,6 +25,8 @@ def export(model: Path, folder: Path, *, merge: bool = False) -> Path:
     """
     if folder.exists():
         raise UserError(f"{folder}: is there already", hint="give another folder, or remove it")
+    if model.name.startswith("checkpoint-"):
+        checkpoint.whole(model)
     found = loading.resolve(str(model))
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

@@ -37,13 +37,24 @@ class GRPO(Trainer):
         return self.sequences_per_step() // self.recipe.num_generations
 
     def weights(self) -> dict[str, float]:
-        """Reward parts and weights. Raises UserError for an unknown part, a batch that cuts a group, or nothing to learn from."""
-        weights = self.recipe.rewards or self.default_rewards
+        """Reward parts and weights; a part with weight 0 is left out.
+
+        Raises UserError for an unknown part, a batch that cuts a group, more questions a step than rows, or nothing to learn
+        from.
+        """
+        weights = {name: weight for name, weight in (self.recipe.rewards or self.default_rewards).items() if weight}
+        if not weights:
+            raise UserError("recipe key 'rewards': every weight is 0", hint="set one, such as --set rewards.accuracy=1")
         for name in weights:
             rewards.check(name)
         size, group = self.sequences_per_step(), self.recipe.num_generations
         if size % group:
             raise UserError(f"recipe: {size} completions a step do not divide into groups of num_generations={group}")
+        if size // group > len(self.task.samples):  # batches are whole: not one would be drawn
+            raise UserError(
+                f"recipe: a step takes {size // group} questions, and there are {len(self.task.samples)} training rows",
+                hint=f"lower batch_size (completions a step), to at most {group * len(self.task.samples)} in all",
+            )
         if all(rewards.needs_reasoning(name) for name in weights) and not any(s.reference.reasoning for s in self.task.samples):
             raise UserError(
                 f"task '{self.task.spec.name}': no row has reference reasoning, and the only reward is for reasoning",

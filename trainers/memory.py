@@ -55,6 +55,7 @@ class Load:
     images: int  # in the whole dataset, for the vision cache
     image_tokens: int  # of the largest image
     grouped: bool  # each prompt is read once a group
+    dev: bool = False  # checkpoints are scored between steps, by a second model
 
 
 def activations_per_token(shape: Shape, size: int) -> float:
@@ -102,4 +103,6 @@ def estimate(recipe: Recipe, shape: Shape, load: Load, *, device: str, reinforce
         "rewards": REWARD_MODEL if reinforce else 0.0,
         "CUDA context and gaps": CUDA_OVERHEAD if cuda else 0.0,
     }
+    if load.dev:  # a whole model, merged, where a step's own tensors were
+        parts["dev scoring, beyond a step"] = max(0.0, shape.total * size - kept - expanded - LOGIT_COPIES * logits)
     return {name: float(b) for name, b in parts.items() if b}

@@ -115,7 +115,7 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
     found = lengths(trainer)
     rewards = trainer.weights()
     reinforce = bool(rewards)
-    load = _load(trainer, found, reinforce)
+    load = _load(trainer, found, type(model.get_base_model() if adapters else model).__name__, reinforce)
     recipe, memory, why = _checkpointing(trainer.recipe, shape, load, device, reinforce, limit)
     return Plan(
         trainer=trainer.name,
@@ -194,7 +194,10 @@ def on_meta(config: Any, trainer: Trainer) -> Any:
         model = AutoModelForImageTextToText.from_config(config)
         freeze(model)
         adapter = policy.peft_config(trainer.recipe)
-        return get_peft_model(model, adapter) if adapter else model
+        try:
+            return get_peft_model(model, adapter) if adapter else model
+        except ValueError as e:  # no module has that name
+            raise UserError(f"recipe key 'lora.target_modules': {loading.first_line(e)}") from None
 
 
 def _processor(trainer: Trainer) -> Any:
@@ -250,7 +253,10 @@ def _frame(processor: Any) -> int:
     return len(processor.tokenizer(text.replace(processor.image_token, ""), add_special_tokens=False)["input_ids"])
 
 
-def _load(trainer: Trainer, found: Lengths, reinforce: bool) -> Load:
+def _load(trainer: Trainer, found: Lengths, model: str, reinforce: bool) -> Load:
+    """The longest step of a model of this class, by group where trainers/grouped.py would compute it so."""
+    from harness.models.transformers_model import SHARED_PREFIX
+
     recipe = trainer.recipe
     sequences = recipe.batch_size
     return Load(
@@ -258,9 +264,10 @@ def _load(trainer: Trainer, found: Lengths, reinforce: bool) -> Load:
         rows=sequences,
         prompt=found.prompt_max,
         completion=found.longest - found.prompt_max if found.longest > found.prompt_max else 1,
-        images=trainer.task.card.images,
+        images=trainer.task.card.images if model in SHARED_PREFIX else 0,
         image_tokens=found.image_max,
-        grouped=reinforce and recipe.grouped_logprobs,
+        grouped=reinforce and recipe.grouped_logprobs and model in SHARED_PREFIX and trainer.rank.count == 1,
+        dev=trainer.dev is not None,
     )
 
 
@@ -309,7 +316,7 @@ def probe(trainer: Trainer) -> float:
         stamps: list[float] = []
         run = type(trainer)(
             trainer.model_name, trainer.task, short, folder / "probe", device=trainer.device,
-            report=lambda *_: stamps.append(time.perf_counter()),
+            report=lambda *_: stamps.append(time.perf_counter()), force=trainer.force,
         )  # fmt: skip
         run.fit()
         assert len(list(read_jsonl(folder / "probe" / "log.jsonl"))) == PROBE_STEPS + 1

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from harness import plugins
 from harness.errors import UserError
 from harness.plugins import did_you_mean
 from harness.prompts import PROMPTS
@@ -39,7 +41,7 @@ class Recipe(Strict):
     #: Epochs over the rows (paper: 5), unless `max_steps` is given.
     epochs: Positive = 5
     max_steps: Count | None = None
-    #: Train on this many rows: nested subsets drawn by seed, whole images at a time (paper, Table 2). None: all of them.
+    #: Train on this many rows: nested subsets drawn by seed, each image giving its share (paper, Table 2). None: all of them.
     samples: Count | None = None
     #: Optimizer: AdamW, linear decay. The paper states no rate; 1e-5 is what its base code uses with LoRA.
     learning_rate: Positive = 1e-5
@@ -105,8 +107,11 @@ class Recipe(Strict):
         return self
 
 
-def _merge(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """`--set key=value` (dots go down, values are YAML) over a recipe's data."""
+def _merge(data: dict[str, Any], settings: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`--set key=value` (dots go down, values are YAML) over a recipe's data.
+
+    A key below one that the recipe does not give goes over `defaults`: one reward set leaves the trainer's others as they are.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -116,6 +121,13 @@ def _merge(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--set {setting}: expected key=value")
         node = data
         *parents, last = key.split(".")
+        if parents:
+            if parents[0] == "rewards":  # names of rewards hold dots themselves
+                parents, last = ["rewards"], key.removeprefix("rewards.")
+            if not data.get(parents[0], {}):
+                if data.get(parents[0], {}) is None:
+                    raise UserError(f"--set {setting}: '{parents[0]}' is null", hint=f"leave {parents[0]}=null out")
+                data[parents[0]] = copy.deepcopy(defaults.get(parents[0], {}))
         for p in parents:
             node = node.setdefault(p, {})
             if not isinstance(node, dict):
@@ -137,13 +149,15 @@ def load(trainer: str, model: str, path: Path | None = None, settings: Sequence[
     data = {} if source == "defaults" else _read(source)
     if preset is not None:
         data |= _read(_preset(preset))
-    return _checked(_merge(data, settings), source)
+    defaults = Recipe().model_dump(mode="json") | {"rewards": getattr(plugins.load("trainers", trainer), "default_rewards", {})}
+    return checked(_merge(data, settings, defaults), source)
 
 
 def presets() -> dict[str, Recipe]:
-    """The named choices of algorithm, each over the defaults: paper first, then what differs from it."""
+    """The named choices of algorithm: paper first, then what differs from it. Each names the same keys, so that it holds
+    whatever recipe it is laid over."""
     names = sorted((f.stem for f in PRESETS.glob("*.yaml")), key=lambda n: (n != "paper", n))
-    return {n: _checked(_read(_preset(n)), _preset(n)) for n in names}
+    return {n: checked(_read(_preset(n)), _preset(n)) for n in names}
 
 
 def differences(recipes: Mapping[str, Recipe]) -> dict[str, list[Any]]:
@@ -172,7 +186,8 @@ def _read(source: Path) -> dict[str, Any]:
     return data
 
 
-def _checked(data: dict[str, Any], source: Path | str) -> Recipe:
+def checked(data: dict[str, Any], source: Path | str) -> Recipe:
+    """`data` as a recipe. Raises UserError naming file and key."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as e:

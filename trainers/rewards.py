@@ -8,9 +8,11 @@ it cannot judge (TRL then leaves that part out of the row's sum). Weights are th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from harness import answers
 from harness.errors import RunError, UserError
@@ -146,6 +148,8 @@ def judged(judge_name: str, of: Literal["final", "reasoning"]) -> Part:
     from harness.models.endpoint import Outgoing
     from harness.pipeline import make_judges
 
+    if "," in judge_name:
+        raise UserError(f"recipe key 'rewards': '{judge_name}' names several judges", hint="give each a reward of its own")
     (judge,) = make_judges(judge_name, JudgeOptions())
     judge.prepare([Outgoing("training", 0, may_leave=False)])
 
@@ -189,7 +193,7 @@ def check(name: str) -> None:
 
 def part(name: str, references: Sequence[Reference] = ()) -> Part:
     """The reward of that name: one of PARTS, `reasoning:bertscore_rescaled`, `accuracy:judge:NAME`, `reasoning:judge:NAME`, or
-    `package.module.function` (a function of the user's own with a Part's signature).
+    `package.module.function` (a function of the user's own with a Part's signature, installed or in the working directory).
 
     `references` are those of all rows. Raises UserError as `check`.
     """
@@ -204,10 +208,14 @@ def part(name: str, references: Sequence[Reference] = ()) -> Part:
     if not dot:
         raise UserError(f"recipe key 'rewards': no reward named '{name}'", hint=did_you_mean(name, [*PARTS, RESCALED]))
     import importlib
+    import sys
 
+    here = str(Path.cwd())
+    if here not in sys.path:  # a file beside where one works; last, so that it hides no package
+        sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as e:
+    except (ImportError, AttributeError, ValueError, TypeError) as e:  # TypeError: a relative name
         raise UserError(f"recipe key 'rewards': '{name}' cannot be imported: {e}") from None
     if not callable(found):
         raise UserError(f"recipe key 'rewards': '{name}' is not a function")
@@ -238,5 +246,18 @@ class Scorer:
             values = list(reward(rollouts))
             if len(values) != len(rollouts):
                 raise RunError(f"reward '{name}' gave {len(values)} values for {len(rollouts)} completions")
-            out[name] = values
+            out[name] = [_number(name, v) for v in values]
         return out
+
+
+def _number(name: str, value: Any) -> float | None:
+    """What a reward gave, as a number. Raises RunError for what is none: it would be learned from in silence."""
+    if value is None:
+        return None
+    try:
+        number = float(value) if not isinstance(value, str) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RunError(f"reward '{name}' gave {value!r}, which is no finite number", hint="give None where there is none")
+    return number

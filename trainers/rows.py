@@ -21,11 +21,12 @@ def draw_prompts(
 ) -> list[str]:
     """The rendered prompt of each sample; its style is drawn by `shares` (the paper's prompting diversity).
 
-    `by_type` gives other shares to the rows of an answer type: choice, yesno or open.
+    A row draws by its own id: it has the same prompt in every subset. `by_type` gives other shares to the rows of an answer
+    type: choice, yesno or open.
     """
-    rng = random.Random(seed)
 
     def draw(sample: Sample) -> str:
+        rng = random.Random(f"{seed}:{sample.id}")
         mine = (by_type or {}).get(sample.reference.kind, shares)
         return PROMPTS[rng.choices(list(mine), list(mine.values()))[0]].render(sample.question)
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from harness.errors import RunError
 
+#: What every run.yaml holds.
+KEYS = ("trainer", "model", "weights_sha256", "data_fingerprint", "dev_fingerprint", "recipe")
+
 
 def as_yaml(data: dict[str, Any]) -> str:
     """YAML in the data's own order: prompts are drawn, and rewards summed, in the order a recipe names them."""
@@ -20,7 +23,7 @@ def as_yaml(data: dict[str, Any]) -> str:
 
 
 def read_run(out: Path) -> dict[str, Any]:
-    """OUT/run.yaml. Raises RunError where it is missing or damaged."""
+    """OUT/run.yaml. Raises RunError where it is missing, damaged, or of another version of the recipe."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -30,6 +33,10 @@ def read_run(out: Path) -> dict[str, Any]:
         raise RunError(
             f"{out / 'run.yaml'}: cannot be read ({str(e).splitlines()[0]})", hint="give the --out folder of a training"
         ) from None
-    if not isinstance(data, dict) or "recipe" not in data:
-        raise RunError(f"{out / 'run.yaml'}: is not what a training leaves", hint="give the --out folder of a training")
-    return data
+    missing = [key for key in KEYS if key not in data] if isinstance(data, dict) else list(KEYS)
+    if missing:
+        raise RunError(
+            f"{out / 'run.yaml'}: is not what a training leaves (no {', '.join(missing)})",
+            hint="give the --out folder of a training",
+        )
+    return data  # type: ignore[no-any-return]

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.errors import UserError
 from trainers import rows
 from trainers.base import Saves, Trainer
+from trainers.recipe import Recipe
+
+#: Recipe keys of GRPO and RARL alone; lengths and batches that go with them do no harm.
+REINFORCEMENT = (
+    "rewards", "beta", "epsilon", "temperature", "loss_type", "scale_rewards", "use_bias_correction_kl", "kl_reference",
+    "importance_sampling_level", "multi_objective_aggregation", "mask_truncated_completions",
+)  # fmt: skip
 
 
 class SFT(Trainer):
@@ -13,6 +21,15 @@ class SFT(Trainer):
 
     name = "sft"
     summary = "supervised fine-tuning on reference reasoning and answers"
+
+    def steps(self) -> int:
+        """Raises UserError for a recipe that says something of rewards, which nothing here would heed."""
+        given = [key for key in REINFORCEMENT if getattr(self.recipe, key) != Recipe.model_fields[key].default]
+        if given:
+            raise UserError(
+                f"recipe key '{given[0]}': means nothing to sft, which has no rewards", hint="leave it out, or train with grpo"
+            )
+        return super().steps()
 
     def _trainer(self, model: Any) -> Any:
         from trl import SFTConfig, SFTTrainer

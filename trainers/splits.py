@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
@@ -109,4 +110,11 @@ def choose(
             dev = kept
         else:
             task, dev = hold_out(task, test, seed)
-    return task, with_samples(dev, some_images(dev.samples, at_most, seed))
+    rows = some_images(dev.samples, at_most, seed)
+    if not rows:
+        fewest = min(Counter(s.cluster for s in dev.samples).values(), default=0)
+        raise DataError(
+            f"recipe key 'dev_rows': {at_most} holds no whole image of dev split '{dev.card.split}' of task '{spec.name}'",
+            hint=f"set dev_rows to at least {fewest}, or --set dev=none",
+        )
+    return task, with_samples(dev, rows)

@@ -78,6 +78,8 @@ class VisionCache:
         self._features: dict[int, torch.Tensor] = {}  # (image tokens, hidden size)
         self.processor = copy.copy(processor)
         self.processor.image_processor = _Tickets(self, processor.image_processor)
+        #: What decides the features beside pixels and settings; files may outlive the model that wrote them.
+        self.identity = _identity(model.model.visual) if folder else b""
         self._lock = threading.Lock()
         self._served: list[tuple[Any, Any]] = []
         self.serve(model)
@@ -102,7 +104,7 @@ class VisionCache:
             self._keys.append(key)
             processed = self.processor.image_processor.real(images=[image], return_tensors="pt")
             self._grids.append(processed["image_grid_thw"])
-            if self.folder is None or not (self.folder / f"{key}.safetensors").exists():
+            if self.folder is None or not _readable(self.folder / f"{key}.safetensors"):
                 self._pixels[n] = processed["pixel_values"]
         return self._numbers[key]
 
@@ -151,13 +153,34 @@ class VisionCache:
         return features.detach()  # type: ignore[no-any-return]
 
 
+def _identity(encoder: Any) -> bytes:
+    """Hash over an encoder's weights and their precision."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, p in sorted(encoder.state_dict().items()):
+        digest.update(f"{name}:{p.dtype}:{tuple(p.shape)}".encode())
+        digest.update(p.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.digest()
+
+
+def _readable(path: Path) -> bool:
+    """Whether features are there; a file that was torn (a full disk, a crash) is removed, to be written again."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except FileNotFoundError:
+        return False
+    except SafetensorError:
+        path.unlink()
+        return False
+
+
 class _Tickets:
     """Stands in for the image processor: the grids of the images, and numbers in place of their patches."""
 
     def __init__(self, cache: VisionCache, real: Any) -> None:
         self.cache, self.real = cache, real
-        settings = repr(sorted(real.to_dict().items(), key=lambda item: item[0]))
-        self.settings = hashlib.sha256(settings.encode()).digest()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -167,15 +190,21 @@ class _Tickets:
             return self.real(images, **kwargs)
         from transformers import BatchFeature
 
-        numbers = [self.cache.number(self._key(i), i) for i in _flat(images)]
+        settings = self._settings()
+        numbers = [self.cache.number(self._key(i, settings), i) for i in _flat(images)]
         grids = torch.cat([self.cache.grid(n) for n in numbers])
         tickets = torch.repeat_interleave(torch.tensor(numbers), grids.prod(-1))[:, None]
         return BatchFeature({"pixel_values": tickets, "image_grid_thw": grids})
 
-    def _key(self, image: Any) -> str:
+    def _settings(self) -> bytes:
+        """Hash over the processor's settings as they are now (they can be changed after it was built)."""
+        settings = repr(sorted(self.real.to_dict().items(), key=lambda item: item[0]))
+        return hashlib.sha256(settings.encode()).digest() + self.cache.identity
+
+    def _key(self, image: Any, settings: bytes) -> str:
         """Hash over the pixels and everything that decides how they are cut into patches."""
         head = f"{image.mode}:{image.size}".encode()
-        return hashlib.blake2b(self.settings + head + image.tobytes(), digest_size=16).hexdigest()
+        return hashlib.blake2b(settings + head + image.tobytes(), digest_size=16).hexdigest()
 
 
 def _flat(images: Any) -> Iterator[Any]:

@@ -91,22 +91,29 @@ def draw_curves(out: Path) -> None:
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Keeps OUT's logs and checkpoints. `finish(folder, step)` makes a saved checkpoint loadable by anyone."""
+    """Keeps OUT's logs and the newest `keep` checkpoints. `finish(folder, step)` makes a saved one loadable by anyone."""
 
     def __init__(
-        self, out: Path, base: str, steps: int, report: Report, finish: Callable[[Path, int], None], dev: DevScore | None
-    ) -> None:
+        self, out: Path, base: str, steps: int, report: Report, finish: Callable[[Path, int], None], dev: DevScore | None,
+        keep: int | None = None,
+    ) -> None:  # fmt: skip
         self.out, self.base, self.steps, self.report, self.finish, self.dev = out, base, steps, report, finish, dev
+        self.keep = keep
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            scored = {r["step"] for r in read_jsonl(self.out / "dev.jsonl")}
-            if 0 not in scored and state.global_step == 0:
-                self._score(self.base, 0)
-            for folder in checkpoint.checkpoints(self.out):  # a kill may have come between saving and scoring
-                if checkpoint.step_of(folder) not in scored:
-                    self._score(str(folder), checkpoint.step_of(folder))
+            self.catch_up(state.global_step)
         args.distributed_state.wait_for_everyone()
+
+    def catch_up(self, step: int) -> None:
+        """Do what a kill may have kept from being done by `step`: scores of checkpoints, and the best one kept."""
+        checkpoint.settle_best(self.out)
+        scored = {r["step"] for r in read_jsonl(self.out / "dev.jsonl")}
+        if 0 not in scored and step == 0:
+            self._score(self.base, 0)
+        for folder in checkpoint.checkpoints(self.out):
+            if checkpoint.step_of(folder) not in scored and checkpoint.torn(folder) is None:
+                self._score(str(folder), checkpoint.step_of(folder))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or logs is None or "train_runtime" in logs:
@@ -120,6 +127,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             folder = self.out / f"checkpoint-{state.global_step}"
             self.finish(folder, state.global_step)
             self._score(str(folder), state.global_step)
+            checkpoint.rotate(self.out, self.keep)
             draw_curves(self.out)
         args.distributed_state.wait_for_everyone()
 
@@ -128,8 +136,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             return
         before = [r["score"] for r in read_jsonl(self.out / "dev.jsonl") if r["step"] > 0]
         row = self.dev(model, step)
-        append_jsonl(self.out / "dev.jsonl", [row])
         score = row.model_dump()["score"]
         if step > 0 and (not before or score > max(before)):
             checkpoint.keep_best(Path(model), self.out)
+        append_jsonl(self.out / "dev.jsonl", [row])  # after best/: a score that is logged is not taken again
         self.report(step, self.steps, {"dev": score})

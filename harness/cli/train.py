@@ -149,7 +149,7 @@ def plan(
 
     trainer, _ = make(
         name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
-        data_dir=data_dir, device=device, preset=preset, samples=samples, force=force,
+        data_dir=data_dir, device=device, preset=preset, samples=samples, force=force, planning=True,
     )  # fmt: skip
     found = trainer.plan(gpu_memory)
     if probe:
@@ -169,6 +169,7 @@ def resume(
     data_dir: opt.DataDir = None,
     device: Annotated[str | None, typer.Option("--device", help="The one it was begun on by default.")] = None,
     report_to: ReportToOption = None,
+    force: ForceOption = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -186,19 +187,18 @@ def resume(
     out = out.parent if chosen else out
     run = read_run(out)
     if (out / "trained.json").exists():
-        raise UserError(f"{out}: is finished", hint=f"harness run --model {out} --tasks {run['task']}")
+        raise UserError(f"{out}: is finished", hint=f"harness run --model {out} --tasks {run.get('task', 'TASK')}")
+    if missing := [key for key in ("task", "split", "data", "data_dir", "device") if key not in run]:
+        raise UserError(
+            f"{out / 'run.yaml'}: does not say {', '.join(missing)}", hint="resume where the training was begun, from Python"
+        )
     if chosen:
         checkpoint.step_of(chosen)
         checkpoint.whole(chosen)
-    else:
-        found, passed = checkpoint.last_whole(out)
-        for name, reason in passed.items():
-            ui.note(f"{out / name}: passed over, a torn checkpoint: {reason}")
-        ui.say(f"going on from {found}" if found else "no checkpoint was reached; starting again")
     trainer, report = make(
         run["trainer"], run["model"], run["task"], None, [], out, split=run["split"], data=run["data"],
         data_dir=data_dir or (Path(run["data_dir"]) if run["data_dir"] else None), device=device or run["device"],
-        recorded=run["recipe"], report_to=report_to,
+        recorded=run["recipe"], report_to=report_to, force=force,
     )  # fmt: skip
     _fit(trainer, report, chosen, as_json=json)
 
@@ -267,7 +267,7 @@ def train(
     ui.set_quiet(quiet)
     trainer, report = make(
         name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
-        data_dir=data_dir, device=device, preset=preset, samples=samples, report_to=report_to, force=force,
+        data_dir=data_dir, device=device, preset=preset, samples=samples, report_to=report_to, force=force, planning=dry_run,
     )  # fmt: skip
     if dry_run:
         ui.print_json(trainer.plan().model_dump(mode="json"))
@@ -286,6 +286,8 @@ def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) 
     from harness.cli.train_panel import Panel
     from harness.runs import read_jsonl
 
+    if resume is None and (trainer.out / "run.yaml").exists() and distributed.current().main:
+        _say_where(trainer.out)
     with Panel(report.label, trainer.steps()) as report.panel:
         folder = trainer.fit(resume)
     if not distributed.current().main:
@@ -303,6 +305,17 @@ def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) 
         was = f", the base {100 * base['score']:.1f}" if base else ""
         ui.line(f"best:       {folder / 'best'} (step {best['step']}: {100 * best['score']:.1f} % of {best['n']} dev rows{was})")
     ui.line(f"score it:   harness run --model {folder} --tasks {trainer.origin.get('task', trainer.task.spec.name)}")
+
+
+def _say_where(out: Path) -> None:
+    """Where an interrupted training goes on, and what is passed over."""
+    from harness.cli import ui
+    from trainers import checkpoint
+
+    found, passed = checkpoint.last_whole(out)
+    for name, reason in passed.items():
+        ui.note(f"{out / name}: passed over, a torn checkpoint: {reason}")
+    ui.say(f"going on from {found}" if found else "no checkpoint was reached; starting again")
 
 
 class Progress:
@@ -328,7 +341,7 @@ def make(
     name: str, model: str, task: str, recipe: Path | None, settings: list[str], out: Path, *,
     split: str = "train", data: str = "auto", data_dir: Path | None = None, device: str = "auto", preset: str | None = None,
     samples: int | None = None, report_to: str | None = None, recorded: dict[str, Any] | None = None,
-    force: bool = False,
+    force: bool = False, planning: bool = False,
 ) -> tuple[Any, Progress]:  # fmt: skip
     """A trainer ready to plan or fit, and the progress it reports to. Nothing is loaded or written yet.
 
@@ -345,7 +358,7 @@ def make(
         given = [*settings, *([f"samples={samples}"] if samples else [])]
         chosen = recipes.load(name, model, recipe, given, preset)
     else:
-        chosen = recipes.Recipe.model_validate(recorded)
+        chosen = recipes.checked(recorded, out / "run.yaml")
     loaded, dev = _rows(task, split, chosen, data=data, data_dir=data_dir)
     report = Progress()
     report.label = f"{name}: {model} on {loaded.spec.name}"
@@ -353,7 +366,7 @@ def make(
     origin = {"task": task, "split": split, "data": data, "data_dir": str(data_dir) if data_dir else None, "device": device}
     trainer = kind(
         model, loaded, chosen, out, device=device, report=report, dev=dev, origin=origin,
-        report_to=_trackers(report_to), force=force,
+        report_to=_trackers(report_to), force=force, planning=planning,
     )  # fmt: skip
     return trainer, report
 
@@ -375,7 +388,7 @@ def _trackers(names: str | None) -> list[str]:
 
 
 def _rows(task: str, split: str, recipe: Recipe, *, data: str, data_dir: Path | None) -> tuple[LoadedTask, LoadedTask | None]:
-    """(training rows, dev rows) as the recipe asks. Raises UserError for a dev split that shows an image of the test."""
+    """(training rows, dev rows) as the recipe asks. Raises UserError for the test split, or a dev split that shows its images."""
     from harness.cli.evaluate import load_tasks
     from harness.data import parse_source, splits
     from trainers import splits as own
@@ -383,6 +396,12 @@ def _rows(task: str, split: str, recipe: Recipe, *, data: str, data_dir: Path | 
     (loaded, *more) = load_tasks(task, data=data, data_dir=data_dir, split=split)
     if more:
         raise UserError(f"--task {task}: a trainer takes one task")
+
+    if split == loaded.spec.split:
+        raise UserError(
+            f"--split {split}: is what task '{loaded.spec.name}' tests on, and a model trained on it could not be tested",
+            hint=f"its splits: {', '.join(splits(loaded.spec, parse_source(data)))}",
+        )
 
     def other(name: str) -> LoadedTask:
         return load_tasks(task, data=data, data_dir=data_dir, split=name)[0]
