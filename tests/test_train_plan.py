@@ -128,6 +128,7 @@ def test_a_cpu_refuses_what_cannot_fit_unless_forced(rows, tmp_path, monkeypatch
     trainer = make("sft", rows, tmp_path / "x", "batch_size=2", "max_steps=1")
     with pytest.raises(UserError, match="the plan needs about"):
         trainer.fit()
+    assert not (tmp_path / "x").exists()
     trainer.force = True
     assert (trainer.fit() / "trained.json").exists()
 

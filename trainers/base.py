@@ -152,8 +152,12 @@ class Trainer:
         from transformers import set_seed
 
         start = time.perf_counter()
-        self.steps()  # what cannot be trained is refused before anything is written
         _tell_nobody()
+        self.steps()  # what cannot be trained is refused before anything is written
+        device = loading.pick_device(self.device)
+        self.processor = loading.load_processor(self.checkpoint)
+        self.cap_pixels(self.processor)
+        self._settle()
         begun = self._begin(resume) if self.rank.main else None
         self.rank.wait()
         if not self.rank.main:
@@ -161,10 +165,6 @@ class Trainer:
         if begun and checkpoint.step_of(begun) >= self.steps():
             return self._only_end(begun, start)
         set_seed(self.recipe.seed)
-        device = loading.pick_device(self.device)
-        self.processor = loading.load_processor(self.checkpoint)
-        self.cap_pixels(self.processor)
-        self._settle()
         model = self.load(device)
         if self.rank.main and read_run(self.out).get("weights_sha256") is None:  # they have only now been downloaded
             write_atomic(self.out / "run.yaml", as_yaml(self._run()))
@@ -206,6 +206,10 @@ class Trainer:
 
     def _settle(self) -> None:
         """Decide about recomputing activations. Raises UserError where the training cannot fit (unless forced)."""
+        if not Path(self.checkpoint.base).is_dir():  # the plan itself downloads nothing
+            from transformers import AutoConfig
+
+            AutoConfig.from_pretrained(self.checkpoint.base, trust_remote_code=False)
         found = self.plan()
         if not self.force:
             found.check()
