@@ -10,6 +10,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: Seconds between the first requests. Sent all at once they would come back all at once, again and again, and each would wait
+#: for the reading of all others: at 64 in flight and 200 ms that costs a third of the time.
+APART = 0.003
+
 
 def in_flight(
     jobs: Iterable[Callable[[], Coroutine[Any, Any, T]]],
@@ -26,10 +30,12 @@ def in_flight(
     """
     waiting = iter(jobs)
     open_tasks: set[asyncio.Task[T]] = set()
+    started = 0
     handler = signal.getsignal(signal.SIGINT)
 
     async def step() -> tuple[list[T], BaseException | None, bool]:
         """What has finished, what a job raised, whether the user asked to stop."""
+        nonlocal started
         loop = asyncio.get_running_loop()
         start = loop.time()
         done: list[T] = []
@@ -42,6 +48,9 @@ def in_flight(
             while not (failed or stop.done()) and len(done) < batch and not (done and loop.time() - start >= flush):
                 while len(open_tasks) < at_most and (job := next(waiting, None)) is not None:
                     open_tasks.add(asyncio.create_task(job()))
+                    started += 1
+                    if started < at_most:
+                        await asyncio.sleep(APART)
                 if not open_tasks:
                     break
                 finished, _ = await asyncio.wait({*open_tasks, stop}, timeout=flush, return_when=asyncio.FIRST_COMPLETED)
