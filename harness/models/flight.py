@@ -30,45 +30,62 @@ def in_flight(
     """
     waiting = iter(jobs)
     open_tasks: set[asyncio.Task[T]] = set()
-    started = 0
+    ended: list[asyncio.Task[T]] = []
+    wake = asyncio.Event()
+    started, stopped = 0, False
     handler = signal.getsignal(signal.SIGINT)
 
-    async def step() -> tuple[list[T], BaseException | None, bool]:
-        """What has finished, what a job raised, whether the user asked to stop."""
+    def end(task: asyncio.Task[T]) -> None:
+        ended.append(task)
+        wake.set()
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        wake.set()
+
+    async def step() -> tuple[list[T], BaseException | None]:
+        """What has finished since the last step, and what a job raised."""
         nonlocal started
         loop = asyncio.get_running_loop()
         start = loop.time()
         done: list[T] = []
         failed: BaseException | None = None
-        stop = loop.create_future()
         if here := callable(handler) and threading.current_thread() is threading.main_thread():
             # else the handler's exception would come up in whatever task is running, a library's own too
-            loop.add_signal_handler(signal.SIGINT, lambda: None if stop.done() else stop.set_result(None))
+            loop.add_signal_handler(signal.SIGINT, stop)
         try:
-            while not (failed or stop.done()) and len(done) < batch and not (done and loop.time() - start >= flush):
+            while not (failed or stopped) and len(done) < batch and not (done and loop.time() - start >= flush):
                 while len(open_tasks) < at_most and (job := next(waiting, None)) is not None:
-                    open_tasks.add(asyncio.create_task(job()))
+                    task = asyncio.create_task(job())
+                    task.add_done_callback(end)
+                    open_tasks.add(task)
                     started += 1
                     if started < at_most:
                         await asyncio.sleep(APART)
                 if not open_tasks:
                     break
-                finished, _ = await asyncio.wait({*open_tasks, stop}, timeout=flush, return_when=asyncio.FIRST_COMPLETED)
-                for task in finished - {stop}:
-                    open_tasks.discard(task)  # type: ignore[arg-type]
+                if not ended:
+                    wake.clear()
+                    timer = loop.call_later(flush, wake.set)
+                    await wake.wait()
+                    timer.cancel()
+                for task in ended:
+                    open_tasks.discard(task)
                     failed = failed or task.exception()
                     if task.exception() is None:
                         done.append(task.result())
+                ended.clear()
         finally:
             if here:
                 loop.remove_signal_handler(signal.SIGINT)
                 signal.signal(signal.SIGINT, handler)
-        return done, failed, stop.done()
+        return done, failed
 
     with asyncio.Runner() as runner:
         try:
             while True:
-                done, failed, stopped = runner.run(step())
+                done, failed = runner.run(step())
                 if done:
                     yield done
                 if failed is not None:
