@@ -95,6 +95,8 @@ _WORDS = {
 def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], *, as_json: bool, seconds: float) -> None:
     """Leaderboard, the sentences its numbers say, the page, and what to try next."""
     from harness.cli import ui
+    from harness.contracts import JudgeOptions
+    from harness.pipeline import make_judges
     from leaderboard import story, table, terminal
     from leaderboard.site import summary
     from leaderboard.site.library import Shelf
@@ -108,7 +110,8 @@ def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], *, as_j
         story.Domain("the old one", "old", slake, lambda i: i not in domain),
         story.Domain("VQA-RAD", "VQA-RAD", vqa_rad),
     ]
-    told = story.tell(domains, judge="exact", version="1")
+    (by,) = make_judges("exact", JudgeOptions())
+    told = story.tell(domains, judge=by.name, version=by.version)
     page = out / "leaderboard.html"
     summary.write(page, Shelf([out / "runs"]), Pictures(), title="Three trainers, one base", findings=told.sentences)
     if as_json:
