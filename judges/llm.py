@@ -126,21 +126,24 @@ class LlmJudge(Judge):
         before are yielded, and kept, first."""
         kept = self.store.read() if self.options.use_store else {}
         open_rows: dict[str, list[tuple[Sample, Prediction]]] = {}
+        questions: dict[str, dict[str, Any]] = {}
         for sample, prediction in pairs:
             if ready := self._unasked(sample, prediction):
                 yield ready
                 continue
-            row = key(self._asked(sample, prediction))
+            asked = self._asked(sample, prediction)
+            row = key(asked)
             if row in kept:
                 self.from_store += 1
                 # what it cost was paid by another run
                 yield self._final(kept[row].model_copy(update={"sample_id": sample.id, "usage": None}), prediction)
             else:
+                questions[row] = asked
                 open_rows.setdefault(row, []).append((sample, prediction))
         if not open_rows:
             return
         self._drop_unsupported()
-        jobs = (functools.partial(self._verdict, row, *rows[0]) for row, rows in open_rows.items())
+        jobs = (functools.partial(self._verdict, row, rows[0][0], questions[row]) for row, rows in open_rows.items())
         finished = in_flight(jobs, at_most=self.options.max_in_flight, batch=len(open_rows), flush=FLUSH, close=self.client.close)
         for batch in finished:
             if self.options.use_store:
@@ -190,8 +193,7 @@ class LlmJudge(Judge):
 
     _schema = False
 
-    async def _verdict(self, row: str, sample: Sample, prediction: Prediction) -> tuple[str, Verdict]:
-        asked = self._asked(sample, prediction)
+    async def _verdict(self, row: str, sample: Sample, asked: dict[str, Any]) -> tuple[str, Verdict]:
         sent = dict(self.parameters)
         if self._schema and "schema" in asked:
             sent["response_format"] = asked["schema"]

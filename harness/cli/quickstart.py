@@ -5,12 +5,16 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import options as opt
 from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.contracts import Judge
+
 
 TRAINERS = ("sft", "grpo", "rarl")
 TASKS = "slake,vqa_rad"
@@ -71,7 +75,7 @@ def quickstart(
                 for t in tasks
             ]
     ui.say("[bold]5/5[/] Comparing them.")
-    _finish(out, folders, domain, as_json=json, seconds=time.monotonic() - start)
+    _finish(out, folders, domain, judges[0], as_json=json, seconds=time.monotonic() - start)
 
 
 def _same_recipe(folder: Path, name: str, settings: list[str]) -> None:
@@ -92,11 +96,9 @@ _WORDS = {
 }
 
 
-def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], *, as_json: bool, seconds: float) -> None:
+def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], judge: Judge, *, as_json: bool, seconds: float) -> None:
     """Leaderboard, the sentences its numbers say, the page, and what to try next."""
     from harness.cli import ui
-    from harness.contracts import JudgeOptions
-    from harness.pipeline import make_judges
     from leaderboard import story, table, terminal
     from leaderboard.site import summary
     from leaderboard.site.library import Shelf
@@ -110,8 +112,7 @@ def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], *, as_j
         story.Domain("the old one", "old", slake, lambda i: i not in domain),
         story.Domain("VQA-RAD", "VQA-RAD", vqa_rad),
     ]
-    (by,) = make_judges("exact", JudgeOptions())
-    told = story.tell(domains, judge=by.name, version=by.version)
+    told = story.tell(domains, judge=judge.name, version=judge.version)
     page = out / "leaderboard.html"
     summary.write(page, Shelf([out / "runs"]), Pictures(), title="Three trainers, one base", findings=told.sentences)
     if as_json:

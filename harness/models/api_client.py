@@ -16,7 +16,8 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -222,6 +223,21 @@ def _lost_connection(e: BaseException | None) -> bool:
     return False
 
 
+class _Inline(ThreadPoolExecutor):
+    """Runs what it is given at once, in the loop's own thread.
+
+    LiteLLM prepares each request in a worker thread, a millisecond of pure Python: 64 of them and the loop wait for each other.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except BaseException as e:
+            done.set_exception(e)
+        return done
+
+
 @dataclass(frozen=True)
 class _Failure:
     reason: str
@@ -340,6 +356,8 @@ class Client:
             base = str(e.api_base).rstrip("/")
             if e.provider.startswith("ollama") and not base.endswith("/v1"):
                 base += "/v1"
+            # no name is looked up for a server on this machine, so nothing that blocks is ever given to the executor
+            asyncio.get_running_loop().set_default_executor(_Inline())
             self._direct = AsyncOpenAI(base_url=base, api_key=self._key or "none", max_retries=0, http_client=http)
         name = f"openai/{e.model.partition('/')[2]}"
         return {"model": name, "api_base": str(self._direct.base_url), "api_key": self._key or "none", "client": self._direct}
