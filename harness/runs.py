@@ -22,13 +22,15 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import RunError
 from harness.records import ImageRef, Prediction, Reference, RunCard, Sample, Verdict
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -111,6 +113,8 @@ class RunFolder:
         return cls(runs / slug(model.name) / f"{card.data.task}-{key}")
 
     def __enter__(self) -> RunFolder:
+        from filelock import FileLock, Timeout  # brings asyncio along, which no reader needs
+
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.path / ".lock", timeout=0)
         try:

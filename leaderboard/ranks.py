@@ -68,14 +68,15 @@ def _sums(final: Int8, clusters: Int32) -> dict[str, Floats]:
         sums["n"] += n
         sums["dd"] += d * d
         sums["dn"] += d * n
-        sums["nn"] += n * n
-        sums["n3"] += n**3
-        sums["n4"] += n**4
+        nn = n * n
+        sums["nn"] += nn
+        sums["n3"] += nn * n
+        sums["n4"] += nn * nn
         sums["groups"] += n > 0
         np.maximum(sums["largest"], n, out=sums["largest"])
         for name, constant in departures.items():
             departing = n * (d != constant * n)
             sums[name] += departing
-            squared[name] += departing**2
+            squared[name] += departing * departing
     sums["departing"] = np.minimum.reduce([sums[name] ** 2 / np.maximum(squared[name], 1) for name in departures])
     return sums

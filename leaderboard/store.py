@@ -1,7 +1,7 @@
 """The run folders under `--runs`, read once. Run folders are the truth (harness/runs.py); all else can be made again.
 
     store.py     finds the folders, reads their cards and gives each run as arrays            read([Path("runs")])
-    reading.py   JSONL -> arrays, in bulk
+    reading.py   JSONL -> arrays
     index.py     the arrays, kept in RUNS/.index/*.parquet until the JSONL changes
     browse.py    pages of questions, answers and verdicts, from RUN/.index/rows-KEY.parquet   Browser(runs).page(Filter(...))
 
@@ -14,6 +14,7 @@ rows than the card names, a prediction for a row that was never asked.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,17 +25,38 @@ from leaderboard import index, reading
 from leaderboard.reading import Damaged as Damaged
 from leaderboard.reading import Run as Run
 
+#: What makes a folder a run's, sound or not.
+_MARKS = frozenset({"card.json", "samples.jsonl", "predictions.jsonl", "verdicts"})
+
 
 def find(roots: Sequence[Path]) -> list[Path]:
     """Every run folder under `roots`, sound or not, each once. Raises UserError for a root that does not exist."""
-    found: dict[Path, Path] = {}
+    found: dict[tuple[int, int], Path] = {}
     for root in roots:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder of runs", hint="give the folder that `harness run` wrote to with --runs")
-        marks = (p for name in ("card.json", "samples.jsonl", "predictions.jsonl", "verdicts") for p in root.glob(f"*/*/{name}"))
-        for path in sorted({p.parent for p in marks}):
-            found.setdefault(path.resolve(), path)
+        for model in _folders(root):
+            for run in _folders(model):
+                if _is_run(run):
+                    status = run.stat()
+                    found.setdefault((status.st_dev, status.st_ino), Path(run))
     return list(found.values())
+
+
+def _folders(path: str | Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    """The folders in this one, by name; none where they may not be listed."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted((e for e in entries if e.is_dir()), key=lambda e: e.name)
+    except PermissionError:
+        return []
+
+
+def _is_run(folder: os.DirEntry[str]) -> bool:
+    try:
+        return not _MARKS.isdisjoint(os.listdir(folder))
+    except PermissionError:  # reading its card will say so
+        return True
 
 
 def load(folders: Sequence[Path]) -> tuple[list[tuple[Path, RunCard]], list[Damaged]]:

@@ -289,7 +289,7 @@ def folder_for_file(f: Path) -> None:
         (lose_rows, "samples.jsonl: 5 rows, but card.json names 12"),
         (lose_samples, "samples.jsonl: 0 rows, but card.json names 12"),
         (no_rows, "samples.jsonl: no rows"),
-        (foreign_prediction, "predictions.jsonl: 1 lines about samples that were never asked"),
+        (foreign_prediction, "predictions.jsonl: lines about samples that were never asked: 1"),
         (folder_for_file, "predictions.jsonl"),
     ],
 )

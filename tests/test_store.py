@@ -1,4 +1,4 @@
-"""Runs as arrays, read in bulk or line by line with one result; an index that is never trusted over the JSONL; pages of rows."""
+"""Runs as arrays; an index that is never trusted over the JSONL; pages of rows."""
 
 from __future__ import annotations
 
@@ -24,13 +24,6 @@ from leaderboard.table import cells, cells_of
 from tests.run_folders import make_run, make_samples
 
 
-@pytest.fixture(params=["in bulk", "line by line"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of reading."""
-    monkeypatch.setattr(reading, "BULK_FROM", 0 if request.param == "in bulk" else 10**9)
-    return request.param
-
-
 def read_one(root: Path) -> reading.Run:
     runs, damaged = store.read([root])
     assert not damaged
@@ -38,7 +31,7 @@ def read_one(root: Path) -> reading.Run:
     return run
 
 
-def test_a_run_is_a_few_arrays(tmp_path: Path, way: str) -> None:
+def test_a_run_is_a_few_arrays(tmp_path: Path) -> None:
     make_run(tmp_path, "base", "110?.-", reasoning="10", truncated=1)
     run = read_one(tmp_path)
     assert run.asked.ids == ("q0", "q1", "q2", "q3", "q4", "q5")
@@ -78,16 +71,17 @@ def odd_keys(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("change", [shuffle, repeat, tear, odd_keys])
-def test_bulk_reading_is_line_by_line_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
-    folder = make_run(tmp_path, "base", "110?.110?.")
-    make_run(tmp_path, "other", "1111111111")
-    change(folder)
+def test_order_repeats_and_odd_spelling_change_nothing(tmp_path: Path, change: Any) -> None:
     found = []
-    for bulk_from in (0, 10**9):
-        monkeypatch.setattr(reading, "BULK_FROM", bulk_from)
-        runs, damaged = reading.read(store.load(store.find([tmp_path]))[0])
-        assert not damaged
-        found.append([(r.finish.tolist(), [(j.final.tolist(), j.reasoning.tolist(), j.missing) for j in r.judged]) for r in runs])
+    for name in ("plain", "changed"):
+        folder = make_run(tmp_path / name, "base", "110?.110?.")
+        if name == "changed":
+            change(folder)
+        run = read_one(tmp_path / name)
+        found.append((run.finish.tolist(), [(j.final.tolist(), j.reasoning.tolist(), j.missing) for j in run.judged]))
+    if change is repeat:
+        found[0][1][0][0][3] = 1
+        del found[0][1][0][2][3]
     assert found[0] == found[1]
 
 
@@ -122,7 +116,7 @@ SPOILT_VERDICTS = [
 
 
 @pytest.mark.parametrize("values", SPOILT_SAMPLES, ids=str)
-def test_one_damaged_sample_hides_no_other_run(tmp_path: Path, way: str, values: dict[str, Any]) -> None:
+def test_one_damaged_sample_hides_no_other_run(tmp_path: Path, values: dict[str, Any]) -> None:
     folder = make_run(tmp_path, "bad", "110110")
     make_run(tmp_path, "good", "111111")
     spoil(folder.path / "samples.jsonl", **values)
@@ -133,7 +127,7 @@ def test_one_damaged_sample_hides_no_other_run(tmp_path: Path, way: str, values:
 
 
 @pytest.mark.parametrize("values", SPOILT_VERDICTS, ids=str)
-def test_one_damaged_verdict_sets_its_file_aside_and_nothing_else(tmp_path: Path, way: str, values: dict[str, Any]) -> None:
+def test_one_damaged_verdict_sets_its_file_aside_and_nothing_else(tmp_path: Path, values: dict[str, Any]) -> None:
     folder = make_run(tmp_path, "bad", "110110")
     folder.add_verdicts("other", "1", [Verdict(sample_id="q0", judge="other", final=1)])
     make_run(tmp_path, "good", "111111")
@@ -150,11 +144,24 @@ def test_one_damaged_verdict_sets_its_file_aside_and_nothing_else(tmp_path: Path
         ("[" * 100_000, "exact@1.jsonl:1: damaged line"),
         ("", "exact@1.jsonl:1: damaged line"),
         ('{"sample_id":"q0","judge":"exact","final":1,}', "exact@1.jsonl:1: damaged line"),
-        ('{"sample_id":5,"judge":"exact","final":1}', "exact@1.jsonl: 1 lines about samples that were never asked"),
+        ('{"sample_id":5,"judge":"exact","final":1}', "exact@1.jsonl:1: damaged line"),
+        ('{"sample_id":"q0","judge":"exact","final":1.0}', "exact@1.jsonl:1: damaged line"),
+        ('{"sample_id":"q0","judge":"exact","final":1} {}', "exact@1.jsonl:1: damaged line"),
+        ('{"sample_id":"q0","judge":"exact",\n"final":1}', "exact@1.jsonl:1: damaged line"),
+        ('{"sample_id":"q9","judge":"exact","final":1}', "exact@1.jsonl: lines about samples that were never asked: 1"),
     ],
-    ids=["deep", "blank", "trailing comma", "an id that is a number"],
+    ids=[
+        "deep",
+        "blank",
+        "trailing comma",
+        "an id that is a number",
+        "no whole number",
+        "two on a line",
+        "two lines",
+        "a stranger",
+    ],
 )
-def test_what_one_reader_calls_damaged_the_other_does_too(tmp_path: Path, way: str, line: str, reason: str) -> None:
+def test_a_damaged_line_has_its_number(tmp_path: Path, line: str, reason: str) -> None:
     folder = make_run(tmp_path, "bad", "110110")
     make_run(tmp_path, "good", "111111")
     path = folder.verdict_path("exact", "1")
@@ -164,13 +171,20 @@ def test_what_one_reader_calls_damaged_the_other_does_too(tmp_path: Path, way: s
     assert [d.reason for d in damaged] == [reason]
 
 
-def test_both_readers_agree_on_what_json_leaves_open(tmp_path: Path, way: str) -> None:
+def test_bytes_that_are_no_text_are_damage_wherever_they_stand(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    path = folder.verdict_path("exact", "1")
+    path.write_bytes(path.read_bytes().replace(b'"usage"', b'"\xff"', 1))
+    assert [d.reason for d in store.read([tmp_path])[1]] == ["exact@1.jsonl:1: damaged line"]
+
+
+def test_what_json_leaves_open(tmp_path: Path) -> None:
     folder = make_run(tmp_path, "base", "......")
-    rows = ['"sample_id":"q0","final":0,"final":1', '"sample_id":"q1","final":null,"missing":""', '"sample_id":"q2","final":1.0']
+    rows = ['"sample_id":"q0","final":0,"final":1', '"sample_id":"q1","final":null,"missing":""']
     folder.verdict_path("exact", "1").parent.mkdir()
     folder.verdict_path("exact", "1").write_text("".join(f'{{"judge":"exact",{row}}}\n' for row in rows))
     (judged,) = read_one(tmp_path).judged
-    assert judged.final.tolist() == [1, NONE, 1, NONE, NONE, NONE], "of two values of a key the later one holds"
+    assert judged.final.tolist() == [1, NONE, NONE, NONE, NONE, NONE], "of two values of a key the later one holds"
     assert judged.missing == {1: "no reason given"}
 
 
@@ -183,7 +197,7 @@ def test_verdicts_that_are_no_folder_are_reported(tmp_path: Path) -> None:
     assert [d.reason for d in damaged] == ["verdicts: a file where a folder should be"]
 
 
-def test_names_that_mean_something_to_a_glob_or_to_sql(tmp_path: Path, way: str) -> None:
+def test_names_that_mean_something_to_a_glob_or_to_sql(tmp_path: Path) -> None:
     root = tmp_path / "it's [a] *run*?"
     make_run(root, "base", "110110")
     for _ in range(2):
