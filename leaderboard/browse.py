@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from harness.plugins import did_you_mean
 from harness.records import Prediction, Record, Reference, Verdict
 from leaderboard import rows
 from leaderboard.reading import FINISH, NONE, Int8, Judged, Run
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 T = TypeVar("T")
 Mask = NDArray[np.bool_]
@@ -114,8 +117,15 @@ class Browser:
 
     def prepare(self) -> None:
         """Make the parquet files of all runs now, so that a search over everything does not wait for them."""
-        with rows.files(_sources(self.runs.values())):
+        with self._db.cursor() as db, rows.files(_sources(self.runs.values()), db):
             pass
+
+    @cached_property
+    def _db(self) -> DuckDBPyConnection:
+        """One for all queries: to start another takes longer than most of them."""
+        import duckdb
+
+        return duckdb.connect()
 
     # -- which rows ---------------------------------------------------------------------------------------------------
 
@@ -141,7 +151,7 @@ class Browser:
         """For each of the runs, which rows hold the text."""
         hits = {folder: np.zeros(len(self.runs[folder].asked.ids), dtype=np.bool_) for folder in folders}
         sources = _sources(self.runs[folder] for folder in folders)
-        found = _query(sources, "row", "WHERE contains(words, lower($text))", {"text": text}, lambda q: q.fetchnumpy())
+        found = self._query(sources, "row", "WHERE contains(words, lower($text))", {"text": text}, lambda q: q.fetchnumpy())
         order = np.argsort(found["run"], kind="stable")
         ends = np.searchsorted(found["run"][order], np.arange(1, len(folders)))
         for folder, own in zip(folders, np.split(found["row"][order], ends), strict=True):
@@ -156,9 +166,32 @@ class Browser:
         wanted = {"runs": [folders.index(folder) for folder, _ in places], "numbers": [number for _, number in places]}
         only = "SEMI JOIN (SELECT unnest($runs) AS run, unnest($numbers) AS row) AS wanted USING (run, row)"
         sources = _sources(self.runs[folder] for folder in folders)
-        values = _query(sources, ", ".join(_COLUMNS), only, wanted, lambda q: q.fetchall())
+        values = self._query(sources, ", ".join(_COLUMNS), only, wanted, lambda q: q.fetchall())
         by_place = {(folders[run], own[0]): dict(zip(_COLUMNS, own, strict=True)) for run, *own in values}
         return [_row(self.runs[place[0]], by_place[place]) for place in places if place in by_place]
+
+    def _query(
+        self,
+        sources: Mapping[Path, Sequence[Path]],
+        columns: str,
+        only: str,
+        values: dict[str, Any],
+        fetch: Callable[[Any], T],
+        *,
+        again: bool = True,
+    ) -> T:
+        """What the parquet files of these runs hold, with the run's place in `sources` as the first column `run`."""
+        import duckdb
+
+        try:
+            with self._db.cursor() as db, rows.files(sources, db) as paths:
+                names = [glob.escape(str(path)) for path in paths.values()]
+                source = "(SELECT file_index AS run, * FROM read_parquet($names))"
+                return fetch(db.execute(f"SELECT run, {columns} FROM {source} {only}", {"names": names} | values))
+        except duckdb.IOException:  # another process has replaced a file since
+            if not again:
+                raise
+            return self._query(sources, columns, only, values, fetch, again=False)
 
 
 _COLUMNS = (
@@ -170,29 +203,6 @@ _COLUMNS = (
 def _sources(runs: Iterable[Run]) -> dict[Path, list[Path]]:
     """Each run's folder, and the verdict files in it that can be trusted."""
     return {run.folder: [judged.path for judged in run.judged] for run in runs}
-
-
-def _query(
-    sources: Mapping[Path, Sequence[Path]],
-    columns: str,
-    only: str,
-    values: dict[str, Any],
-    fetch: Callable[[Any], T],
-    *,
-    again: bool = True,
-) -> T:
-    """What the parquet files of these runs hold, with the run's place in `sources` as the first column `run`."""
-    import duckdb
-
-    try:
-        with rows.files(sources) as paths, duckdb.connect() as db:
-            names = [glob.escape(str(path)) for path in paths.values()]
-            source = "(SELECT file_index AS run, * FROM read_parquet($names))"
-            return fetch(db.execute(f"SELECT run, {columns} FROM {source} {only}", {"names": names} | values))
-    except duckdb.IOException:  # another process has replaced a file since
-        if not again:
-            raise
-        return _query(sources, columns, only, values, fetch, again=False)
 
 
 def _row(run: Run, row: dict[str, Any]) -> Row:

@@ -28,19 +28,22 @@ FOLDER = ".index"
 FORM = "2"
 
 
-def stamp(folder: Path) -> str:
-    """Changes whenever a file of the run that counts does."""
-    files = [folder / "samples.jsonl", folder / "predictions.jsonl"]
-    verdicts = folder / "verdicts"
-    if verdicts.is_dir():
-        files += sorted(verdicts.glob("*.jsonl"))
-    parts = [FORM, "" if verdicts.is_dir() or not verdicts.exists() else "verdicts: a file where a folder should be"]
+def stamp(folder: Path, *others: str) -> str:
+    """Changes whenever a file of the run that counts does, or one of these others in it."""
+    files = [os.path.join(folder, name) for name in (*others, "samples.jsonl", "predictions.jsonl")]
+    verdicts, parts = os.path.join(folder, "verdicts"), [FORM]
+    try:
+        files += sorted(os.path.join(verdicts, name) for name in os.listdir(verdicts) if name.endswith(".jsonl"))
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        parts.append("verdicts: a file where a folder should be")
     for path in files:
         try:
-            s = path.stat()
+            s = os.stat(path)
         except OSError:
             continue
-        parts.append(f"{path.name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}")
+        parts.append(f"{os.path.basename(path)} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}")
     return "\n".join(parts)
 
 

@@ -17,17 +17,21 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import RunError
 from harness.records import Verdict
 from leaderboard import index
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 #: Runs that are read in one query: their rows must fit in memory together.
 BATCH = 100
 
 
 @contextmanager
-def files(folders: Mapping[Path, Sequence[Path]]) -> Iterator[dict[Path, Path]]:
+def files(folders: Mapping[Path, Sequence[Path]], db: DuckDBPyConnection) -> Iterator[dict[Path, Path]]:
     """The parquet file of each run folder, made from it and its verdict files given where it is missing. Raises RunError.
 
     Those of folders that may only be read are made for this once, and are gone afterwards.
@@ -45,7 +49,7 @@ def files(folders: Mapping[Path, Sequence[Path]]) -> Iterator[dict[Path, Path]]:
                 missing.setdefault(folder.parent.parent if own else path.parent, []).append(folder)  # one file system each
         for together in missing.values():
             for k in range(0, len(together), BATCH):
-                _make({folder: found[folder] for folder in together[k : k + BATCH]}, folders)
+                _make({folder: found[folder] for folder in together[k : k + BATCH]}, folders, db)
         yield found
 
 
@@ -97,7 +101,7 @@ COPY (
 """
 
 
-def _make(wanted: dict[Path, Path], verdicts: Mapping[Path, Sequence[Path]]) -> None:
+def _make(wanted: dict[Path, Path], verdicts: Mapping[Path, Sequence[Path]], db: DuckDBPyConnection) -> None:
     """Make these files (run folder -> path); each appears whole."""
     import duckdb
 
@@ -109,7 +113,7 @@ def _make(wanted: dict[Path, Path], verdicts: Mapping[Path, Sequence[Path]]) -> 
     }
     folder = wanted[runs[0]].parent
     folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as tmp, duckdb.connect() as db:
+    with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as tmp:
         tables = {kind: _lines(*source) for kind, source in sources.items()}
         try:
             fields = ", ".join(f"{name}: {name}" for name in _VERDICT if name != "sample_id")

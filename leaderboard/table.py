@@ -109,6 +109,21 @@ def board(
             _known(what, wanted, {_property(what, card) for _, card in sound})
             sound = [(path, card) for path, card in sound if _matches(_property(what, card), wanted)]
     runs, unreadable = read_runs(sound)
+    aside = sorted([*damaged, *unreadable], key=lambda d: d.path)
+    return of_runs(runs, aside, slice_by=slice_by, judges=filters.judges, sort=sort, group_by=group_by, metrics=metrics)
+
+
+def of_runs(
+    runs: Sequence[Run],
+    damaged: Sequence[Damaged] = (),
+    *,
+    slice_by: str | None = None,
+    judges: Sequence[str] | None = None,
+    sort: Sort = "score",
+    group_by: GroupBy | None = None,
+    metrics: Sequence[str] = (),
+) -> Board:
+    """`board`, of runs that are read already."""
     without: list[str] = []
     if slice_by is not None:
         have = [run for run in runs if slice_by in run.asked.slices]
@@ -117,15 +132,14 @@ def board(
             raise UserError(f"no run has a slice '{slice_by}'", hint=did_you_mean(slice_by, known))
         without, runs = [str(run.folder) for run in runs if slice_by not in run.asked.slices], have
     counted = [one for run in runs for judged in run.judged or (None,) for one in count(run, judged, slice_by)]
-    if filters.judges is not None:
-        _known("judge", filters.judges, {name for one in counted for name in _judge_names(one.cell)})
-        counted = [one for one in counted if any(_matches(name, filters.judges) for name in _judge_names(one.cell))]
+    if judges is not None:
+        _known("judge", judges, {name for one in counted for name in _judge_names(one.cell)})
+        counted = [one for one in counted if any(_matches(name, judges) for name in _judge_names(one.cell))]
     found = list(_with_ranks(counted))
     if metrics:
         found = _with_metrics(found, metrics)
     found.sort(key=lambda c: (*c.comparable, c.slice or ("", ""), *_order(c, sort, group_by)))
-    aside = sorted([*damaged, *unreadable], key=lambda d: d.path)
-    return Board(found, aside, {str(run.folder): run for run in runs}, without)
+    return Board(found, list(damaged), {str(run.folder): run for run in runs}, without)
 
 
 def _property(what: str, card: RunCard) -> str:

@@ -50,8 +50,9 @@ def view(
 
     token = None if app.is_loopback(host) else app.new_token()
     library = Library(_roots(runs), _folders(checkpoints))
-    library.shelf()  # what is wrong with the folders is said before anything is served
-    application = app.create(library, _pictures(data_dir, tasks), host=host, token=token)
+    pictures = _pictures(data_dir, tasks)
+    app.prepare(library, pictures)  # what is wrong with the folders is said before anything is served
+    application = app.create(library, pictures, host=host, token=token)
     listening = _listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/{f'?token={token}' if token else ''}"
     ui.line(f"{address}   (Ctrl-C ends it)")

@@ -7,12 +7,13 @@ It only ever reads. Each answer forbids the browser everything that the pages do
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ipaddress
 import secrets
 from typing import TYPE_CHECKING
 
-from harness.errors import UserError
+from harness.errors import RunError, UserError
 from harness.records import BadImageError
 from leaderboard.site.drawings import NoPlotError, draw
 from leaderboard.site.library import Library
@@ -85,6 +86,16 @@ def create(library: Library, pictures: Pictures, *, host: str = "127.0.0.1", tok
     return Starlette(routes=routes, middleware=middleware, exception_handlers={500: _failed})
 
 
+def prepare(library: Library, pictures: Pictures) -> None:
+    """Make the pages that are opened first, so that nobody waits for imports and templates. Raises UserError as `Library` does."""
+    shelf = library.shelf()
+    site = Site(shelf, pictures, ServerLinks())
+    site.page("index.html")
+    with contextlib.suppress(RunError):  # whoever opens that page is told
+        if shelf.cells:
+            site.page(f"samples-{shelf.of(shelf.cells[0]).id}.html")
+
+
 def _failed(request: Request, error: Exception) -> Response:
     """What went wrong is in the server's log. Starlette answers this outside all middleware."""
     from starlette.responses import PlainTextResponse
@@ -109,6 +120,8 @@ class _Viewer:
             return HTMLResponse(site.page(request.path_params.get("name", "index.html"), request.query_params))
         except NoPageError as e:
             return HTMLResponse(site.missing(str(e)), status_code=404)
+        except RunError as e:
+            return HTMLResponse(site.missing(str(e)), status_code=500)
 
     def plot(self, request: Request) -> Response:
         from starlette.responses import PlainTextResponse, Response

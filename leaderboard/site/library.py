@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.records import RunCard
 from harness.runs import slug
-from leaderboard import store, table
+from leaderboard import index, overview, store, table
 from leaderboard.browse import Browser
 from leaderboard.site import training
 from leaderboard.table import Cell
@@ -105,6 +105,10 @@ class Shelf:
         return self.by_path[cell.run]
 
     @cached_property
+    def views(self) -> list[overview.Overview]:
+        return overview.overviews(self.board)
+
+    @cached_property
     def browser(self) -> Browser:
         return Browser(list(self.read.values()))
 
@@ -115,7 +119,7 @@ class Shelf:
         with self._lock:
             if key not in self._sliced:
                 try:
-                    found, _ = table.cells_of([Path(c.run) for c in cells], slice_by=name)
+                    found = table.of_runs([self.read[c.run] for c in cells], slice_by=name).cells
                 except UserError:
                     found = []
                 judge = (cells[0].judge, cells[0].judge_version)
@@ -184,15 +188,7 @@ class Library:
 
 def _stamp(roots: Iterable[Path]) -> tuple[object, ...]:
     """Changes whenever a file of a run does."""
-    files = (p for root in roots for pattern in ("*/*/*.json*", "*/*/verdicts/*.jsonl") for p in root.glob(pattern))
-    out = []
-    for p in files:
-        try:
-            s = p.stat()
-        except OSError:  # it went away between the two looks
-            continue
-        out.append((str(p), s.st_mtime_ns, s.st_size))
-    return tuple(sorted(out))
+    return tuple((path, index.stamp(path, "card.json")) for path in store.find(list(roots)))
 
 
 def _short(name: str) -> str:

@@ -23,7 +23,6 @@ from leaderboard import plots, table
 from leaderboard.browse import Row
 from leaderboard.claims import claims
 from leaderboard.compare import compare
-from leaderboard.overview import overviews
 from leaderboard.site import facts, rows, text, training
 from leaderboard.site.drawings import SPENT, spent
 from leaderboard.site.judges import agreements
@@ -138,7 +137,7 @@ class Site:
             slices=self.slice_keys,
             slice=slice_by,
             slice_tables={t.id: self._by(t, slice_by) for t in tables} if slice_by else {},
-            views=overviews(shelf.board),
+            views=shelf.views,
             models=len({c.model.name for c in cards}),
             tasks=len({c.data.task for c in cards}),
             newest=max((c.created for c in cards), default=""),
