@@ -8,7 +8,9 @@ import torch
 from harness.models import engine, loading
 from harness.prompts import PROMPTS
 from harness.records import GenerationArgs
-from trainers.grouped import completion_logps, group_rows, split_pixels
+from trainers import recipe
+from trainers.grouped import Once, completion_logps, group_rows, split_pixels
+from trainers.rows import dataset
 
 G = 4
 
@@ -172,3 +174,12 @@ def test_image_markers_are_never_sampled(model, batch, processor):
     end, args = {processor.tokenizer.eos_token_id}, GenerationArgs(max_new_tokens=3)
     (c,) = engine.complete(model, shared, [engine.Row(0, prompt[-1:], "0")], args, pad=0, end=end, never=everything_but_one)
     assert c.tokens == [300, 300, 300]
+
+
+def test_a_batch_reads_each_row_once(slake):
+    rows = dataset(slake.samples[:3], recipe.load("grpo", "tiny"), completions=False)
+    batch = Once(rows).__getitems__([2, 2, 0, 2])
+    assert [row["sample_id"] for row in batch] == [slake.samples[i].id for i in (2, 2, 0, 2)]
+    assert batch[0]["images"][0] is batch[1]["images"][0] is batch[3]["images"][0]
+    assert batch[0]["images"][0] is not batch[2]["images"][0]
+    assert batch[2] == rows[0]

@@ -107,6 +107,23 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
         yield from super().__iter__()
 
 
+class Once(torch.utils.data.Dataset[dict[str, Any]]):
+    """Rows of a dataset, each read once for a batch that asks for it several times: a group's rows share one decoded image."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]  # type: ignore[no-any-return]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        read = {i: self.rows[i] for i in dict.fromkeys(indices)}
+        return [dict(read[i]) for i in indices]
+
+
 class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPOTrainer with `_generate_single_turn` and `_get_per_token_logps_and_entropies` computed by group.
 
@@ -143,6 +160,14 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         if self.args.gradient_checkpointing:
             return "gradient checkpointing keeps no key-value cache"
         return None
+
+    def get_train_dataloader(self) -> Any:
+        rows = self.train_dataset  # type: ignore[has-type]
+        self.train_dataset = Once(rows)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = rows
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return EpochSampler(self)

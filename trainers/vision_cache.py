@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
 from harness.models.transformers_model import SHARED_PREFIX
 
@@ -191,7 +192,9 @@ class _Tickets:
         from transformers import BatchFeature
 
         settings = self._settings()
-        numbers = [self.cache.number(self._key(i, settings), i) for i in _flat(images)]
+        flat = list(_flat(images))
+        keys = {i: self._key(image, settings) for i, image in {id(image): image for image in flat}.items()}
+        numbers = [self.cache.number(keys[id(image)], image) for image in flat]
         grids = torch.cat([self.cache.grid(n) for n in numbers])
         tickets = torch.repeat_interleave(torch.tensor(numbers), grids.prod(-1))[:, None]
         return BatchFeature({"pixel_values": tickets, "image_grid_thw": grids})
@@ -203,8 +206,9 @@ class _Tickets:
 
     def _key(self, image: Any, settings: bytes) -> str:
         """Hash over the pixels and everything that decides how they are cut into patches."""
-        head = f"{image.mode}:{image.size}".encode()
-        return hashlib.blake2b(settings + head + image.tobytes(), digest_size=16).hexdigest()
+        digest = xxhash.xxh3_128(settings + f"{image.mode}:{image.size}".encode())
+        digest.update(image.tobytes())
+        return digest.hexdigest()
 
 
 def _flat(images: Any) -> Iterator[Any]:

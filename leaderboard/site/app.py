@@ -87,7 +87,7 @@ def create(library: Library, pictures: Pictures, *, host: str = "127.0.0.1", tok
 
 
 def prepare(library: Library, pictures: Pictures) -> None:
-    """Make the pages that are opened first, so that nobody waits for imports and templates. Raises UserError as `Library` does."""
+    """Make the pages that are opened first, so that nobody waits for imports. Raises UserError as `Library` does."""
     shelf = library.shelf()
     site = Site(shelf, pictures, ServerLinks())
     site.page("index.html")
