@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from harness.data import View
-from harness.models.api_client import Budget, Limits
 from harness.models.endpoint import Outgoing
+from harness.models.spend import Budget, Limits
 from harness.prompts import Prompt
 from harness.records import DataCard, GenerationArgs, ModelCard, Prediction, Sample, Verdict
 from harness.specs import TaskSpec

@@ -18,8 +18,9 @@ import pytest
 
 from harness.contracts import JudgeOptions
 from harness.errors import UserError
-from harness.models.api_client import Budget, Limits, Price, worst_tokens
+from harness.models.api_client import worst_tokens
 from harness.models.endpoint import Outgoing
+from harness.models.spend import Budget, Limits, Price
 from harness.pipeline import make_judges
 from harness.records import Prediction, Reference, Sample
 from harness.runs import RunFolder

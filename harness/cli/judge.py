@@ -25,7 +25,7 @@ def judge_options(
 ) -> JudgeOptions:  # fmt: skip
     """The options of one command's judges."""
     from harness.contracts import JudgeOptions
-    from harness.models.api_client import Budget, Limits
+    from harness.models.spend import Budget, Limits
     from judges.prompt import sha256
 
     sha256(prompt)  # a wrong name is an error, whether or not these judges use it

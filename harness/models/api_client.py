@@ -8,22 +8,24 @@ Retry-After asks or a growing time with jitter, and ends at its deadline whateve
 from __future__ import annotations
 
 import asyncio
+import atexit
 import email.utils
+import gc
 import importlib
 import logging
 import os
 import random
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from aiolimiter import AsyncLimiter
 
 from harness.models.endpoint import Endpoint
+from harness.models.spend import Limits, Price
 
 RETRIED = (408, 409, 429)
 #: Statuses that no other request to this endpoint would be spared: wrong key, no right, no such model, no credit.
@@ -71,59 +73,14 @@ class Reply:
     lost: int = 0
 
 
-class Price(NamedTuple):
-    """US dollars for a million tokens."""
-
-    read: float
-    written: float
-
-    def of(self, read: int, written: int) -> float:
-        """Dollars for so many tokens."""
-        return (self.read * read + self.written * written) / 1e6
-
-
-@dataclass
-class Budget:
-    """Dollars that several clients may spend between them. A request's worst price is set aside before it is sent.
-
-    So the limit is never passed: a request that could pass it is not sent.
-    """
-
-    limit: float | None = None
-    spent: float = 0.0
-    held: float = 0.0
-
-    def hold(self, worst: float) -> bool:
-        """Set `worst` dollars aside; False, and nothing set aside, when that could pass the limit."""
-        if self.limit is not None and self.spent + self.held + worst > self.limit:
-            return False
-        self.held += worst
-        return True
-
-    def settle(self, worst: float, cost: float) -> None:
-        """A request for which `worst` was held has cost `cost`."""
-        self.held -= worst
-        self.spent += cost
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Requests and tokens a minute that a vendor allows; None: no limit of ours."""
-
-    requests: float | None = None
-    tokens: float | None = None
-
-
 def load_litellm() -> Any:
     """Import LiteLLM (4-8 s) so that it fetches no price list, reads no .env file and prints nothing of its own."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_MODE"] = "PRODUCTION"
-    import gc
-
     import litellm
 
     gc.freeze()  # a hundred thousand objects that no later collection need look at: a tenth of a request's time
-
+    atexit.register(gc.unfreeze)  # the last collection must see them
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     litellm.drop_params = False  # a temperature is never dropped in silence
@@ -167,49 +124,6 @@ def retry_after(headers: Any, now: float | None = None) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now))
     except ValueError:
         return None
-
-
-@dataclass
-class Usage:
-    """What requests have used so far. `priced` are dollars over the replies with a known price."""
-
-    answered: int = 0
-    failed: int = 0
-    tries: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    priced: float = 0.0
-    unpriced: int = 0
-    #: The models that said they answered; more than one name means that the vendor changed the model during the run.
-    served: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def cost(self) -> float | None:
-        """US dollars; None when any reply has no known price. Never 0 for want of a price."""
-        return self.priced if self.answered and not self.unpriced else None
-
-    def add(self, reply: Reply) -> None:
-        self.answered += 1
-        self.tries += reply.tries
-        self.prompt_tokens += reply.prompt_tokens
-        self.completion_tokens += reply.completion_tokens
-        self.served[reply.served or "unknown"] += 1
-        if reply.cost is None:
-            self.unpriced += 1
-        else:
-            self.priced += reply.cost
-
-    def row(self) -> dict[str, Any]:
-        """For a record: JSON values only."""
-        return {
-            "answered": self.answered,
-            "failed": self.failed,
-            "tries": self.tries,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "cost_usd": None if self.cost is None else round(self.cost, 6),
-            "served": dict(self.served),
-        }
 
 
 def _lost_connection(e: BaseException | None) -> bool:
@@ -258,10 +172,11 @@ class Client:
         timeout: float = 120.0,
         deadline: float = 600.0,
         retries: int = 5,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,
         price: Price | None = None,
     ) -> None:
-        self.endpoint, self.timeout, self.deadline, self.retries, self.limits = endpoint, timeout, deadline, retries, limits
+        self.endpoint, self.timeout, self.deadline, self.retries = endpoint, timeout, deadline, retries
+        self.limits = limits or Limits()
         self.litellm = load_litellm()
         if endpoint.is_local and not endpoint.in_process:
             importlib.import_module("openai.resources.chat")  # a second that the first request would wait for

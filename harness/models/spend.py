@@ -1,0 +1,96 @@
+"""What requests to an API may use and have used: prices, budgets, limits, and the account of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from harness.models.api_client import Reply
+
+
+class Price(NamedTuple):
+    """US dollars for a million tokens."""
+
+    read: float
+    written: float
+
+    def of(self, read: int, written: int) -> float:
+        """Dollars for so many tokens."""
+        return (self.read * read + self.written * written) / 1e6
+
+
+@dataclass
+class Budget:
+    """Dollars that several clients may spend between them. A request's worst price is set aside before it is sent.
+
+    So the limit is never passed: a request that could pass it is not sent.
+    """
+
+    limit: float | None = None
+    spent: float = 0.0
+    held: float = 0.0
+
+    def hold(self, worst: float) -> bool:
+        """Set `worst` dollars aside; False, and nothing set aside, when that could pass the limit."""
+        if self.limit is not None and self.spent + self.held + worst > self.limit:
+            return False
+        self.held += worst
+        return True
+
+    def settle(self, worst: float, cost: float) -> None:
+        """A request for which `worst` was held has cost `cost`."""
+        self.held -= worst
+        self.spent += cost
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Requests and tokens a minute that a vendor allows; None: no limit of ours."""
+
+    requests: float | None = None
+    tokens: float | None = None
+
+
+@dataclass
+class Usage:
+    """What requests have used so far. `priced` are dollars over the replies with a known price."""
+
+    answered: int = 0
+    failed: int = 0
+    tries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    priced: float = 0.0
+    unpriced: int = 0
+    #: The models that said they answered; more than one name means that the vendor changed the model during the run.
+    served: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; None when any reply has no known price. Never 0 for want of a price."""
+        return self.priced if self.answered and not self.unpriced else None
+
+    def add(self, reply: Reply) -> None:
+        self.answered += 1
+        self.tries += reply.tries
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        self.served[reply.served or "unknown"] += 1
+        if reply.cost is None:
+            self.unpriced += 1
+        else:
+            self.priced += reply.cost
+
+    def row(self) -> dict[str, Any]:
+        """For a record: JSON values only."""
+        return {
+            "answered": self.answered,
+            "failed": self.failed,
+            "tries": self.tries,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cost_usd": None if self.cost is None else round(self.cost, 6),
+            "served": dict(self.served),
+        }
