@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from harness.data import View
 from harness.models.endpoint import Outgoing
-from harness.models.spend import Budget, Limits
+from harness.models.usage import Budget, Limits
 from harness.prompts import Prompt
 from harness.records import DataCard, GenerationArgs, ModelCard, Prediction, Sample, Verdict
 from harness.specs import TaskSpec

@@ -18,7 +18,7 @@ from typing import Any
 from harness.data import LoadedTask
 from harness.errors import UserError
 from harness.models import endpoint, loading
-from harness.models.spend import Price
+from harness.models.usage import Price
 from harness.prompts import Prompt
 from harness.records import GenerationArgs, ImageRef
 

@@ -50,7 +50,7 @@ class ImageRef:
         if self.path is None:
             raise BadImageError(f"{self.name}: no path and no bytes")
         if self.member is not None:
-            from harness.archives import read_member
+            from harness.zips import read_member
 
             try:
                 return read_member(self.path, self.member)

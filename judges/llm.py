@@ -19,10 +19,10 @@ from typing import Any
 
 from harness.contracts import Judge, JudgeOptions
 from harness.errors import ModelError, UserError
-from harness.models.api_client import GIVE_UP_AFTER, Client, Reply, RequestFailed, worst_tokens
+from harness.models.api_client import GIVE_UP_AFTER, Client, RequestFailed, worst_tokens
 from harness.models.endpoint import Endpoint, Outgoing, check_may_leave
 from harness.models.flight import in_flight
-from harness.models.spend import Price, Usage
+from harness.models.usage import Price, Reply, Usage
 from harness.plugins import available, did_you_mean
 from harness.records import Prediction, Sample, Verdict
 from judges import prompt, registry, reply

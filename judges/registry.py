@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ValidationError, field_validator
 
 from harness.errors import UserError
-from harness.models.spend import Price
+from harness.models.usage import Price
 from harness.specs import Strict
 
 #: What may be sent. Nothing that would let something else answer, or nobody.

@@ -14,9 +14,10 @@ from harness import pipeline
 from harness.errors import ModelError, UserError
 from harness.images import portable
 from harness.models import api_client, endpoint
-from harness.models.api_client import Client, Reply, redact, retry_after
+from harness.models.api_client import Client, redact, retry_after
 from harness.models.endpoint import Endpoint, check_may_leave, is_api_model, outgoing
 from harness.models.litellm_model import LitellmModel, Usage, data_url, join
+from harness.models.usage import Reply
 from harness.prompts import PROMPTS
 from harness.records import BadImageError, GenerationArgs, ImageRef, Reference, Sample
 from judges.exact import ExactJudge

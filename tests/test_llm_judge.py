@@ -20,7 +20,7 @@ from harness.contracts import JudgeOptions
 from harness.errors import UserError
 from harness.models.api_client import worst_tokens
 from harness.models.endpoint import Outgoing
-from harness.models.spend import Budget, Limits, Price
+from harness.models.usage import Budget, Limits, Price
 from harness.pipeline import make_judges
 from harness.records import Prediction, Reference, Sample
 from harness.runs import RunFolder

@@ -72,7 +72,6 @@ def run(
     """
     from harness import distributed
     from harness.cli import ui
-    from harness.cli.judge import judge_options
     from harness.models.endpoint import is_api_model, outgoing
     from harness.models.lm_eval_bridge import load_tasks as load_foreign
     from harness.models.lm_eval_bridge import split_tasks
@@ -88,7 +87,7 @@ def run(
     rank = distributed.current()
     ui.set_quiet(quiet or not rank.main)
     rows = rows_a_batch(batch_size)
-    options = judge_options(
+    options = opt.judge_options(
         runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, judge_seed, device
     )
     judges = make_judges(judge, options)  # a wrong or retired one fails before anything is read

@@ -19,22 +19,6 @@ if TYPE_CHECKING:
 Folders = Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs.", show_default=False)]
 
 
-def judge_options(
-    runs: Path, prompt: str, allow_external: bool, max_cost: float | None, in_flight: int, rpm: float | None, tpm: float | None,
-    registry: Path | None, seed: int, device: str,
-) -> JudgeOptions:  # fmt: skip
-    """The options of one command's judges."""
-    from harness.contracts import JudgeOptions
-    from harness.models.spend import Budget, Limits
-    from judges.prompt import sha256
-
-    sha256(prompt)  # a wrong name is an error, whether or not these judges use it
-    return JudgeOptions(
-        prompt=prompt, runs=runs, allow_external=allow_external, budget=Budget(max_cost), limits=Limits(rpm, tpm),
-        max_in_flight=in_flight, registry=registry, seed=seed, device=device,
-    )  # fmt: skip
-
-
 def run_folders(paths: list[Path]) -> list[RunFolder]:
     """Every run folder that these paths name or hold. Raises UserError where there is none."""
     from harness.runs import RunFolder
@@ -95,7 +79,7 @@ def judge(
 
     ui.set_quiet(quiet)
     found = run_folders(folders)
-    options = judge_options(
+    options = opt.judge_options(
         found[0].root,
         judge_prompt,
         allow_external,

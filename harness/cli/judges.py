@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import options as opt
-from harness.cli.judge import Folders, agree_on, judge_options, run_folders, show_agreement, version_of
+from harness.cli.judge import Folders, agree_on, run_folders, show_agreement, version_of
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def try_out(
     from judges import certificate
 
     ui.set_quiet(quiet)
-    options = judge_options(
+    options = opt.judge_options(
         runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, judge_seed, device
     )
     chosen = make_judges(name, options)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.contracts import JudgeOptions
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint folder, an adapter folder, a hub id, or 'tiny'.")]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Task names, comma-separated, or paths to task YAMLs.")]
@@ -37,3 +40,19 @@ Seed = Annotated[int, typer.Option("--seed", help="Seeds everything random.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+
+
+def judge_options(
+    runs: Path, prompt: str, allow_external: bool, max_cost: float | None, in_flight: int, rpm: float | None, tpm: float | None,
+    registry: Path | None, seed: int, device: str,
+) -> JudgeOptions:  # fmt: skip
+    """The options of one command's judges."""
+    from harness.contracts import JudgeOptions
+    from harness.models.usage import Budget, Limits
+    from judges.prompt import sha256
+
+    sha256(prompt)  # a wrong name is an error, whether or not these judges use it
+    return JudgeOptions(
+        prompt=prompt, runs=runs, allow_external=allow_external, budget=Budget(max_cost), limits=Limits(rpm, tpm),
+        max_in_flight=in_flight, registry=registry, seed=seed, device=device,
+    )  # fmt: skip

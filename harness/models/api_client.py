@@ -20,12 +20,12 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from aiolimiter import AsyncLimiter
 
 from harness.models.endpoint import Endpoint
-from harness.models.spend import Limits, Price
+from harness.models.usage import Limits, Price, Reply
 
 RETRIED = (408, 409, 429)
 #: Statuses that no other request to this endpoint would be spared: wrong key, no right, no such model, no credit.
@@ -55,22 +55,6 @@ class RequestFailed(Exception):
         super().__init__(reason)
         self.fatal = fatal
         self.withheld = withheld
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back. `cost` in US dollars, None where no price is known; `tries` counts HTTP requests, of which `lost` had no
-    answer and may have been billed all the same."""
-
-    content: str
-    reasoning: str | None
-    finish: Literal["stop", "length"]
-    served: str | None
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
-    tries: int
-    lost: int = 0
 
 
 def load_litellm() -> Any:

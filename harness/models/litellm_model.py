@@ -19,10 +19,10 @@ from typing import Any
 from harness import answers
 from harness.errors import ModelError, UserError
 from harness.images import MAX_BYTES, portable
-from harness.models.api_client import GIVE_UP_AFTER, Client, Reply, RequestFailed
+from harness.models.api_client import GIVE_UP_AFTER, Client, RequestFailed
 from harness.models.endpoint import Endpoint
 from harness.models.flight import in_flight
-from harness.models.spend import Usage
+from harness.models.usage import Reply, Usage
 from harness.prompts import Prompt
 from harness.records import BadImageError, GenerationArgs, ImageRef, ModelCard, Prediction, Sample
 

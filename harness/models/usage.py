@@ -1,13 +1,26 @@
-"""What requests to an API may use and have used: prices, budgets, limits, and the account of a run."""
+"""What a request to an API brought, and what requests may use and have used: replies, prices, budgets, limits, accounts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from harness.models.api_client import Reply
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. `cost` in US dollars, None where no price is known; `tries` counts HTTP requests, of which `lost` had no
+    answer and may have been billed all the same."""
+
+    content: str
+    reasoning: str | None
+    finish: Literal["stop", "length"]
+    served: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    tries: int
+    lost: int = 0
 
 
 class Price(NamedTuple):
