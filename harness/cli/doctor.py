@@ -49,9 +49,10 @@ def doctor(
     reach: Annotated[bool, typer.Option("--reach", help="Connect to the judges' providers; nothing is sent to them.")] = False,
     json: opt.Json = False,
 ) -> None:
-    """What works on this machine: Python, torch, GPU, data, judges, keys, disk, versions.
+    """What works on this machine, and what does not.
 
-    Opens no connection unless --reach or --endpoint asks for one. Ends with 1 where something is bad.
+    Python, torch, GPU, attention, data, judges, keys, disk, versions. Opens no connection unless --reach or --endpoint
+    asks for one. Ends with 1 where something is bad.
     """
     from harness.cli import ui
 

@@ -51,7 +51,10 @@ def eee(
     relationship: Annotated[str, typer.Option("--relationship", help=f"To the model: {', '.join(RELATIONSHIPS)}.")] = "other",
     json: opt.Json = False,
 ) -> None:
-    """Every Eval Ever: a JSON a run with intervals and judges, and a line a sample."""
+    """Every Eval Ever's JSON.
+
+    A file a run with intervals and judges, and one with a line a sample.
+    """
     from harness.cli import ui
     from leaderboard.exports import eee as form
 
@@ -74,7 +77,7 @@ def model_index(
         typer.Option("--eval-results", help="Also write .eval_results/TASK.yaml into this folder."),
     ] = None,
 ) -> None:
-    """A model's scores as YAML for its README on the Hugging Face hub."""
+    """A model's scores as YAML for its hub README."""
     from leaderboard.exports import hub
 
     found = _read(runs)
@@ -86,7 +89,10 @@ def model_index(
 
 @app.command("model-card")
 def model_card(runs: RunsArgument, out: Out = None) -> None:
-    """A section for a model's card in Markdown: scores, intervals, how they were measured."""
+    """A section for a model's card, in Markdown.
+
+    Scores, intervals, and how they were measured.
+    """
     from leaderboard.exports import hub
 
     _put(hub.model_card(_read(runs)), out)
@@ -116,7 +122,9 @@ def lm_eval(
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Write tasks as lm-eval YAML with their rows and images; no code in it.
+    """Write tasks as lm-eval YAML.
+
+    With their rows and images; no code in it.
 
     harness export lm-eval exported --tasks slake,vqa_rad --prompt question
     """

@@ -163,7 +163,9 @@ def agreement(
     judges: Annotated[str, typer.Option("--judges", "-j", help="Two judges, as A,B: NAME or NAME@VERSION.")],
     json: opt.Json = False,
 ) -> None:
-    """How far two judges agree: raw, Cohen's kappa, Gwet's AC1, and the rows that differ.
+    """How far two judges agree, and where not.
+
+    Raw agreement, Cohen's kappa and Gwet's AC1 with intervals, and the rows that differ.
 
     harness agreement runs/tiny/slake-1a2b3c4d --judges exact,human:ward
     """

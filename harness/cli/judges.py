@@ -14,7 +14,7 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from judges.certificate import Certificate
 
-app = typer.Typer(help="List and test judges, keep their verdicts, and move from one to another.", no_args_is_help=True)
+app = typer.Typer(help="List, test and certify judges; keep verdicts.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -88,9 +88,9 @@ def try_out(
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Put right answers, wrong answers and attacks before a judge, on real rows.
+    """Certify a judge on real rows.
 
-    Prints how often it gave the verdict that each deserves; the certificate is
+    Puts right answers, wrong answers and attacks before it. Prints how often it gave the verdict that each deserves; the certificate is
     kept beside the runs, and the leaderboard shows it.
 
     harness judges test exact
@@ -161,7 +161,10 @@ def export(
     by: Annotated[str, typer.Option("--judge", "-j", help="NAME or NAME@VERSION of verdicts in these runs.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The replay file to write, JSON lines.")],
 ) -> None:
-    """Write a judge's verdicts to a file that `--judge replay:FILE` uses without asking again."""
+    """Write a judge's verdicts to a file for replay.
+
+    `--judge replay:FILE` uses them without asking again.
+    """
     from harness.cli import ui
     from harness.runs import write_atomic
     from judges.replay import Recorded
@@ -195,7 +198,10 @@ def sheet(
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="So many rows, drawn by seed; all by default.")] = None,
     seed: opt.Seed = 0,
 ) -> None:
-    """Write a CSV for people to judge; read it back with `--judge human:FILE`."""
+    """Write a CSV for people to judge.
+
+    It is read back with `--judge human:FILE`.
+    """
     import csv
     import io
     import random
@@ -233,7 +239,10 @@ def bridge(
     folders: Folders,
     json: opt.Json = False,
 ) -> None:
-    """What moving from one judge to another changes, on runs that both have judged."""
+    """What moving from one judge to another changes.
+
+    Measured on runs that both have judged.
+    """
     from harness.cli import ui
     from leaderboard.stats import paired_difference
 

@@ -140,7 +140,9 @@ def power(
     judge: Annotated[str | None, typer.Option("--judge", "-j", help="Whose verdicts, where two runs are given.")] = None,
     json: opt.Json = False,
 ) -> None:
-    """What rows can show: the smallest difference they find, or how many a wished one takes.
+    """What difference so many rows can show.
+
+    The smallest difference that they find, or how many rows a wished one takes.
 
     harness power --n 148                       harness power --difference 5
     harness power runs/a/slake-1 runs/b/slake-2 (n, images, discordance and clustering as these two runs show them)

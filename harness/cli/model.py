@@ -36,7 +36,10 @@ def build(
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 8,
     seed: opt.Seed = 0,
 ) -> None:
-    """Pre-train the tiny model on the bundled SLAKE rows (about ten minutes on two cores)."""
+    """Pre-train the tiny model on the bundled SLAKE rows.
+
+    About ten minutes on two cores.
+    """
     from harness.cli import ui
 
     if name != "tiny":

@@ -74,9 +74,9 @@ def show_task(task: str, json: opt.Json = False) -> None:
 
 @app.command("validate")
 def validate(tasks: str, data: opt.Data = "auto", data_dir: opt.DataDir = None, json: opt.Json = False) -> None:
-    """Check task YAMLs, load every split of their data, and report everything that is wrong.
+    """Check task YAMLs and the data behind them.
 
-    Exit code 1 where something is.
+    Loads every split and reports everything that is wrong. Exit code 1 where something is.
     """
     from harness import data as loader
     from harness import specs

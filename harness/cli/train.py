@@ -140,7 +140,9 @@ def plan(
     force: ForceOption = False,
     json: opt.Json = False,
 ) -> None:
-    """Say what a training would do, without loading weights; refuse what cannot fit.
+    """Say what a training would do; loads no weights.
+
+    Refuses what cannot fit.
 
     harness train plan rarl --model Qwen/Qwen2-VL-2B-Instruct --task slake_grounded --gpu-memory 40
     """
@@ -173,9 +175,9 @@ def resume(
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Go on with a training that was interrupted, from its last whole checkpoint.
+    """Go on with a training that was interrupted.
 
-    On a CPU the weights are those of a training that was never interrupted, to
+    From its last whole checkpoint. On a CPU the weights are those of a training that was never interrupted, to
     the last bit.
     """
     from harness.cli import ui
@@ -211,7 +213,9 @@ def audit(
     ] = None,
     json: opt.Json = False,
 ) -> None:
-    """What the rewards of a training really rewarded, from its stored completions.
+    """What the rewards of a training really rewarded.
+
+    From its stored completions.
 
     harness train audit checkpoints/tiny-rarl --rescore reasoning:rougeL
     """

@@ -73,9 +73,9 @@ def report(
     rows: Annotated[int, typer.Option("--rows", min=0, help="So many rows of each run get a page.")] = 2000,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Write the viewer's pages and plots to a folder, to send to a colleague.
+    """Write the viewer's pages as files to send.
 
-    It opens without a server; summary.html in it is the short form in a single file.
+    A folder with every page and plot: it opens without a server; summary.html in it is the short form in a single file.
     """
     from harness.cli import ui
     from leaderboard.site import export
