@@ -90,8 +90,9 @@ def try_out(
 ) -> None:
     """Certify a judge on real rows.
 
-    Puts right answers, wrong answers and attacks before it. Prints how often it gave the verdict that each deserves; the certificate is
-    kept beside the runs, and the leaderboard shows it.
+    Puts right answers, wrong answers and attacks before it, and prints how often
+    it gave the verdict that each deserves. The certificate is kept beside the runs,
+    and the leaderboard shows it.
 
     harness judges test exact
     """
