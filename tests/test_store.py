@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -194,7 +195,72 @@ def test_verdicts_that_are_no_folder_are_reported(tmp_path: Path) -> None:
     (folder.path / "verdicts").write_text("in the way")
     runs, damaged = store.read([tmp_path])
     assert len(runs) == 1
-    assert [d.reason for d in damaged] == ["verdicts: a file where a folder should be"]
+    assert [d.reason for d in damaged] == ["verdicts: Not a directory"]
+
+
+@pytest.mark.parametrize("place", ["loop", "bad/loop", "bad/slake/verdicts"])
+def test_a_link_that_leads_to_itself_hides_no_run(tmp_path: Path, place: str) -> None:
+    make_run(tmp_path, "good", "111111")
+    bad = make_run(tmp_path, "bad", "......")
+    loop = tmp_path / place if place != "bad/slake/verdicts" else bad.path / "verdicts"
+    loop.symlink_to(loop.name)
+    for _ in range(2):
+        runs, damaged = store.read([tmp_path])
+        assert {run.card.model.name for run in runs} == {"good", "bad"}
+        assert [d.reason for d in damaged] == (["verdicts: Too many levels of symbolic links"] if loop.name == "verdicts" else [])
+
+
+@pytest.mark.parametrize("closed", ["model", "run", "verdicts"])
+def test_a_folder_that_may_not_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    make_run(tmp_path, "good", "111111")
+    bad = make_run(tmp_path, "bad", "111111")
+    folder = {"model": bad.path.parent, "run": bad.path, "verdicts": bad.path / "verdicts"}[closed]
+
+    def closed_to_us(call: Any) -> Any:
+        """As for those who are not root, whom nothing stops."""
+
+        def ask(path: Any, *args: Any, **kwargs: Any) -> Any:
+            given = isinstance(path, str | os.PathLike)
+            if given and (folder in Path(path).parents or (Path(path) == folder and call is not stat)):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *args, **kwargs)
+
+        return ask
+
+    stat = os.stat
+    for module, name in ((os, "listdir"), (os, "scandir"), (os, "stat"), (io, "open")):
+        monkeypatch.setattr(module, name, closed_to_us(getattr(module, name)))
+    for _ in range(2):
+        runs, damaged = store.read([tmp_path])
+        assert len(runs) == (2 if closed == "verdicts" else 1)
+        assert [(Path(d.path), d.reason.endswith("Permission denied")) for d in damaged] == [(folder, True)]
+
+
+def test_a_copy_of_verdicts_under_another_name_does_not_count_twice(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    path = folder.verdict_path("exact", "1")
+    shutil.copy(path, path.with_name("exact-copy@1.jsonl"))
+    with open(path.with_name("mixed@1.jsonl"), "w") as f:
+        f.write('{"sample_id":"q0","judge":"mixed","final":1}\n{"sample_id":"q1","judge":"exact","final":1}\n')
+    for _ in range(2):
+        runs, damaged = store.read([tmp_path])
+        assert [judged.path for judged in runs[0].judged] == [path]
+        assert [Path(d.path).name for d in damaged] == ["exact-copy@1.jsonl", "mixed@1.jsonl"]
+        assert "are not all of the judge" in damaged[0].reason
+
+
+def test_the_folder_of_one_model_is_not_taken_for_no_runs_at_all(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    for root in (folder.path, folder.path.parent):
+        with pytest.raises(UserError, match="of one model or one run"):
+            store.find([root])
+
+
+def test_settings_that_are_no_number_are_damage(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    folder.card_path.write_text(folder.card_path.read_text().replace('"temperature": 0.0', '"temperature": NaN'))
+    assert [Path(d.path) for d in store.read([tmp_path])[1]] == [folder.path]
+    assert "temperature" in store.read([tmp_path])[1][0].reason
 
 
 def test_names_that_mean_something_to_a_glob_or_to_sql(tmp_path: Path) -> None:
