@@ -202,7 +202,7 @@ def _read_samples(path: Path, sha256: str) -> Asked:
     for n, row in enumerate(read_jsonl(path), start=1):
         if not isinstance(row.get("id"), str) or not isinstance(row.get("cluster"), str):
             raise RunError(f"{path.name}:{n}: damaged line")
-        if not _slices_hold(row.get("slices")) or not _storable(row["id"], row["cluster"]):
+        if not _slices_hold(row.get("slices")) or not _storable(json.dumps(row, ensure_ascii=False)):
             raise RunError(f"{path.name}:{n}: damaged line")
         if row["id"] in rows:
             raise RunError(f"{path.name}:{n}: a second row {row['id']!r}")
@@ -221,15 +221,13 @@ def _hash(what: Any) -> str:
 
 def _slices_hold(slices: Any) -> bool:
     """Whether these are a row's slices: names and values that are text, or none at all."""
-    return slices is None or (
-        isinstance(slices, dict) and all(isinstance(value, str) and _storable(name, value) for name, value in slices.items())
-    )
+    return slices is None or (isinstance(slices, dict) and all(isinstance(value, str) for value in slices.values()))
 
 
-def _storable(*texts: str) -> bool:
-    """Whether the texts can be written as UTF-8. JSON can spell half a surrogate pair, which no file, page or index holds."""
+def _storable(text: str) -> bool:
+    """Whether the text can be written as UTF-8. JSON can spell half a surrogate pair, which no file, page or index holds."""
     try:
-        "".join(texts).encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import UserError
+from harness.errors import RunError, UserError
 from harness.records import Verdict
 from harness.runs import RunFolder
 from leaderboard import index, reading, store
@@ -484,6 +484,29 @@ def test_an_unknown_run_or_row_is_an_error(two: tuple[Browser, Path, Path]) -> N
         browser.page(Filter(run=a.parent / "elsewhere"))
     with pytest.raises(UserError, match="no sample 'q99'"):
         browser.sample(a, "q99")
+
+
+def test_a_verdict_is_never_shown_with_another_row(tmp_path: Path) -> None:
+    """Of a line with half a surrogate pair DuckDB reads nothing, and of two ids the first: both would move the rows."""
+    folder = make_run(tmp_path, "base", "101010")
+    path = folder.path / "samples.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.replace("Question 1?", "Question \\ud800?"))
+    assert [d.reason for d in store.read([tmp_path])[1]] == ["samples.jsonl:2: damaged line"]
+    path.write_text(whole.replace('"id": "q1"', '"id": "other", "id": "q1"'))
+    shown = Browser([read_one(tmp_path)]).page(Filter()).rows
+    assert {row.id: row.verdicts["exact@1"].final for row in shown} == {"q0": 1, "q2": 1, "q3": 0, "q4": 1, "q5": 0}
+
+
+def test_a_run_that_is_removed_takes_no_other_with_it(tmp_path: Path) -> None:
+    gone, stays = (make_run(tmp_path, model, "1010") for model in ("gone", "stays"))
+    runs, _ = store.read([tmp_path])
+    shutil.rmtree(gone.path)
+    assert [row.run for row in Browser(runs).samples([(folder.path, "q0") for folder in (gone, stays)])] == [stays.path]
+    gone.path.mkdir()
+    (gone.path / "samples.jsonl").touch()  # as when it begins anew
+    with pytest.raises(RunError, match="no rows in it"):
+        Browser(runs).samples([(gone.path, "q0")])
 
 
 def test_the_rows_file_follows_the_jsonl_and_has_no_stale_sister(two: tuple[Browser, Path, Path], tmp_path: Path) -> None:
