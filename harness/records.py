@@ -257,6 +257,8 @@ class ModelCard(Record):
 class GenerationArgs(Record):
     """Everything that can change a model's text."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     max_new_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0

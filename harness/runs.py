@@ -162,8 +162,11 @@ class RunFolder:
             return RunCard.model_validate_json(self.card_path.read_text(encoding="utf-8"))
         except OSError as e:
             raise RunError(f"{self.card_path}: {e.strerror}") from None
-        except ValueError as e:  # pydantic's and Unicode's errors are ValueErrors
-            raise RunError(f"{self.card_path}: {str(e).splitlines()[0]}") from None
+        except ValidationError as e:
+            wrong = e.errors()[0]
+            raise RunError(f"{self.card_path}: {'.'.join(map(str, wrong['loc'])) or 'the file'}: {wrong['msg']}") from None
+        except UnicodeDecodeError as e:
+            raise RunError(f"{self.card_path}: {e}") from None
 
     def write_card(self, card: RunCard) -> None:
         write_atomic(self.card_path, card.model_dump_json(indent=2) + "\n")

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from harness.errors import UserError
+from harness.errors import RunError, UserError
 from harness.plugins import did_you_mean
 from harness.records import Prediction, Record, Reference, Verdict
 from leaderboard import rows
@@ -162,13 +162,19 @@ class Browser:
         """These rows (run folder, number of the row), in this order; one that is gone by now is left out."""
         if not places:
             return []
-        folders = list(dict.fromkeys(folder for folder, _ in places))
-        wanted = {"runs": [folders.index(folder) for folder, _ in places], "numbers": [number for _, number in places]}
+        folders = [folder for folder in dict.fromkeys(folder for folder, _ in places) if (folder / "samples.jsonl").is_file()]
+        there = [(folders.index(folder), number) for folder, number in places if folder in folders]
+        if not there:
+            return []
+        wanted = {"runs": [run for run, _ in there], "numbers": [number for _, number in there]}
         only = "SEMI JOIN (SELECT unnest($runs) AS run, unnest($numbers) AS row) AS wanted USING (run, row)"
         sources = _sources(self.runs[folder] for folder in folders)
         values = self._query(sources, ", ".join(_COLUMNS), only, wanted, lambda q: q.fetchall())
         by_place = {(folders[run], own[0]): dict(zip(_COLUMNS, own, strict=True)) for run, *own in values}
-        return [_row(self.runs[place[0]], by_place[place]) for place in places if place in by_place]
+        found = [(self.runs[place[0]], by_place[place]) for place in places if place in by_place]
+        return [
+            _row(run, own) for run, own in found if run.asked.ids[own["row"]] == own["id"]
+        ]  # a verdict is never another row's
 
     def _query(
         self,
@@ -190,7 +196,7 @@ class Browser:
                 return fetch(db.execute(f"SELECT run, {columns} FROM {source} {only}", {"names": names} | values))
         except duckdb.IOException:  # another process has replaced a file since
             if not again:
-                raise
+                raise RunError("runs were removed or begun anew while they were read", hint="try again") from None
             return self._query(sources, columns, only, values, fetch, again=False)
 
 

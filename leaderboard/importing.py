@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from typing import Any, Literal
 from harness import __version__, answers
 from harness.errors import DataError, UserError
 from harness.records import DataCard, GenerationArgs, ImageRef, ModelCard, Prediction, Reference, RunCard, Sample, Verdict
-from harness.runs import RunFolder, write_atomic
+from harness.runs import RunFolder, slug, write_atomic
 
 Harness = Literal["lm-eval", "lmms-eval"]
 _NAMES = {
@@ -88,7 +89,8 @@ def _rows(path: Path, content: bytes, filter_name: str | None) -> list[dict[str,
             row = json.loads(line)
             if not {"doc_id", "target", "filtered_resps"} <= row.keys():
                 raise ValueError
-        except (ValueError, AttributeError):
+            json.dumps(row, ensure_ascii=False).encode()  # JSON can spell half a surrogate pair, which no file of ours can hold
+        except (ValueError, AttributeError, RecursionError):
             raise DataError(
                 f"{path}:{n}: no line of a per-sample log", hint="give the samples_*.jsonl of --log_samples"
             ) from None
@@ -111,7 +113,11 @@ def _judges(path: Path, prefix: str, rows: Sequence[Mapping[str, Any]]) -> dict[
         raise UserError(
             f"{path}: no metric is 0 or 1 on every row (numbers found: {known})", hint="only such metrics are verdicts"
         )
-    return {f"{prefix}:{k}": [int(row[k]) for row in rows] for k in binary}
+    judges = {f"{prefix}:{k}": [int(row[k]) for row in rows] for k in binary}
+    files = Counter(map(slug, judges))
+    if alike := [judge for judge in judges if files[slug(judge)] > 1]:
+        raise UserError(f"{path}: metrics {', '.join(alike)} would be kept in one file", hint="rename them in the log")
+    return judges
 
 
 def _read(rows: Sequence[Mapping[str, Any]], path: Path, image_key: str | None) -> tuple[list[Sample], list[Prediction]]:

@@ -25,7 +25,7 @@ from leaderboard.reading import Asked, Int8, Int32, Judged, Run
 
 FOLDER = ".index"
 #: Changes when the meaning of what is kept does.
-FORM = "2"
+FORM = "3"
 
 
 def stamp(folder: Path, *others: str) -> str:
@@ -36,8 +36,8 @@ def stamp(folder: Path, *others: str) -> str:
         files += sorted(os.path.join(verdicts, name) for name in os.listdir(verdicts) if name.endswith(".jsonl"))
     except FileNotFoundError:
         pass
-    except NotADirectoryError:
-        parts.append("verdicts: a file where a folder should be")
+    except OSError as e:
+        parts.append(f"verdicts: {e.strerror}")
     for path in files:
         try:
             s = os.stat(path)

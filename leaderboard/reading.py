@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from harness.errors import RunError
 from harness.records import Finish, Record, RunCard
-from harness.runs import read_jsonl
+from harness.runs import read_jsonl, slug
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
@@ -133,11 +133,15 @@ def _run(path: Path, card: RunCard, asked: Asked, wrong: dict[Path, str]) -> Run
         raise RunError("samples.jsonl: no rows")
     rows, lines = _lines(path / "predictions.jsonl", asked, _Prediction)
     finish = _array(asked, rows, [FINISH.index(line.finish) for line in lines])
-    verdicts = path / "verdicts"
-    if verdicts.exists() and not verdicts.is_dir():
-        wrong[verdicts] = "verdicts: a file where a folder should be"
+    verdicts, files = path / "verdicts", []
+    try:
+        files = sorted(verdicts / name for name in os.listdir(verdicts) if name.endswith(".jsonl"))
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        wrong[verdicts] = f"verdicts: {e.strerror}"
     judged = []
-    for file in sorted(verdicts.glob("*.jsonl")):
+    for file in files:
         try:
             judged.append(_judged(file, asked))
         except (RunError, OSError) as e:
@@ -146,13 +150,19 @@ def _run(path: Path, card: RunCard, asked: Asked, wrong: dict[Path, str]) -> Run
 
 
 def _judged(file: Path, asked: Asked) -> Judged:
-    """Named as its lines say; by the file's name where it has none yet."""
+    """Named as its lines say; by the file's name where it has none yet.
+
+    Raises RunError also where the two do not agree, as in a copy under another name: its verdicts would count twice.
+    """
     rows, lines = _lines(file, asked, _Verdict)
+    name, _, version = file.stem.rpartition("@")
+    judge = lines[0].judge if lines else name
+    if slug(judge) != name or any(line.judge != judge for line in lines):
+        raise RunError(f"{file.name}: verdicts that are not all of the judge and version in the file's name, JUDGE@VERSION")
     final = _array(asked, rows, [NONE if line.final is None else line.final for line in lines])
     reasoning = _array(asked, rows, [NONE if line.reasoning is None else line.reasoning for line in lines])
     missing = {row: line.missing or "no reason given" for row, line in zip(rows, lines, strict=True) if line.final is None}
-    name, _, version = file.stem.rpartition("@")
-    return Judged(file, lines[0].judge if lines else name, version, final, reasoning, missing)
+    return Judged(file, judge, version, final, reasoning, missing)
 
 
 # -- samples.jsonl ----------------------------------------------------------------------------------------------------
@@ -192,7 +202,7 @@ def _read_samples(path: Path, sha256: str) -> Asked:
     for n, row in enumerate(read_jsonl(path), start=1):
         if not isinstance(row.get("id"), str) or not isinstance(row.get("cluster"), str):
             raise RunError(f"{path.name}:{n}: damaged line")
-        if not _slices_hold(row.get("slices")) or not _storable(row["id"], row["cluster"]):
+        if not _slices_hold(row.get("slices")) or not _storable(json.dumps(row, ensure_ascii=False)):
             raise RunError(f"{path.name}:{n}: damaged line")
         if row["id"] in rows:
             raise RunError(f"{path.name}:{n}: a second row {row['id']!r}")
@@ -211,15 +221,13 @@ def _hash(what: Any) -> str:
 
 def _slices_hold(slices: Any) -> bool:
     """Whether these are a row's slices: names and values that are text, or none at all."""
-    return slices is None or (
-        isinstance(slices, dict) and all(isinstance(value, str) and _storable(name, value) for name, value in slices.items())
-    )
+    return slices is None or (isinstance(slices, dict) and all(isinstance(value, str) for value in slices.values()))
 
 
-def _storable(*texts: str) -> bool:
-    """Whether the texts can be written as UTF-8. JSON can spell half a surrogate pair, which no file, page or index holds."""
+def _storable(text: str) -> bool:
+    """Whether the text can be written as UTF-8. JSON can spell half a surrogate pair, which no file, page or index holds."""
     try:
-        "".join(texts).encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

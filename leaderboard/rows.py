@@ -120,8 +120,11 @@ def _make(wanted: dict[Path, Path], verdicts: Mapping[Path, Sequence[Path]], db:
             db.execute(_MAKE.format(folder=index.quoted(Path(tmp) / "rows"), verdict_fields=fields, **tables))
         except duckdb.Error as e:
             raise RunError(f"{runs[0]}: cannot be read: {str(e).splitlines()[0]}") from None
-        for n, path in enumerate(wanted.values()):
-            _place(Path(tmp) / "rows" / f"run={n}" / "data_0.parquet", path)
+        for n, (run, path) in enumerate(wanted.items()):
+            made = Path(tmp) / "rows" / f"run={n}" / "data_0.parquet"
+            if not made.exists():
+                raise RunError(f"{run}: no rows in it; was it removed, or begun anew?", hint="try again")
+            _place(made, path)
 
 
 def _lines(columns: dict[str, str], key: str, files: list[tuple[int, Path]]) -> str:

@@ -14,6 +14,7 @@ rows than the card names, a prediction for a row that was never asked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,32 +31,51 @@ _MARKS = frozenset({"card.json", "samples.jsonl", "predictions.jsonl", "verdicts
 
 
 def find(roots: Sequence[Path]) -> list[Path]:
-    """Every run folder under `roots`, sound or not, each once. Raises UserError for a root that does not exist."""
+    """Every run folder under `roots`, sound or not, each once. Raises UserError for a root that is none."""
     found: dict[tuple[int, int], Path] = {}
     for root in roots:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder of runs", hint="give the folder that `harness run` wrote to with --runs")
-        for model in _folders(root):
-            for run in _folders(model):
-                if _is_run(run):
-                    status = run.stat()
-                    found.setdefault((status.st_dev, status.st_ino), Path(run))
+        for run in (run for model in _folders(root) for run in _runs(model)):
+            with contextlib.suppress(FileNotFoundError):  # removed a moment ago
+                status = run.stat()
+                found.setdefault((status.st_dev, status.st_ino), Path(run))
+        if not found and (_is_run(root) or any(map(_is_run, _folders(root)))):
+            raise UserError(
+                f"{root}: not a folder of runs, but of one model or one run", hint="give the folder above it with --runs"
+            )
     return list(found.values())
 
 
 def _folders(path: str | Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
-    """The folders in this one, by name; none where they may not be listed."""
+    """The folders in this one, by name. Raises OSError where they may not be listed."""
+    with os.scandir(path) as entries:
+        return sorted(filter(_is_folder, entries), key=lambda e: e.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        with os.scandir(path) as entries:
-            return sorted((e for e in entries if e.is_dir()), key=lambda e: e.name)
-    except PermissionError:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _runs(model: os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    """The run folders of a model. A folder that may not be listed counts as one: reading its card will say why."""
+    try:
+        return [run for run in _folders(model) if _is_run(run)]
+    except FileNotFoundError:
         return []
+    except OSError:
+        return [model]
 
 
-def _is_run(folder: os.DirEntry[str]) -> bool:
+def _is_run(folder: os.PathLike[str]) -> bool:
     try:
         return not _MARKS.isdisjoint(os.listdir(folder))
-    except PermissionError:  # reading its card will say so
+    except FileNotFoundError:
+        return False
+    except OSError:
         return True
 
 
@@ -67,13 +87,21 @@ def load(folders: Sequence[Path]) -> tuple[list[tuple[Path, RunCard]], list[Dama
         try:
             sound.append((path, RunFolder(path).card()))
         except RunError as e:
-            why = (
-                str(e).removeprefix(f"{path}/")
-                if (path / "card.json").exists()
-                else "no card.json: the run never began, or lost it"
-            )
+            missing = "no card.json: the run never began, or lost it"
+            why = missing if _missing(path / "card.json") else str(e).removeprefix(f"{path}/")
             damaged.append(Damaged(path=str(path), reason=why))
     return sound, damaged
+
+
+def _missing(path: Path) -> bool:
+    """Whether there is no such file; one that may not be looked at is there."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read(roots: Sequence[Path]) -> tuple[list[Run], list[Damaged]]:

@@ -335,6 +335,9 @@ def test_lmms_evals_log_becomes_a_run(tmp_path: Path) -> None:
             DataError,
             ":1: 'doc', 'arguments'",
         ),
+        ('{"doc_id": ' + "[" * 100_000 + "\n", DataError, ":1: no line of a per-sample log"),
+        ('{"doc_id": 0, "target": "a", "filtered_resps": ["\\ud800"], "acc": 1}\n', DataError, ":1: no line of a per-sample log"),
+        ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "a b": 1, "a-b": 0}\n', UserError, "kept in one file"),
         ('{"doc_id": 0, "target": "a", "filtered_resps": ["a"], "acc": 1}\n' * 2, DataError, ":2: a second row about doc_id 0"),
     ],
 )

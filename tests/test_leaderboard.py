@@ -690,6 +690,16 @@ def run_cli(*words: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def test_comparing_lets_no_name_or_answer_move_the_cursor(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "a\x1b[31m\u202e", "110110"), make_run(tmp_path, "b", "011111")
+    path = a.path / "predictions.jsonl"
+    path.write_text(path.read_text().replace('"answer":"', '"answer":"\\u001b]0;owned\\u0007\\u202e'))
+    code, shown = run_cli("compare", a.path, b.path)
+    assert code == 0
+    assert "]0;owned" in shown
+    assert not set(shown) & set("\x1b\x07\u202e")
+
+
 def test_csv_has_a_row_a_cell_with_every_digit_and_no_formula(tmp_path: Path) -> None:
     make_run(tmp_path, "=cmd()", "110110110110")
     code, text = run_cli("leaderboard", "--runs", tmp_path, "--csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import UserError
+from harness.errors import RunError, UserError
 from harness.records import Verdict
 from harness.runs import RunFolder
 from leaderboard import index, reading, store
@@ -194,7 +195,72 @@ def test_verdicts_that_are_no_folder_are_reported(tmp_path: Path) -> None:
     (folder.path / "verdicts").write_text("in the way")
     runs, damaged = store.read([tmp_path])
     assert len(runs) == 1
-    assert [d.reason for d in damaged] == ["verdicts: a file where a folder should be"]
+    assert [d.reason for d in damaged] == ["verdicts: Not a directory"]
+
+
+@pytest.mark.parametrize("place", ["loop", "bad/loop", "bad/slake/verdicts"])
+def test_a_link_that_leads_to_itself_hides_no_run(tmp_path: Path, place: str) -> None:
+    make_run(tmp_path, "good", "111111")
+    bad = make_run(tmp_path, "bad", "......")
+    loop = tmp_path / place if place != "bad/slake/verdicts" else bad.path / "verdicts"
+    loop.symlink_to(loop.name)
+    for _ in range(2):
+        runs, damaged = store.read([tmp_path])
+        assert {run.card.model.name for run in runs} == {"good", "bad"}
+        assert [d.reason for d in damaged] == (["verdicts: Too many levels of symbolic links"] if loop.name == "verdicts" else [])
+
+
+@pytest.mark.parametrize("closed", ["model", "run", "verdicts"])
+def test_a_folder_that_may_not_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    make_run(tmp_path, "good", "111111")
+    bad = make_run(tmp_path, "bad", "111111")
+    folder = {"model": bad.path.parent, "run": bad.path, "verdicts": bad.path / "verdicts"}[closed]
+
+    def closed_to_us(call: Any) -> Any:
+        """As for those who are not root, whom nothing stops."""
+
+        def ask(path: Any, *args: Any, **kwargs: Any) -> Any:
+            given = isinstance(path, str | os.PathLike)
+            if given and (folder in Path(path).parents or (Path(path) == folder and call is not stat)):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *args, **kwargs)
+
+        return ask
+
+    stat = os.stat
+    for module, name in ((os, "listdir"), (os, "scandir"), (os, "stat"), (io, "open")):
+        monkeypatch.setattr(module, name, closed_to_us(getattr(module, name)))
+    for _ in range(2):
+        runs, damaged = store.read([tmp_path])
+        assert len(runs) == (2 if closed == "verdicts" else 1)
+        assert [(Path(d.path), d.reason.endswith("Permission denied")) for d in damaged] == [(folder, True)]
+
+
+def test_a_copy_of_verdicts_under_another_name_does_not_count_twice(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    path = folder.verdict_path("exact", "1")
+    shutil.copy(path, path.with_name("exact-copy@1.jsonl"))
+    with open(path.with_name("mixed@1.jsonl"), "w") as f:
+        f.write('{"sample_id":"q0","judge":"mixed","final":1}\n{"sample_id":"q1","judge":"exact","final":1}\n')
+    for _ in range(2):
+        runs, damaged = store.read([tmp_path])
+        assert [judged.path for judged in runs[0].judged] == [path]
+        assert [Path(d.path).name for d in damaged] == ["exact-copy@1.jsonl", "mixed@1.jsonl"]
+        assert "are not all of the judge" in damaged[0].reason
+
+
+def test_the_folder_of_one_model_is_not_taken_for_no_runs_at_all(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    for root in (folder.path, folder.path.parent):
+        with pytest.raises(UserError, match="of one model or one run"):
+            store.find([root])
+
+
+def test_settings_that_are_no_number_are_damage(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "base", "110110")
+    folder.card_path.write_text(folder.card_path.read_text().replace('"temperature": 0.0', '"temperature": NaN'))
+    assert [Path(d.path) for d in store.read([tmp_path])[1]] == [folder.path]
+    assert "temperature" in store.read([tmp_path])[1][0].reason
 
 
 def test_names_that_mean_something_to_a_glob_or_to_sql(tmp_path: Path) -> None:
@@ -418,6 +484,29 @@ def test_an_unknown_run_or_row_is_an_error(two: tuple[Browser, Path, Path]) -> N
         browser.page(Filter(run=a.parent / "elsewhere"))
     with pytest.raises(UserError, match="no sample 'q99'"):
         browser.sample(a, "q99")
+
+
+def test_a_verdict_is_never_shown_with_another_row(tmp_path: Path) -> None:
+    """Of a line with half a surrogate pair DuckDB reads nothing, and of two ids the first: both would move the rows."""
+    folder = make_run(tmp_path, "base", "101010")
+    path = folder.path / "samples.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.replace("Question 1?", "Question \\ud800?"))
+    assert [d.reason for d in store.read([tmp_path])[1]] == ["samples.jsonl:2: damaged line"]
+    path.write_text(whole.replace('"id": "q1"', '"id": "other", "id": "q1"'))
+    shown = Browser([read_one(tmp_path)]).page(Filter()).rows
+    assert {row.id: row.verdicts["exact@1"].final for row in shown} == {"q0": 1, "q2": 1, "q3": 0, "q4": 1, "q5": 0}
+
+
+def test_a_run_that_is_removed_takes_no_other_with_it(tmp_path: Path) -> None:
+    gone, stays = (make_run(tmp_path, model, "1010") for model in ("gone", "stays"))
+    runs, _ = store.read([tmp_path])
+    shutil.rmtree(gone.path)
+    assert [row.run for row in Browser(runs).samples([(folder.path, "q0") for folder in (gone, stays)])] == [stays.path]
+    gone.path.mkdir()
+    (gone.path / "samples.jsonl").touch()  # as when it begins anew
+    with pytest.raises(RunError, match="no rows in it"):
+        Browser(runs).samples([(gone.path, "q0")])
 
 
 def test_the_rows_file_follows_the_jsonl_and_has_no_stale_sister(two: tuple[Browser, Path, Path], tmp_path: Path) -> None:

@@ -203,6 +203,27 @@ def test_what_is_written_meanwhile_appears(viewed: Viewed, tmp_path: Path, monke
     assert ">one<" not in page.get("/").text
 
 
+def test_a_checkpoint_that_is_begun_meanwhile_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "FRESH", 0.0)
+    make_run(tmp_path / "runs", "one", "111100001111")
+    page = TestClient(app.create(Library([tmp_path / "runs"], [tmp_path]), Pictures()), base_url="http://localhost")
+    assert "trainer-begun.html" not in page.get("/trainers.html").text
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    assert "trainer-begun.html" in page.get("/trainers.html").text
+
+
+def test_a_certificate_that_is_written_meanwhile_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "FRESH", 0.0)
+    make_run(tmp_path, "one", "111100001111")
+    shelves = Library([tmp_path])
+    before = shelves.shelf()
+    assert shelves.shelf() is before
+    (tmp_path / ".certificates").mkdir()
+    (tmp_path / ".certificates" / "exact@1.json").write_text("{}")
+    assert shelves.shelf() is not before
+
+
 def test_runs_of_the_same_name_have_pages_of_their_own(tmp_path: Path) -> None:
     for root in ("a", "b"):
         make_run(tmp_path / root, "same", "111100001111")

@@ -338,6 +338,19 @@ def test_a_long_name_makes_no_page_wider_than_a_telephone(browser: Any, tmp_path
     own.stop()
 
 
+def test_names_stay_readable_beside_all_columns(browser: Any, tmp_path: Path) -> None:
+    for name in ("qwen2-vl-2b-sft-lora-r16-alpha32-lr1e-4-step1200", "other"):
+        make_run(tmp_path / "runs", name, "110110" * 9, reasoning="1" * 54, truncated=3)
+    own = Served(tmp_path / "runs", tmp_path)
+    for width in (740, 1000, 1121, 1280):
+        window = Window(browser, viewport={"width": width, "height": 740})
+        window.page.goto(own.base)
+        assert window.page.evaluate("() => document.documentElement.scrollWidth") <= width
+        assert window.page.locator(".forest tbody .model").first.bounding_box()["width"] > 160
+        window.close()
+    own.stop()
+
+
 def test_a_report_works_from_files(browser: Any, viewed: Viewed, tmp_path: Path) -> None:
     slake = tmp_path / "runs"
     for path in viewed.slake.values():

@@ -34,18 +34,18 @@ def set_quiet(quiet: bool) -> None:
 def error(message: str, hint: str | None = None) -> None:
     """Shown even with --quiet."""
     console = Console(stderr=True)
-    console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    console.print(f"[bold red]error:[/] {escape(harmless(message))}", soft_wrap=True, highlight=False)
     if hint:
         console.print(f"  [dim]{escape(hint)}[/]", soft_wrap=True, highlight=False)
 
 
 def note(message: str) -> None:
-    err.print(f"[yellow]note:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    err.print(f"[yellow]note:[/] {escape(harmless(message))}", soft_wrap=True, highlight=False)
 
 
 def announce(message: str) -> None:
     """A note that --quiet does not hide: what will leave this machine, and what it will cost."""
-    Console(stderr=True).print(f"[yellow]note:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    Console(stderr=True).print(f"[yellow]note:[/] {escape(harmless(message))}", soft_wrap=True, highlight=False)
 
 
 def say(message: str) -> None:
@@ -53,8 +53,17 @@ def say(message: str) -> None:
 
 
 def line(text: str, style: str = "") -> None:
-    """A line of results with names and paths in it, shown as they are."""
-    out.print(Text(text, style), soft_wrap=True)
+    """A line of results with names, paths and answers in it: nothing in them is markup or moves the cursor."""
+    out.print(Text(harmless(text), style), soft_wrap=True)
+
+
+def harmless(text: str) -> str:
+    """The text, each character that a terminal would act on as U+FFFD.
+
+    >>> harmless("red\\x1b[31m")
+    'red\ufffd[31m'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def say_use(judge: Any) -> None:

@@ -144,8 +144,8 @@ class Shelf:
     def trainings(self) -> dict[str, Path]:
         """Checkpoint folders: those that runs name, and those in the folders given."""
         named = (where for run in self.runs.values() if (where := _home(run)))
-        given = (p for folder in self._checkpoints for p in (folder, *sorted(folder.iterdir())) if p.is_dir())
-        found = {p.resolve(): p for p in (*named, *given) if training.is_checkpoint(p)}
+        found = {p.resolve(): p for p in named if training.is_checkpoint(p)}
+        found |= {p.resolve(): p for p in _given(self._checkpoints)}
         return dict(zip(distinct(slug(p.name) for p in found.values()), found.values(), strict=True))
 
     def training_of(self, run: Run) -> str | None:
@@ -179,16 +179,24 @@ class Library:
         with self._lock:
             now = time.monotonic()
             if self._shelf is None or now - self._looked > FRESH:
-                seen = _stamp(self.roots)
+                seen = _stamp(self.roots, self.checkpoints)
                 if self._shelf is None or seen != self._seen:
                     self._shelf, self._seen = Shelf(self.roots, self.checkpoints), seen
                 self._looked = now
             return self._shelf
 
 
-def _stamp(roots: Iterable[Path]) -> tuple[object, ...]:
-    """Changes whenever a file of a run does."""
-    return tuple((path, index.stamp(path, "card.json")) for path in store.find(list(roots)))
+def _stamp(roots: Sequence[Path], checkpoints: Sequence[Path]) -> tuple[object, ...]:
+    """Changes whenever a file of a run does, or a certificate of a judge, and when a checkpoint appears or goes."""
+    certificates = ((file, file.stat().st_mtime_ns) for root in roots for file in sorted(root.glob(".certificates/*.json")))
+    runs = ((path, index.stamp(path, "card.json")) for path in store.find(roots))
+    return (*runs, *certificates, *_given(checkpoints))
+
+
+def _given(checkpoints: Sequence[Path]) -> list[Path]:
+    """The checkpoints among these folders and the folders in them."""
+    folders = (p for folder in checkpoints for p in (folder, *sorted(folder.glob("*/"))))
+    return [p for p in folders if training.is_checkpoint(p)]
 
 
 def _short(name: str) -> str:
