@@ -352,5 +352,17 @@ class Saves:
             folder = Path(output_dir or self.args.output_dir)  # type: ignore[attr-defined]
             checkpoint.save_model(model, self.saved_processor, folder, self.base_name, state_dict)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """All weights are read as `from_pretrained` does: on disk they have the hub's names, which transformers' own passes over.
+
+        Adapters and sharded weights are its own to load: their names are the model's.
+        """
+        mine = self.model if model is None else model  # type: ignore[attr-defined]
+        if hasattr(mine, "peft_config") or self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        saved = loading.load_weights(loading.resolve(resume_from_checkpoint), mine.dtype, "cpu")
+        mine.load_state_dict(saved.state_dict())
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         return
