@@ -62,6 +62,16 @@ def test_a_model_learns_from_the_pixels_it_is_tested_on(task, name, data):
     assert np.array_equal(np.asarray(row["images"][0]), np.asarray(image.open()))
 
 
+@pytest.mark.parametrize("bare", [1, 8], ids=["one row", "every row"])
+def test_a_row_without_an_image_is_refused_before_anything_is_written(task, tmp_path, bare):
+    kept = [s.model_copy(update={"images": ()}) if i < bare else s for i, s in enumerate(task.samples)]
+    trainer = make("rarl", splits.with_samples(task, kept), tmp_path / "x")
+    for ask in (trainer.plan, trainer.fit):
+        with pytest.raises(UserError, match=f"row {task.samples[0].id}: no image"):
+            ask()
+    assert not (tmp_path / "x").exists()
+
+
 # -- equations (1) to (3), by hand ----------------------------------------------------------------------------------------
 
 

@@ -217,6 +217,7 @@ def lengths(trainer: Trainer) -> Lengths:
     from harness.dryrun import image_tokens
 
     processor, samples, recipe = _processor(trainer), trainer.task.samples, trainer.recipe
+    rows.check(samples)
     per_image = {i.sha256: image_tokens(processor, i) for i in {i.sha256: i for s in samples for i in s.images}.values()}
     prompts = rows.draw_prompts(samples, recipe.prompts, recipe.seed, recipe.prompts_by_type)
     answers = [rows.target(s.reference) for s in samples]

@@ -43,6 +43,12 @@ def target(reference: Reference) -> str:
     return f"<think>{reference.reasoning}</think><answer>{answer}</answer>"
 
 
+def check(samples: Sequence[Sample]) -> None:
+    """Raises DataError for a row without an image: these trainers are for vision-language rows."""
+    if bare := next((s.id for s in samples if not s.images), None):
+        raise DataError(f"row {bare}: no image, and the trainers need one", hint="leave rows without images out of the split")
+
+
 def encoded(image: ImageRef) -> bytes:
     """An image file that datasets decodes to what `ImageRef.open` shows, and the harness tests with.
 
@@ -68,12 +74,11 @@ def dataset(samples: Sequence[Sample], recipe: Recipe, *, completions: bool) -> 
     """
     from datasets import Dataset, Image, List
 
+    check(samples)
     rows: list[dict[str, Any]] = []
     read = functools.cache(encoded)
     prompts = draw_prompts(samples, recipe.prompts, recipe.seed, recipe.prompts_by_type)
     for s, prompt in zip(samples, prompts, strict=True):
-        if not s.images:
-            raise DataError(f"row {s.id}: no image, and the trainers need one")
         row: dict[str, Any] = {
             "images": [{"bytes": read(i), "path": None} for i in s.images],
             "prompt": [{"role": "user", "content": prompt}],
