@@ -139,8 +139,8 @@ def test_the_plan_is_of_the_passes_that_will_run(rows, tmp_path):
     assert trainer.steps() == alone // 2
     lengths = trainer.plan(gpu_memory=80).lengths
     trainer.rank = Rank()
-    assert plans._load(trainer, lengths, "Qwen2VLForConditionalGeneration", True).grouped
-    other = plans._load(trainer, lengths, "SomeForConditionalGeneration", True)
+    assert plans._load(trainer, lengths, "Qwen2VLForConditionalGeneration", True, True).grouped
+    other = plans._load(trainer, lengths, "SomeForConditionalGeneration", True, True)
     assert (other.grouped, other.images) == (False, 0)
     assert "dev scoring, beyond a step" not in one
     trainer.dev = rows
