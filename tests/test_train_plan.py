@@ -45,6 +45,32 @@ def test_a_vision_encoder_that_trains_is_named(rows, tmp_path):
     assert "TRAINS" in str(plans._facts(plan))
 
 
+def test_images_are_not_cached_where_the_training_could_not(rows, tmp_path, monkeypatch):
+    assert "vision cache" in make("rarl", rows, tmp_path / "a").plan().memory
+    assert "vision cache" not in make("rarl", rows, tmp_path / "b", "lora.target_modules=[qkv]").plan().memory
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert "vision cache" not in make("rarl", rows, tmp_path / "c").plan().memory
+
+
+def test_the_way_out_of_a_plan_can_be_planned(rows, tmp_path):
+    """4 bits need a CUDA device to train, but not to be planned for one."""
+
+    def planned(*settings):
+        chosen = recipe.load("rarl", QWEN, None, settings)
+        return plugins.load("trainers", "rarl")(QWEN, rows, chosen, tmp_path / "x", device="cpu", planning=True)
+
+    with pytest.raises(UserError) as said:
+        planned().plan(5).check()
+    assert "quantize=4bit" in said.value.hint
+    whole, small = (planned(*s).plan(40).memory["weights"] for s in ((), ("quantize=4bit",)))
+    assert small < 0.5 * whole
+    with pytest.raises(UserError, match="needs a CUDA device"):
+        planned("quantize=4bit").plan()
+    with pytest.raises(UserError) as said:
+        planned("lora=null").plan(40).check()
+    assert "quantize" not in said.value.hint
+
+
 def test_lengths_are_the_processors_own(rows, tmp_path):
     """The longest row, tokenized for real with its image."""
     trainer = make("rarl", rows, tmp_path / "x", "prompts={reasoning: 1}")
@@ -113,8 +139,8 @@ def test_the_plan_is_of_the_passes_that_will_run(rows, tmp_path):
     assert trainer.steps() == alone // 2
     lengths = trainer.plan(gpu_memory=80).lengths
     trainer.rank = Rank()
-    assert plans._load(trainer, lengths, "Qwen2VLForConditionalGeneration", True).grouped
-    other = plans._load(trainer, lengths, "SomeForConditionalGeneration", True)
+    assert plans._load(trainer, lengths, "Qwen2VLForConditionalGeneration", True, True).grouped
+    other = plans._load(trainer, lengths, "SomeForConditionalGeneration", True, True)
     assert (other.grouped, other.images) == (False, 0)
     assert "dev scoring, beyond a step" not in one
     trainer.dev = rows

@@ -1,13 +1,17 @@
 """What goes wrong in silence elsewhere, and inputs that must be refused before anything is trained."""
 
+import io
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from harness import plugins
 from harness.errors import UserError
 from harness.models import loading
+from harness.records import ImageRef
 from tests.conftest import load
 from trainers import recipe, rewards, rows, splits
 from trainers.rewards import Rollout
@@ -29,6 +33,43 @@ def ready(name, task, out, *settings, preset=None):
     trainer.processor = loading.load_processor(trainer.checkpoint)
     trainer._settle()
     return trainer, trainer._trainer(trainer.load("cpu"))
+
+
+# -- images ---------------------------------------------------------------------------------------------------------------
+
+
+def files():
+    """Name, and the bytes of an image that datasets' own decoding would change."""
+    for name, form, image, more in (
+        ("16 bits", "PNG", Image.fromarray(np.linspace(0, 4000, 4096).reshape(64, 64).astype(np.uint16)), {}),
+        ("float", "TIFF", Image.fromarray(np.linspace(-1, 1, 4096).reshape(64, 64).astype(np.float32)), {}),
+        ("turned", "PNG", Image.linear_gradient("L").resize((40, 20)), {"exif": Image.Exif()}),
+        ("plain", "JPEG", Image.linear_gradient("L").resize((40, 20)), {}),
+        ("cmyk", "JPEG", Image.linear_gradient("L").convert("CMYK"), {}),
+    ):
+        if more:
+            more["exif"][0x0112] = 6
+        out = io.BytesIO()
+        image.save(out, form, **more)
+        yield name, out.getvalue()
+
+
+@pytest.mark.parametrize(("name", "data"), files(), ids=lambda x: x if isinstance(x, str) else "")
+def test_a_model_learns_from_the_pixels_it_is_tested_on(task, name, data):
+    image = ImageRef(name=name, data=data)
+    sample = task.samples[0].model_copy(update={"images": (image,)})
+    (row,) = rows.dataset([sample], recipe.Recipe(), completions=False)
+    assert np.array_equal(np.asarray(row["images"][0]), np.asarray(image.open()))
+
+
+@pytest.mark.parametrize("bare", [1, 8], ids=["one row", "every row"])
+def test_a_row_without_an_image_is_refused_before_anything_is_written(task, tmp_path, bare):
+    kept = [s.model_copy(update={"images": ()}) if i < bare else s for i, s in enumerate(task.samples)]
+    trainer = make("rarl", splits.with_samples(task, kept), tmp_path / "x")
+    for ask in (trainer.plan, trainer.fit):
+        with pytest.raises(UserError, match=f"row {task.samples[0].id}: no image"):
+            ask()
+    assert not (tmp_path / "x").exists()
 
 
 # -- equations (1) to (3), by hand ----------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ on a CPU (tests/test_train_resume.py).
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -58,7 +57,9 @@ class Trainer:
         self.rank = distributed.current()
         self.checkpoint = loading.resolve(model)
         self.base_name = policy.base_name(model, self.checkpoint)
-        policy.check(model, self.checkpoint, recipe, device)
+        policy.check(model, self.checkpoint, recipe)
+        if not planning:  # a plan may be for another machine
+            policy.check_device(recipe, device)
         self.device, self.report = self.rank.device if self.rank.count > 1 and device == "auto" else device, report
         #: Why images are encoded anew every time, where they are (known once the model is loaded).
         self.why_no_cache: str | None = None
@@ -311,10 +312,9 @@ class Trainer:
 
     def vision_cache(self, model: Any) -> Any:
         """The run's VisionCache, or None with the reason in `why_no_cache`."""
-        from trainers.vision_cache import VisionCache, why_off
+        from trainers.vision_cache import VisionCache, sharded, why_off
 
-        sharded = any(os.environ.get(f"ACCELERATE_USE_{kind}") == "true" for kind in ("FSDP", "DEEPSPEED"))
-        self.why_no_cache = why_off(model, asked=self.recipe.vision_cache, sharded=sharded)
+        self.why_no_cache = why_off(model, asked=self.recipe.vision_cache, sharded=sharded())
         if self.why_no_cache:
             return None
         return VisionCache(model, self.processor, self.out / ".vision" if self.recipe.vision_cache == "disk" else None)
@@ -351,6 +351,18 @@ class Saves:
             model = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
             folder = Path(output_dir or self.args.output_dir)  # type: ignore[attr-defined]
             checkpoint.save_model(model, self.saved_processor, folder, self.base_name, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """All weights are read as `from_pretrained` does: on disk they have the hub's names, which transformers' own passes over.
+
+        Adapters and sharded weights are its own to load: their names are the model's.
+        """
+        mine = self.model if model is None else model  # type: ignore[attr-defined]
+        if hasattr(mine, "peft_config") or self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        saved = loading.load_weights(loading.resolve(resume_from_checkpoint), mine.dtype, "cpu")
+        mine.load_state_dict(saved.state_dict())
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         return

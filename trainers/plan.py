@@ -92,15 +92,22 @@ class Plan(Record):
         if not self.fits:
             assert self.memory_limit is not None
             largest = max(self.memory, key=lambda name: self.memory[name])
+            ways = ["lower batch_size, max_completion_length or max_pixels"]
+            if self.recipe.lora is None:
+                ways.append("train an adapter (lora)")
+            elif self.recipe.quantize is None:
+                ways.append("set quantize=4bit")
             raise UserError(
                 f"the plan needs about {self.memory_total / GB:.1f} GB, and {self.memory_limit / GB:.1f} GB are there; "
                 f"most of it is {largest} ({self.memory[largest] / GB:.1f} GB)",
-                hint="lower batch_size, max_completion_length or max_pixels, set quantize=4bit, or pass --force",
+                hint=f"{', '.join(ways)}, or pass --force",
             )
 
 
 def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
     """The plan of a trainer; `gpu_memory` in GB plans for a GPU of that size, wherever this runs."""
+    if not gpu_memory:
+        policy.check_device(trainer.recipe, trainer.device)
     device = "cuda" if gpu_memory else loading.pick_device(trainer.device)
     limit = gpu_memory * GB if gpu_memory else available(device)
     config, source = shape_of(trainer.model_name)
@@ -115,7 +122,8 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
     found = lengths(trainer)
     rewards = trainer.weights()
     reinforce = bool(rewards)
-    load = _load(trainer, found, type(model.get_base_model() if adapters else model).__name__, reinforce)
+    frozen = not any(p.requires_grad for _, p in vision)
+    load = _load(trainer, found, type(model.get_base_model() if adapters else model).__name__, reinforce, frozen)
     recipe, memory, why = _checkpointing(trainer.recipe, shape, load, device, reinforce, limit)
     return Plan(
         trainer=trainer.name,
@@ -217,6 +225,7 @@ def lengths(trainer: Trainer) -> Lengths:
     from harness.dryrun import image_tokens
 
     processor, samples, recipe = _processor(trainer), trainer.task.samples, trainer.recipe
+    rows.check(samples)
     per_image = {i.sha256: image_tokens(processor, i) for i in {i.sha256: i for s in samples for i in s.images}.values()}
     prompts = rows.draw_prompts(samples, recipe.prompts, recipe.seed, recipe.prompts_by_type)
     answers = [rows.target(s.reference) for s in samples]
@@ -253,9 +262,13 @@ def _frame(processor: Any) -> int:
     return len(processor.tokenizer(text.replace(processor.image_token, ""), add_special_tokens=False)["input_ids"])
 
 
-def _load(trainer: Trainer, found: Lengths, model: str, reinforce: bool) -> Load:
-    """The longest step of a model of this class, by group where trainers/grouped.py would compute it so."""
+def _load(trainer: Trainer, found: Lengths, model: str, reinforce: bool, frozen: bool) -> Load:
+    """The longest step of a model of this class, by group where trainers/grouped.py would compute it so.
+
+    Images are cached where the vision encoder is `frozen`.
+    """
     from harness.models.transformers_model import SHARED_PREFIX
+    from trainers.vision_cache import sharded
 
     recipe = trainer.recipe
     sequences = recipe.batch_size
@@ -264,7 +277,7 @@ def _load(trainer: Trainer, found: Lengths, model: str, reinforce: bool) -> Load
         rows=sequences,
         prompt=found.prompt_max,
         completion=found.longest - found.prompt_max if found.longest > found.prompt_max else 1,
-        images=trainer.task.card.images if model in SHARED_PREFIX else 0,
+        images=trainer.task.card.images if frozen and model in SHARED_PREFIX and not sharded() else 0,
         image_tokens=found.image_max,
         grouped=reinforce and recipe.grouped_logprobs and model in SHARED_PREFIX and trainer.rank.count == 1,
         dev=trainer.dev is not None,

@@ -56,12 +56,12 @@ def base_name(name: str, checkpoint: loading.Checkpoint) -> str:
     return str(_adapter_config(checkpoint.adapter)["base_model_name_or_path"])
 
 
-def check(name: str, checkpoint: loading.Checkpoint, recipe: Recipe, device: str) -> None:
-    """Raises UserError for an adapter of another shape than the recipe's, and for 4 bits where they cannot be had."""
+def check(name: str, checkpoint: loading.Checkpoint, recipe: Recipe) -> None:
+    """Raises UserError for an adapter of another shape than the recipe's, and for 4 bits without an adapter."""
     if checkpoint.adapter:
         _same_adapter(name, checkpoint.adapter, recipe)
-    if recipe.quantize:
-        _check_quantize(recipe, device)
+    if recipe.quantize and recipe.lora is None:
+        raise UserError("recipe: quantize=4bit trains adapters alone", hint="set lora, or leave quantize out")
 
 
 def _adapter_config(adapter: Path) -> dict[str, Any]:
@@ -85,10 +85,10 @@ def _same_adapter(name: str, adapter: Path, recipe: Recipe) -> None:
         )
 
 
-def _check_quantize(recipe: Recipe, device: str) -> None:
-    """Raises UserError where the base cannot be loaded in 4 bits."""
-    if recipe.lora is None:
-        raise UserError("recipe: quantize=4bit trains adapters alone", hint="set lora, or leave quantize out")
+def check_device(recipe: Recipe, device: str) -> None:
+    """Raises UserError where the base is to be loaded in 4 bits and cannot be."""
+    if not recipe.quantize:
+        return
     if not loading.pick_device(device).startswith("cuda"):
         raise UserError("recipe: quantize=4bit needs a CUDA device", hint="leave quantize out")
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError
 from harness.prompts import PROMPTS
-from harness.records import Reference, Sample
+from harness.records import ImageRef, Reference, Sample, eight_bit
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,6 +43,29 @@ def target(reference: Reference) -> str:
     return f"<think>{reference.reasoning}</think><answer>{answer}</answer>"
 
 
+def check(samples: Sequence[Sample]) -> None:
+    """Raises DataError for a row without an image: these trainers are for vision-language rows."""
+    if bare := next((s.id for s in samples if not s.images), None):
+        raise DataError(f"row {bare}: no image, and the trainers need one", hint="leave rows without images out of the split")
+
+
+def encoded(image: ImageRef) -> bytes:
+    """An image file that datasets decodes to what `ImageRef.open` shows, and the harness tests with.
+
+    Left to itself, datasets clips grey of more than 8 bits at 255 (a 16-bit radiograph is white) and turns an image as its
+    EXIF says: such a file is written anew from what the harness sees.
+    """
+    from PIL import ExifTags, Image
+
+    content = image.content
+    with Image.open(io.BytesIO(content)) as im:
+        if eight_bit(im) is im and im.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return content
+    out = io.BytesIO()
+    image.open().save(out, "PNG")
+    return out.getvalue()
+
+
 def dataset(samples: Sequence[Sample], recipe: Recipe, *, completions: bool) -> Dataset:
     """A datasets.Dataset in TRL's conversational form with one column `images`.
 
@@ -49,13 +74,13 @@ def dataset(samples: Sequence[Sample], recipe: Recipe, *, completions: bool) -> 
     """
     from datasets import Dataset, Image, List
 
+    check(samples)
     rows: list[dict[str, Any]] = []
+    read = functools.cache(encoded)
     prompts = draw_prompts(samples, recipe.prompts, recipe.seed, recipe.prompts_by_type)
     for s, prompt in zip(samples, prompts, strict=True):
-        if not s.images:
-            raise DataError(f"row {s.id}: no image, and the trainers need one")
         row: dict[str, Any] = {
-            "images": [{"bytes": i.content, "path": None} for i in s.images],
+            "images": [{"bytes": read(i), "path": None} for i in s.images],
             "prompt": [{"role": "user", "content": prompt}],
         }
         if completions:

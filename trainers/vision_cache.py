@@ -48,6 +48,11 @@ def trainable_vision(model: Any) -> list[str]:
     return [n for n, p in model.named_parameters() if p.requires_grad and ".visual." in f".{n}"]
 
 
+def sharded() -> bool:
+    """Whether accelerate will divide the parameters among processes."""
+    return any(os.environ.get(f"ACCELERATE_USE_{kind}") == "true" for kind in ("FSDP", "DEEPSPEED"))
+
+
 def why_off(model: Any, *, asked: str, sharded: bool = False) -> str | None:
     """None where the cache gives the model's own features, else the reason why it must not be used."""
     if asked == "off":
