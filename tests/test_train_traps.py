@@ -181,6 +181,16 @@ def test_the_loss_covers_all_of_the_answer_and_nothing_else(task, tmp_path):
 # -- traps of the libraries -----------------------------------------------------------------------------------------------
 
 
+def test_steps_are_those_that_the_sampler_has(task, tmp_path):
+    """Rows that do not fill a step are left out of each epoch, not carried over into the next."""
+    rows = len(task.samples)
+    questions = next(q for q in (3, 4, 5, 7) if rows % q)
+    trainer, inner = ready(
+        "grpo", task, tmp_path / "x", f"batch_size={2 * questions}", "num_generations=2", "epochs=3", "max_steps=null"
+    )
+    assert trainer.steps() == 3 * (rows // questions) == 3 * len(inner.get_train_dataloader())
+
+
 def test_padding_on_the_right_is_refused(task, tmp_path):
     from trl import GRPOConfig
 
