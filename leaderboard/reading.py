@@ -103,26 +103,33 @@ class Run:
 
 def read(folders: Sequence[tuple[Path, RunCard]]) -> tuple[list[Run], list[Damaged]]:
     """The runs as arrays, in the order of `folders`, and what had to be set aside."""
-    _fetch_ahead(file for path, _ in folders for file in (path / "predictions.jsonl", *(path / "verdicts").glob("*.jsonl")))
-    asked, wrong = _asked([path for path, _ in folders])
-    runs = []
-    for path, card in folders:
-        if path in wrong:
-            continue
-        try:
-            runs.append(_run(path, card, asked[path], wrong))
-        except (RunError, OSError) as e:
-            wrong[path] = _reason(path / "predictions.jsonl", e)
+    runs: list[Run] = []
+    wrong: dict[Path, str] = {}
+    found: dict[str, Asked | str] = {}  # files with the same bytes are parsed once
+    with ThreadPoolExecutor() as pool:  # while one run is decoded, those after it are hashed
+        pool.submit(_fetch_ahead, [path for path, _ in folders])
+        for (path, card), sha256 in zip(folders, pool.map(_sha256, [path / "samples.jsonl" for path, _ in folders]), strict=True):
+            if sha256 not in found:
+                found[sha256] = _asked(path / "samples.jsonl", sha256)
+            asked = found[sha256]
+            if isinstance(asked, str):
+                wrong[path] = asked
+                continue
+            try:
+                runs.append(_run(path, card, asked, wrong))
+            except (RunError, OSError) as e:
+                wrong[path] = _reason(path / "predictions.jsonl", e)
     return runs, [Damaged(path=str(path), reason=why) for path, why in wrong.items()]
 
 
-def _fetch_ahead(paths: Iterable[Path]) -> None:
-    """Ask the kernel to begin reading these files from disk, where it takes such advice."""
+def _fetch_ahead(folders: Sequence[Path]) -> None:
+    """Ask the kernel to begin reading these runs' files from disk, where it takes such advice."""
     if not hasattr(os, "posix_fadvise"):
         return
-    for path in paths:
-        with contextlib.suppress(OSError), open(path, "rb", buffering=0) as f:
-            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+    for folder in folders:
+        for path in (folder / "predictions.jsonl", *(folder / "verdicts").glob("*.jsonl")):
+            with contextlib.suppress(OSError), open(path, "rb", buffering=0) as f:
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _run(path: Path, card: RunCard, asked: Asked, wrong: dict[Path, str]) -> Run:
@@ -161,27 +168,21 @@ def _judged(file: Path, asked: Asked) -> Judged:
         raise RunError(f"{file.name}: verdicts that are not all of the judge and version in the file's name, JUDGE@VERSION")
     final = _array(asked, rows, [NONE if line.final is None else line.final for line in lines])
     reasoning = _array(asked, rows, [NONE if line.reasoning is None else line.reasoning for line in lines])
-    missing = {row: line.missing or "no reason given" for row, line in zip(rows, lines, strict=True) if line.final is None}
+    missing = {
+        row: line.missing or "no reason given" for row, line in zip(rows.tolist(), lines, strict=True) if line.final is None
+    }
     return Judged(file, judge, version, final, reasoning, missing)
 
 
 # -- samples.jsonl ----------------------------------------------------------------------------------------------------
 
 
-def _asked(folders: Sequence[Path]) -> tuple[dict[Path, Asked], dict[Path, str]]:
-    """What each run asked, and why it cannot be known. Files with the same bytes are read once."""
-    by_hash: dict[str, Asked | str] = {}
-    with ThreadPoolExecutor() as pool:
-        hashes = list(pool.map(lambda path: _sha256(path / "samples.jsonl"), folders))
-    for path, sha256 in zip(folders, hashes, strict=True):
-        if sha256 not in by_hash:
-            try:
-                by_hash[sha256] = _read_samples(path / "samples.jsonl", sha256)
-            except (RunError, OSError) as e:
-                by_hash[sha256] = _reason(path / "samples.jsonl", e)
-    found = {path: by_hash[sha256] for path, sha256 in zip(folders, hashes, strict=True)}
-    good = {path: asked for path, asked in found.items() if isinstance(asked, Asked)}
-    return good, {path: why for path, why in found.items() if isinstance(why, str)}
+def _asked(path: Path, sha256: str) -> Asked | str:
+    """What a samples.jsonl asks, or why that cannot be known."""
+    try:
+        return _read_samples(path, sha256)
+    except (RunError, OSError) as e:
+        return _reason(path, e)
 
 
 def _reason(path: Path, error: RunError | OSError) -> str:
@@ -261,16 +262,19 @@ class _Verdict(_Line, gc=False):
 L = TypeVar("L", bound=_Line)
 
 
-def _lines(path: Path, asked: Asked, kind: type[L]) -> tuple[list[int], list[L]]:
+def _lines(path: Path, asked: Asked, kind: type[L]) -> tuple[NDArray[np.intp], list[L]]:
     """The rows that a file has lines about, each once, and the last line about each; none where there is no file.
 
     Raises RunError for a damaged line and for rows that were never asked.
     """
-    last = {line.sample_id: line for line in _decoded(path, kind)}
+    lines = _decoded(path, kind)
+    if tuple([line.sample_id for line in lines]) == asked.ids:  # as most files are
+        return np.arange(len(lines)), lines
+    last = {line.sample_id: line for line in lines}
     rows = [asked.position.get(sample_id, NONE) for sample_id in last]
     if strangers := rows.count(NONE):
         raise RunError(f"{path.name}: lines about samples that were never asked: {strangers}")
-    return rows, list(last.values())
+    return np.array(rows, dtype=np.intp), list(last.values())
 
 
 def _decoded(path: Path, kind: type[L]) -> list[L]:
@@ -306,7 +310,7 @@ def _utf8(raw: bytes) -> bytes:
     return raw
 
 
-def _array(asked: Asked, rows: list[int], values: list[int]) -> Int8:
+def _array(asked: Asked, rows: NDArray[np.intp], values: list[int]) -> Int8:
     found = np.full(len(asked.ids), NONE, dtype=np.int8)
     found[rows] = values
     return found
