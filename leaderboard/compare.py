@@ -110,6 +110,7 @@ def compare_all(paths: Sequence[Path], judge: str | None = None, *, across_promp
     """
     if len(paths) < 2:
         raise UserError("give two runs or more", hint="harness compare RUN_A RUN_B")
+    _different(paths)
     sides = [(path, _read(_folders(path))) for path in paths]
     judge = judge or _common_judge([run for _, runs in sides for run in runs])
     found = []
@@ -143,11 +144,20 @@ def observed(paths: Sequence[Path], judge: str | None = None) -> Pair:
     """What two runs on the same rows tell of how hard differences are to see. Raises UserError as `compare_all` does."""
     if len(paths) != 2:
         raise UserError("give two runs", hint="harness power RUN_A RUN_B")
+    _different(paths)
     a, b = (_read([path])[0] for path in paths)
     _same_question(a, b, across_prompts=True)
     judge = judge or _common_judge([a, b])
     final_a, final_b, rows = _paired(a, b, *_both(a, b, judge))
+    if np.array_equal(final_a[rows], final_b[rows]):
+        raise UserError(f"{a.folder} and {b.folder} differ on no row: they say nothing of how large a difference is")
     return power.observed(final_a[rows].tolist(), final_b[rows].tolist(), a.asked.clusters[rows].tolist())
+
+
+def _different(paths: Sequence[Path]) -> None:
+    for n, path in enumerate(paths):
+        if any(path.resolve() == other.resolve() for other in paths[:n]):
+            raise UserError(f"{path}: named twice, and nothing differs from itself")
 
 
 def _folders(path: Path) -> list[Path]:

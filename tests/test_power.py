@@ -118,3 +118,15 @@ def test_the_command_says_what_is_wrong(words: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["power", *words])
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
+
+
+def test_runs_that_say_nothing_of_differences(tmp_path: Path) -> None:
+    a, b = (str(make_run(tmp_path, name, "110110").path) for name in ("a", "b"))
+    for words, message in (
+        (["power", a, a], "named twice"),
+        (["compare", a, b, a], "named twice"),
+        (["power", a, b], "differ on no row"),
+    ):
+        result = CliRunner().invoke(app, words)
+        assert isinstance(result.exception, UserError)
+        assert message in str(result.exception)
