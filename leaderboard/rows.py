@@ -107,9 +107,9 @@ def _make(wanted: dict[Path, Path], verdicts: Mapping[Path, Sequence[Path]], db:
 
     runs = list(wanted)
     sources = {
-        "sample": (_SAMPLE, "id", [(n, run / "samples.jsonl") for n, run in enumerate(runs)]),
-        "prediction": (_PREDICTION, "sample_id", [(n, run / "predictions.jsonl") for n, run in enumerate(runs)]),
-        "verdict": (_VERDICT, "sample_id", [(n, f) for n, run in enumerate(runs) for f in verdicts[run]]),
+        "sample": (_SAMPLE, "id", _alike([run / "samples.jsonl" for run in runs])),
+        "prediction": (_PREDICTION, "sample_id", [([n], run / "predictions.jsonl") for n, run in enumerate(runs)]),
+        "verdict": (_VERDICT, "sample_id", [([n], f) for n, run in enumerate(runs) for f in verdicts[run]]),
     }
     folder = wanted[runs[0]].parent
     folder.mkdir(exist_ok=True)
@@ -127,10 +127,19 @@ def _make(wanted: dict[Path, Path], verdicts: Mapping[Path, Sequence[Path]], db:
             _place(made, path)
 
 
-def _lines(columns: dict[str, str], key: str, files: list[tuple[int, Path]]) -> str:
-    """The query for a kind of file: its lines in order, with the run and the file's name; of each key the last one."""
+def _alike(files: Sequence[Path]) -> list[tuple[list[int], Path]]:
+    """The places of files with the same bytes, and one of them: runs on the same rows have one samples.jsonl between them."""
+    found: dict[bytes, tuple[list[int], Path]] = {}
+    for n, path in enumerate(files):
+        if path.is_file():
+            found.setdefault(hashlib.sha256(path.read_bytes()).digest(), ([], path))[0].append(n)
+    return list(found.values())
+
+
+def _lines(columns: dict[str, str], key: str, files: list[tuple[list[int], Path]]) -> str:
+    """The query for a kind of file: its lines in order, for each of its runs, with the file's name; of each key the last one."""
     types = ", ".join(f"{column} {of}" for column, of in columns.items())
-    there = [(run, str(path)) for run, path in files if path.is_file()]
+    there = [(runs, str(path)) for runs, path in files if path.is_file()]
     if not there:
         return f"SELECT 0 AS run, '' AS file, 0 AS line, unnest(NULL::STRUCT({types})) WHERE false"
     runs, paths = zip(*there, strict=True)
@@ -140,11 +149,12 @@ def _lines(columns: dict[str, str], key: str, files: list[tuple[int, Path]]) -> 
     options = f"format = 'newline_delimited', ignore_errors = true, filename = true, columns = {{{texts}}}"
     torn = [place for place, path in enumerate(paths) if _torn(Path(path))]
     return f"""
-        SELECT {list(runs)}[place + 1] AS run, parse_filename(filename, true) AS file, line, {cast}
-        FROM (SELECT *, max(line) OVER (PARTITION BY place) AS last FROM (
-              SELECT row_number() OVER () AS line, file_index::INT AS place, * FROM read_json([{names}], {options})))
-        WHERE {key} IS NOT NULL AND NOT (line = last AND list_contains({torn}::INT[], place))
-        QUALIFY line = max(line) OVER (PARTITION BY place, {key})"""
+        SELECT unnest({list(runs)}[place + 1]) AS run, * EXCLUDE place
+        FROM (SELECT place, parse_filename(filename, true) AS file, line, {cast}
+              FROM (SELECT *, max(line) OVER (PARTITION BY place) AS last FROM (
+                    SELECT row_number() OVER () AS line, file_index::INT AS place, * FROM read_json([{names}], {options})))
+              WHERE {key} IS NOT NULL AND NOT (line = last AND list_contains({torn}::INT[], place))
+              QUALIFY line = max(line) OVER (PARTITION BY place, {key}))"""
 
 
 def _torn(path: Path) -> bool:
