@@ -115,9 +115,10 @@ class Browser:
             places.append((run, row))
         return self._fetch(places)
 
-    def prepare(self) -> None:
-        """Make the parquet files of all runs now, so that a search over everything does not wait for them."""
-        with self._db.cursor() as db, rows.files(_sources(self.runs.values()), db):
+    def prepare(self, folders: Iterable[Path] | None = None) -> None:
+        """Make the parquet files of these runs, or of all, now: who looks at them or searches them does not wait."""
+        wanted = self.runs.values() if folders is None else [self._run(folder) for folder in dict.fromkeys(folders)]
+        with self._db.cursor() as db, rows.files(_sources(wanted), db):
             pass
 
     @cached_property
