@@ -135,7 +135,7 @@ def test_prompt_diversity_is_drawn_by_seed_and_share(slake):
 @pytest.mark.parametrize(
     ("settings", "message", "hint"),
     [
-        (["learning_rat=1"], "unknown key 'learning_rat'", "did you mean 'learning_rate'?"),
+        (["learning_rat=1"], "--set learning_rat=1: unknown key 'learning_rat'", "did you mean 'learning_rate'?"),
         (["lora.rank=4"], "unknown key 'lora.rank'", None),
         (["learning_rate=-1"], "key 'learning_rate'", None),
         (["num_generations=1"], "key 'num_generations'", None),

@@ -150,7 +150,7 @@ def load(trainer: str, model: str, path: Path | None = None, settings: Sequence[
     if preset is not None:
         data |= _read(_preset(preset))
     defaults = Recipe().model_dump(mode="json") | {"rewards": getattr(plugins.load("trainers", trainer), "default_rewards", {})}
-    return checked(_merge(data, settings, defaults), source)
+    return checked(_merge(data, settings, defaults), source, settings)
 
 
 def presets() -> dict[str, Recipe]:
@@ -186,13 +186,15 @@ def _read(source: Path) -> dict[str, Any]:
     return data
 
 
-def checked(data: dict[str, Any], source: Path | str) -> Recipe:
-    """`data` as a recipe. Raises UserError naming file and key."""
+def checked(data: dict[str, Any], source: Path | str, settings: Sequence[str] = ()) -> Recipe:
+    """`data` as a recipe. Raises UserError naming the key, and the file or which of `settings` (key=value) gave it."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as e:
         err = e.errors()[0]
         key = ".".join(str(x) for x in err["loc"]) or "recipe"
+        given = [s for s in settings if f"{key}.".startswith(f"{s.partition('=')[0]}.")]
+        source = f"--set {given[-1]}" if given else source
         if err["type"] == "extra_forbidden":
             fields = Lora.model_fields if len(err["loc"]) > 1 and err["loc"][0] == "lora" else Recipe.model_fields
             raise UserError(f"{source}: unknown key '{key}'", hint=did_you_mean(str(err["loc"][-1]), list(fields))) from None

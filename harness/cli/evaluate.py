@@ -167,9 +167,9 @@ def rows_a_batch(batch_size: str) -> int | None:
 
 def load_tasks(
     tasks: str, *, data: str = "auto", data_dir: Path | None = None, split: str | None = None, limit: int | None = None,
-    on_bad_row: OnBadRow = "fail",
+    on_bad_row: OnBadRow = "fail", said: set[str] | None = None,
 ) -> list[LoadedTask]:  # fmt: skip
-    """Find, read and check every task that `tasks` names; notes go to stderr. Nothing is written."""
+    """Find, read and check every task that `tasks` names; notes go to stderr, those in `said` once. Nothing is written."""
     from harness import data as loader
     from harness import specs
     from harness.cli import ui
@@ -186,8 +186,11 @@ def load_tasks(
             limit=limit,
             on_bad_row=on_bad_row,
         )
+        said = set() if said is None else said
         for line in task.notes:
-            ui.note(line)
+            if line not in said:
+                ui.note(line)
+            said.add(line)
         out.append(task)
     return out
 

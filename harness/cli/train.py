@@ -397,7 +397,8 @@ def _rows(task: str, split: str, recipe: Recipe, *, data: str, data_dir: Path | 
     from harness.data import parse_source, splits
     from trainers import splits as own
 
-    (loaded, *more) = load_tasks(task, data=data, data_dir=data_dir, split=split)
+    said: set[str] = set()
+    (loaded, *more) = load_tasks(task, data=data, data_dir=data_dir, split=split, said=said)
     if more:
         raise UserError(f"--task {task}: a trainer takes one task")
 
@@ -408,7 +409,7 @@ def _rows(task: str, split: str, recipe: Recipe, *, data: str, data_dir: Path | 
         )
 
     def other(name: str) -> LoadedTask:
-        return load_tasks(task, data=data, data_dir=data_dir, split=name)[0]
+        return load_tasks(task, data=data, data_dir=data_dir, split=name, said=said)[0]
 
     dev = None
     if recipe.dev != "none":
