@@ -110,8 +110,8 @@ def test_killed_after_the_last_step(whole, rows, tmp_path):
 
 def test_killed_in_the_middle(tmp_path):
     """kill -9 of the real command, then `harness train resume`."""
-    from harness.cli.train import make as from_command_line
     from harness.cli.train import resume
+    from harness.cli.train_setup import make as from_command_line
 
     settings = [*SMALL, "dev_rows=4", "save_steps=2"]
     from_command_line(

@@ -72,12 +72,12 @@ def test_curves_go_to_tensorboard_too(rows, tmp_path):
 
 
 def test_trackers_are_checked_first():
-    from harness.cli.train import _trackers
+    from harness.cli.train_setup import trackers
 
-    assert _trackers(None) == []
-    assert _trackers("tensorboard") == ["tensorboard"]
+    assert trackers(None) == []
+    assert trackers("tensorboard") == ["tensorboard"]
     with pytest.raises(UserError, match="--report-to tensorbord: unknown") as e:
-        _trackers("tensorbord")
+        trackers("tensorbord")
     assert e.value.hint == "did you mean 'tensorboard'?"
 
 
@@ -155,7 +155,7 @@ def hook(event, args):
     if event in ("socket.connect", "socket.getaddrinfo"):
         print("SOCKET", event, args, flush=True)
 sys.addaudithook(hook)
-from harness.cli.train import make
+from harness.cli.train_setup import make
 settings = ["max_steps=1", "batch_size=2", "num_generations=2", "max_completion_length=4", "dev=none"]
 out = pathlib.Path({str(tmp_path)!r})
 for name in ("sft", "grpo"):

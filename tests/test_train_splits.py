@@ -82,7 +82,7 @@ def test_a_dev_split_that_shares_images_with_the_test_is_refused():
 
 
 def test_the_test_split_is_not_trained_on(tmp_path):
-    from harness.cli.train import make
+    from harness.cli.train_setup import make
 
     with pytest.raises(UserError, match="--split test: is what task 'slake_grounded' tests on") as e:
         make("sft", "tiny", "slake_grounded", None, [], tmp_path / "x", split="test", data="bundled", device="cpu")

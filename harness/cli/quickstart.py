@@ -40,7 +40,7 @@ def quickstart(
 
     from harness.cli import ui
     from harness.cli.evaluate import load_model, load_tasks, run_task
-    from harness.cli.train import make
+    from harness.cli.train_setup import make
     from harness.contracts import JudgeOptions
     from harness.pipeline import make_judges
     from harness.records import GenerationArgs
