@@ -77,14 +77,15 @@ def test_run_prints_one_json_document(scored):
         assert c["coverage"] == 1
 
 
-def test_leaderboard_and_compare(scored, runs):
+def test_leaderboard_and_compare(scored, runs, tmp_path):
     shown = harness("leaderboard", "--runs", runs)
     assert "tiny" in shown.stdout
     assert "95 %" in shown.stdout
     sliced = json.loads(harness("leaderboard", "--runs", runs, "--tasks", "slake", "--slice", "modality", "--json").stdout)
     assert sum(c["n"] for c in sliced["cells"]) == 40
     run = next(runs.glob("tiny/slake-*"))
-    found = json.loads(harness("compare", run, run, "--json").stdout)
+    same = shutil.copytree(run, tmp_path / "same")
+    found = json.loads(harness("compare", run, same, "--json").stdout)
     assert (found["difference"], found["n"]) == (0, 40)
     assert "did you mean 'modality'?" in refused("leaderboard", "--runs", runs, "--slice", "modalty")
 
