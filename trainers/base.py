@@ -104,7 +104,10 @@ class Trainer:
         """Optimizer steps of the whole run."""
         if self.recipe.max_steps:
             return self.recipe.max_steps
-        return max(1, int(self.recipe.epochs * len(self.task.samples) / self.rows_per_step()))
+        return max(1, int(self.recipe.epochs * self.steps_per_epoch()))
+
+    def steps_per_epoch(self) -> float:
+        return len(self.task.samples) / self.rows_per_step()
 
     def weights(self) -> dict[str, float]:
         """Reward parts and their weights; none where there is no reward."""

@@ -31,10 +31,11 @@ class GRPO(Trainer):
 
     def steps(self) -> int:
         self.weights()  # a batch that cuts a group is refused first
-        if self.recipe.max_steps:
-            return self.recipe.max_steps
-        # TRL leaves out the rows of an epoch that do not fill a step
-        return max(1, int(self.recipe.epochs * (len(self.task.samples) // self.rows_per_step())))
+        return super().steps()
+
+    def steps_per_epoch(self) -> float:
+        """TRL leaves out the rows of an epoch that do not fill a step."""
+        return len(self.task.samples) // self.rows_per_step()
 
     def rows_per_step(self) -> int:
         return self.sequences_per_step() // self.recipe.num_generations
