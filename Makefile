@@ -3,6 +3,7 @@
 PYTHON ?= python3
 UV = .venv/bin/uv
 BIN = .venv/bin
+PACKAGES = harness tasks judges trainers leaderboard
 
 .PHONY: setup demo test check format lock bench clean
 
@@ -11,8 +12,9 @@ setup: .venv/.installed
 .venv/.installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(UV) || $(BIN)/python -m pip install --quiet "uv>=0.9"
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q $(PACKAGES)
 	touch $@
 
 demo: setup
