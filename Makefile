@@ -1,11 +1,11 @@
-# make setup | demo | test | check | bench
+# make setup | demo | test | test-slow | check | bench
 # Everything lives in .venv and is installed from the hash-locked requirements.lock.
 PYTHON ?= python3
 UV = .venv/bin/uv
 BIN = .venv/bin
 PACKAGES = harness tasks judges trainers leaderboard
 
-.PHONY: setup demo test check format lock bench clean
+.PHONY: setup demo test test-slow check format lock bench clean
 
 setup: .venv/.installed
 
@@ -20,8 +20,12 @@ setup: .venv/.installed
 demo: setup
 	$(BIN)/harness quickstart
 
+# A file's tests share what they load, so each file stays on one worker.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 check: setup
 	$(BIN)/ruff check .

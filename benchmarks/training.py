@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import data, specs
+from harness.pipeline import hardware
 from harness.records import Reference
 from trainers import recipe, rewards, rows
 from trainers.grpo import _SAME, GRPO
@@ -126,7 +125,7 @@ def main() -> None:
     from harness.cli import ui
 
     ui.quiet_libraries()
-    machine = f"{os.cpu_count()} cores of a {platform.machine()} server"
+    machine = hardware()
     document: dict[str, Any] = {
         "machine": machine,
         "completions": 64,

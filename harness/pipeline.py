@@ -65,11 +65,12 @@ def packages() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """The machine in words, without its name."""
+    """The machine in words, without its name; with the instruction set that torch computes with, once it is loaded."""
     words = f"{platform.machine()} CPU, {os.cpu_count()} cores, {platform.system()}"
     if "torch" in sys.modules:
         import torch
 
+        words = words.replace(" CPU", f" CPU ({torch.backends.cpu.get_cpu_capability()})")
         if torch.cuda.is_available():
             words = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}, {words}"
     return words

@@ -10,6 +10,8 @@ import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker is a core's; commands that tests start inherit this
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from harness import data, specs
 from harness.data import LoadedTask
