@@ -251,6 +251,8 @@ class ModelCard(Record):
     device: str | None = None
     attention: str | None = None
     attention_reason: str | None = None
+    #: What must be said beside its scores: an adapter on another base than it was trained on.
+    note: str | None = None
     backend: str = "transformers"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelError, RunError, UserError
-from harness.models import loading
+from harness.models import loading, weights
 from trainers import checkpoint
 
 #: What a model's folder holds for the training alone.
@@ -20,8 +20,9 @@ TRAINING_ONLY = (
 def export(model: Path, folder: Path, *, merge: bool = False) -> Path:
     """Write `model` (a training's OUT, OUT/best or OUT/checkpoint-N) to `folder`.
 
-    With `merge` an adapter is merged into its base, and the merged weights, read back from disk, must give the adapter's
-    logits on an image and a question: within 1e-4 in fp32. Raises RunError where they do not, and leaves nothing.
+    With `merge` an adapter is merged into its base, and the merged weights are read back from disk. Each must be the base's plus
+    what the adapter adds to it (so that it differs wherever the adapter does), and all together must give the adapter's logits
+    on an image and a question, within 1e-4 in fp32. Raises RunError where they do not, and leaves nothing.
     """
     if folder.exists():
         raise UserError(f"{folder}: is there already", hint="give another folder, or remove it")
@@ -45,19 +46,28 @@ def _merge(found: loading.Checkpoint, part: Path) -> None:
 
     processor = loading.load_processor(found)
     adapted = loading.load_weights(found, torch.float32, "cpu", merge=False)
+    weights.check_vocabulary(found.label, adapted, processor)
     batch = _question(processor)
     with torch.inference_mode():
         wanted = adapted(**batch).logits
-    adapted.merge_and_unload().save_pretrained(part)
+    changes = weights.changes(adapted)
+    assert found.adapter is not None
+    whole = weights.merged(adapted, found.adapter)
+    whole.save_pretrained(part)
     processor.save_pretrained(part)
-    if (found.adapter or part).joinpath("trained.json").exists():
-        shutil.copy2((found.adapter or part) / "trained.json", part / "trained.json")
+    if (found.adapter / "trained.json").exists():
+        shutil.copy2(found.adapter / "trained.json", part / "trained.json")
     merged = loading.load_weights(loading.resolve(str(part)), torch.float32, "cpu")
     with torch.inference_mode():
         difference = float((merged(**batch).logits - wanted).abs().max())
-    if not difference < 1e-4 * max(1.0, float(wanted.abs().max())):
+    read, kept = merged.state_dict(), whole.state_dict()
+    wrong = weights.wrongly_merged(changes, read) + [name for name, w in kept.items() if not torch.equal(read[name], w)]
+    why = f"logits differ by {difference:.2g}" if not difference < 1e-4 * max(1.0, float(wanted.abs().max())) else None
+    if wrong:
+        why = f"{len(wrong)} weights are not the base's with the adapter's added ({', '.join(wrong[:3])})"
+    if why:
         shutil.rmtree(part, ignore_errors=True)
-        raise RunError(f"the merged weights are not the adapter: logits differ by {difference:.2g}", hint="keep the adapter")
+        raise RunError(f"{found.adapter}: the merged weights are not the adapter: {why}", hint="keep the adapter")
 
 
 def _question(processor: Any) -> Any:

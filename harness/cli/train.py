@@ -232,9 +232,12 @@ def export(
 ) -> None:
     """Write a trained model alone, for other programs."""
     from harness.cli import ui
+    from harness.models import loading
     from trainers.export import export as write
 
     ui.quiet_libraries()
+    if merge and (note := loading.other_base(loading.resolve(str(model)))):
+        ui.announce(note)
     ui.line(f"model: {write(model, folder, merge=merge)}")
 
 
@@ -281,10 +284,13 @@ def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) 
     from harness import distributed
     from harness.cli import ui
     from harness.cli.train_panel import Panel
+    from harness.models import loading
     from harness.runs import read_jsonl
 
     if resume is None and (trainer.out / "run.yaml").exists() and distributed.current().main:
         _say_where(trainer.out)
+    if note := loading.other_base(trainer.checkpoint):
+        ui.announce(note)
     with Panel(report.label, trainer.steps()) as report.panel:
         folder = trainer.fit(resume)
     if not distributed.current().main:
