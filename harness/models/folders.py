@@ -17,12 +17,12 @@ _FOREIGN = (
     (
         ("zero_to_fp32.py", "global_step*", "*_model_states.pt", "*_optim_states.pt"),
         "sharded weights of DeepSpeed ZeRO",
-        "python {folder}/zero_to_fp32.py {folder} OUT --safe_serialization; then put config.json, tokenizer and processor into OUT",
+        "python {folder}/zero_to_fp32.py {folder} OUT --safe_serialization; then put config.json, tokenizer, processor into OUT",
     ),
     (
         ("pytorch_model_fsdp*", "*.distcp", ".metadata"),
         "sharded weights of FSDP",
-        "accelerate merge-weights {folder}/pytorch_model_fsdp_0 OUT; then put config.json, tokenizer and processor into OUT",
+        "accelerate merge-weights {folder}/pytorch_model_fsdp_0 OUT; then put config.json, tokenizer, processor into OUT",
     ),
     (
         ("*.gguf",),
@@ -92,9 +92,15 @@ def check_model(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise refuse(folder, "no config.json and no adapter_config.json")
     _runs_no_code(folder, read_json(folder / "config.json"))
+    for path in _files(folder):
+        check_file(path)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The safetensors that transformers reads. Raises ModelError where one is missing."""
     if (folder / "model.safetensors").is_file():
-        names = ["model.safetensors"]
-    elif (folder / INDEX).is_file():
+        return [folder / "model.safetensors"]
+    if (folder / INDEX).is_file():
         shards = read_json(folder / INDEX).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise ModelError(f"{folder / INDEX}: no weight_map", hint="take another copy of the checkpoint")
@@ -104,15 +110,18 @@ def check_model(folder: Path) -> None:
                 f"{folder}: {len(missing)} of {len(names)} files that {INDEX} names are missing ({', '.join(missing[:3])})",
                 hint="copy them too, or take another copy of the checkpoint",
             )
-    elif other := sorted(f.name for f in folder.glob("*.safetensors")):
+        return [folder / name for name in names]
+    if other := sorted(f.name for f in folder.glob("*.safetensors")):
         raise ModelError(
             f"{folder}: no model.safetensors and no {INDEX}, only {', '.join(other[:3])}",
             hint="copy the index too, or rename a single file to model.safetensors",
         )
-    else:
-        raise refuse(folder, "no *.safetensors")
-    for name in names:
-        check_file(folder / name)
+    raise refuse(folder, "no *.safetensors")
+
+
+def names(folder: Path) -> list[str]:
+    """The names of all tensors in a model's folder."""
+    return [name for path in _files(folder) for name in check_file(path)]
 
 
 def check_adapter(folder: Path) -> None:
@@ -124,13 +133,13 @@ def check_adapter(folder: Path) -> None:
     check_file(folder / ADAPTER)
 
 
-def check_file(path: Path) -> None:
-    """Raises ModelError for a safetensors file that is empty, cut off, or not what its header says."""
+def check_file(path: Path) -> list[str]:
+    """The names of its tensors. Raises ModelError for a safetensors file that is empty, cut off, or not what its header says."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as f:  # checks the header against the file's length
-            held = len(f.keys())
+            held = list(f.keys())
     except (SafetensorError, OSError, ValueError) as e:
         raise ModelError(
             f"{path}: is damaged or cut off ({(str(e).splitlines() or ['?'])[0]})",
@@ -138,6 +147,7 @@ def check_file(path: Path) -> None:
         ) from None
     if not held:
         raise ModelError(f"{path}: holds no weights", hint="the checkpoint was not saved whole; take an earlier one")
+    return held
 
 
 def _runs_no_code(folder: Path, config: dict[str, Any]) -> None:

@@ -42,6 +42,8 @@ def load(kind: Any, source: str, label: str, **how: Any) -> Any:
         way=_way_out(model, info["unexpected_keys"], Path(source)),
     )
     finite(label, model.state_dict())
+    if Path(source).is_dir() and "gguf_file" not in how:
+        _once(label, model, folders.names(Path(source)))
     return model
 
 
@@ -78,6 +80,21 @@ def same(
         wrong.append(f"{len(shapes)} have another shape ({_few(shapes)})")
     if wrong:
         raise ModelError(f"{label}: what was saved is not this model: {'; '.join(wrong)}", hint=way)
+
+
+def _once(label: str, model: Any, saved: Iterable[str]) -> None:
+    """Raises ModelError where two tensors of a checkpoint are one weight, by an old name and a new one."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    rules, now = get_model_conversion_mapping(model), model.state_dict()
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    others = [rule for rule in rules if not isinstance(rule, WeightRenaming)]
+    first: dict[str, str] = {}
+    for name in saved:
+        new, joined = rename_source_key(name, renamings, others, model.base_model_prefix, now)
+        if joined is None and first.setdefault(new, name) != name:
+            raise ModelError(f"{label}: holds {new} twice, as {first[new]} and {name}", hint=_TAKE_ANOTHER)
 
 
 def _few(names: list[str]) -> str:
