@@ -64,7 +64,7 @@ class LocalModel:
             AutoModelForCausalLM, where, self.path, dtype=dtype, **(how if self.file else {"use_safetensors": True})
         )
         if self.checkpoint is not None and self.checkpoint.adapter:
-            self.model = weights.merged(weights.adapt(self.model, self.checkpoint.adapter), self.checkpoint.adapter)
+            self.model = weights.put_on(self.model, self.checkpoint.adapter)
         self.model = self.model.to(device).eval()
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.errors import ModelError
+from harness.errors import ModelError, RunError
 from harness.models import TINY, loading
 
 Tensors = dict[str, torch.Tensor]
 PEFT = "base_model.model."
+#: A recipe of the adapter's shape.
+MATCHING = ("--set", "lora.r=4", "--set", "lora.alpha=8", "--set", "lora.target_modules=[q_proj, v_proj]", "--set", "max_steps=1",
+            "--data", "bundled", "--device", "cpu")  # fmt: skip
 
 
 def write(tensors: Tensors, path: Path) -> None:
@@ -54,10 +58,14 @@ def load(folder: Path) -> Tensors:
 
 def refused(folder: Path) -> str:
     """What is said of a checkpoint that cannot be used, with the way out."""
-    with pytest.raises(ModelError) as e:
+
+    def use() -> None:
         checkpoint = loading.resolve(str(folder))
         loading.load_processor(checkpoint)
         loading.load_weights(checkpoint, torch.float32, "cpu")
+
+    with pytest.raises(ModelError) as e:
+        use()
     assert str(folder) in str(e.value)
     assert e.value.hint
     assert "\n" not in str(e.value)
@@ -199,7 +207,10 @@ BROKEN = {
     "_orig_mod.": (under("_orig_mod."), "every name begins with '_orig_mod.'"),
     "base_model.model.": (under("base_model.model."), "every name begins with 'base_model.model.'"),
     "policy.module.": (under("policy.module."), "every name begins with 'policy.module.'"),
-    "another shape": (reshaped("model.norm", torch.ones(191)), "1 have another shape (model.language_model.norm.weight [191] for"),
+    "another shape": (
+        reshaped("model.norm", torch.ones(191)),
+        "1 have another shape (model.language_model.norm.weight [191] for",
+    ),
     "shards that were not gathered": (reshaped("q_proj.weight", torch.empty(0)), "4 have another shape"),
     "NaN in the vision tower": (spoilt("visual.blocks.2.mlp", float("nan")), "1 of 106 tensors are not finite (model.visual"),
     "NaN in the projector": (spoilt("visual.merger", float("nan")), "model.visual.merger"),
@@ -207,7 +218,7 @@ BROKEN = {
     "minus infinity in a bias": (spoilt("k_proj.bias", float("-inf")), "1 of 106 tensors are not finite"),
     "NaN in the embeddings": (spoilt("embed_tokens", float("nan")), "tensors are not finite"),
     "one tensor by two names": (twice, "twice"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -242,11 +253,11 @@ def test_a_file_that_was_cut_off_is_refused(keep, full) -> None:
 # -- folders ----------------------------------------------------------------------------------------------------------
 
 FOREIGN = {
-    "DeepSpeed": (["config.json", "zero_to_fp32.py", "latest", "global_step40/mp_rank_00_model_states.pt"], "zero_to_fp32.py {} OUT"),
+    "DeepSpeed": (["config.json", "zero_to_fp32.py", "global_step40/mp_rank_00_model_states.pt"], "zero_to_fp32.py {} OUT"),
     "DeepSpeed, the inner folder": (["mp_rank_00_model_states.pt"], "sharded weights of DeepSpeed"),
     "FSDP": (["config.json", "pytorch_model_fsdp_0/__0_0.distcp"], "accelerate merge-weights {}/pytorch_model_fsdp_0 OUT"),
     "FSDP, the inner folder": (["__0_0.distcp", ".metadata"], "sharded weights of FSDP"),
-    "pickled": (["config.json", "pytorch_model.bin", "training_args.bin"], "pickled weights, which can run code (pytorch_model.bin)"),
+    "pickled": (["config.json", "pytorch_model.bin", "training_args.bin"], "pickled weights, which can run code (pytorch_model"),
     "GGUF": (["model-Q4_K_M.gguf"], "GGUF weights of llama.cpp"),
     "flax": (["config.json", "flax_model.msgpack"], "weights of another framework"),
     "only checkpoints": (
@@ -256,10 +267,13 @@ FOREIGN = {
     "only adapters' checkpoints": (["checkpoint-9/adapter_config.json"], "give {}/checkpoint-9"),
     "nothing": ([], "is empty"),
     "no weights": (["config.json", "training_args.bin"], "no *.safetensors"),
-    "a pickled adapter": (["adapter_config.json", "adapter_model.bin"], "pickled weights, which can run code (adapter_model.bin)"),
-    "an adapter under DeepSpeed": (["adapter_config.json", "global_step3/x.pt", "zero_to_fp32.py"], "sharded weights of DeepSpeed"),
+    "a pickled adapter": (["adapter_config.json", "adapter_model.bin"], "pickled weights, which can run code (adapter_model"),
+    "an adapter under DeepSpeed": (
+        ["adapter_config.json", "global_step3/x.pt", "zero_to_fp32.py"],
+        "sharded weights of DeepSpeed",
+    ),
     "an adapter without weights": (["adapter_config.json"], "no adapter_model.safetensors"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FOREIGN)
@@ -374,7 +388,10 @@ def test_an_adapter_changes_the_base_by_what_it_holds(change, adapter, lora) -> 
 
 def test_an_adapter_in_half_precision_loads(adapter) -> None:
     found = load(adapter(lambda w: {k: v.bfloat16() for k, v in w.items()}))
-    assert not torch.equal(found["model.language_model.layers.0.self_attn.q_proj.weight"], base().state_dict()["model.language_model.layers.0.self_attn.q_proj.weight"])
+    assert not torch.equal(
+        found["model.language_model.layers.0.self_attn.q_proj.weight"],
+        base().state_dict()["model.language_model.layers.0.self_attn.q_proj.weight"],
+    )
 
 
 def like(name: str, part: str) -> Callable[[Tensors], Tensors]:
@@ -392,8 +409,14 @@ BROKEN_ADAPTERS = {
     "A alone": (without("lora_B"), "8 of the model's 16 tensors are missing"),
     "B alone": (without("lora_A"), "8 of the model's 16 tensors are missing"),
     "one module": (without("v_proj"), "8 of the model's 16 tensors are missing"),
-    "a layer beyond the model's": (like(f"{PEFT}model.language_model.layers.9.self_attn.q_proj.lora_A.weight", "lora_A"), "1 are not the model's"),
-    "a module that its configuration does not name": (like(f"{L0}.self_attn.o_proj.lora_A.weight", "lora_A"), "1 are not the model's"),
+    "a layer beyond the model's": (
+        like(f"{PEFT}model.language_model.layers.9.self_attn.q_proj.lora_A.weight", "lora_A"),
+        "1 are not the model's",
+    ),
+    "a module that its configuration does not name": (
+        like(f"{L0}.self_attn.o_proj.lora_A.weight", "lora_A"),
+        "1 are not the model's",
+    ),
     "the vision tower": (like(f"{PEFT}model.visual.blocks.0.attn.qkv.lora_A.weight", "lora_A"), "1 are not the model's"),
     "a weight of the base": (lambda w: w | {f"{PEFT}model.language_model.norm.weight": torch.ones(192)}, "1 are not the model's"),
     "a head that is not trained": (lambda w: w | {f"{PEFT}score.weight": torch.ones(2, 192)}, "1 are not the model's"),
@@ -407,7 +430,7 @@ BROKEN_ADAPTERS = {
         "1 have another shape (base_model.model.model.language_model.embed_tokens.weight [1379, 192] for [1375, 192])",
     ),
     "old names and new": (lambda w: old_names(w) | w, "twice"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BROKEN_ADAPTERS)
@@ -428,6 +451,7 @@ def test_an_adapter_that_is_not_what_was_saved_is_refused(case, adapter) -> None
         ({"use_dora": True}, "8 of the model's 24 tensors are missing"),
         ({"alpha_pattern": {"layers.0.self_attn.k_proj": 64}}, "alpha_pattern names 'layers.0.self_attn.k_proj'"),
         ({"rank_pattern": {"q_proj": 2}}, "have another shape"),
+        ({"use_tomorrows_lora": True}, "PEFT does not know (use_tomorrows_lora)"),
         ({"peft_type": "NOVEL"}, "does not fit the base"),
         ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}, "adapter"),
         ({"base_model_name_or_path": "./gone/away"}, "is missing"),
@@ -462,7 +486,10 @@ def test_tensors_that_are_saved_whole_are_loaded_whole(tmp_path) -> None:
         whole = {k.removeprefix(PEFT): v for k, v in saved.items() if "lora_" not in k}
         assert whole
         assert all(torch.equal(found[k], v) for k, v in whole.items())
-        write(old_names({k.replace("model.model.language_model.", "model.model."): v for k, v in saved.items()}), folder / "adapter_model.safetensors")
+        write(
+            old_names({k.replace("model.model.language_model.", "model.model."): v for k, v in saved.items()}),
+            folder / "adapter_model.safetensors",
+        )
         assert same(load(folder), found)
         write({k: v for k, v in saved.items() if "lora_" in k}, folder / "adapter_model.safetensors")
         assert "tensors are missing" in refused(folder)
@@ -485,7 +512,7 @@ def test_an_adapters_own_tokenizer_and_template_are_used(adapter, tiny) -> None:
     checkpoint = loading.resolve(str(folder))
     found = loading.load_processor(checkpoint)
     assert found.chat_template == tokenizer.chat_template != tiny.processor.chat_template
-    assert found.image_processor.max_pixels == tiny.processor.image_processor.max_pixels
+    assert found.image_processor.size == tiny.processor.image_processor.size
     assert found.tokenizer.padding_side == "left"
     ask = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it normal?"}]}]
     assert found.apply_chat_template(ask, add_generation_prompt=True, tokenize=False).endswith("helper\n")
@@ -498,8 +525,161 @@ def test_an_adapters_own_tokenizer_and_template_are_used(adapter, tiny) -> None:
 def test_an_adapters_own_image_settings_are_used(adapter, tiny) -> None:
     folder = adapter()
     about = json.loads((TINY / "processor_config.json").read_text())
-    about["image_processor"]["size"]["longest_edge"] = about["image_processor"]["max_pixels"] = 3136
+    about["image_processor"]["size"]["longest_edge"] = 3136
     (folder / "processor_config.json").write_text(json.dumps(about))
     found = loading.load_processor(loading.resolve(str(folder)))
     assert found.image_processor.size["longest_edge"] == 3136
     assert found.tokenizer.get_vocab() == tiny.processor.tokenizer.get_vocab()
+
+
+def test_a_small_adapter_is_not_rounded_away_in_bf16(adapter, tmp_path) -> None:
+    """tiny's weights are bf16 numbers: what is smaller than half a step of one is lost when it is added in bf16."""
+    from trainers.export import export
+
+    folder = adapter(lambda w: {k: v / 1000 if "lora_B" in k else v for k, v in w.items()})
+    checkpoint = loading.resolve(str(folder))
+    plain = loading.load_weights(loading.resolve("tiny"), torch.bfloat16, "cpu")
+    found = loading.load_weights(checkpoint, torch.bfloat16, "cpu")
+    assert type(found) is type(plain)
+    layer = found.model.language_model.layers[0].self_attn.q_proj
+    added = layer.get_delta_weight("default")
+    assert 0 < float(((layer.base_layer.weight + added).bfloat16() != layer.base_layer.weight).float().mean()) < 0.2
+    question = torch.randn(4, 192, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))
+    wanted = question.float() @ (layer.base_layer.weight.float() + added).T + layer.base_layer.bias.float()
+    assert torch.allclose(layer(question).float(), wanted, rtol=2**-7, atol=1e-3)
+    card = loading.model_card(checkpoint, found)
+    assert card.adapter == "beside"
+    assert card.parameters == sum(p.numel() for p in plain.parameters())
+    assert loading.model_card(checkpoint, loading.load_weights(checkpoint, torch.float32, "cpu")).adapter == "merged"
+    said: list[str] = []
+    export(folder, tmp_path / "merged", merge=True, say=said.append)
+    assert re.search(r"rounded to bf16 they would keep \d+ % of what the adapter adds", said[0])
+
+
+def test_an_adapter_that_adds_nothing_is_said(adapter, command, tmp_path) -> None:
+    folder = adapter(lambda w: {k: 0 * v if "lora_B" in k else v for k, v in w.items()})
+    run = ("--tasks", "slake", "--limit", "4", "--max-new-tokens", "4", "--device", "cpu", "--data", "bundled")
+    code, _, said = command("run", "--model", folder, *run, "--runs", tmp_path / "runs")
+    assert code == 0, said
+    assert f"{folder}: the adapter adds nothing to its base" in said
+
+
+def test_an_adapter_beside_its_base_gives_the_same_text_in_packs_and_in_batches(lora, slake) -> None:
+    from harness.models.transformers_model import TransformersModel
+    from harness.prompts import PROMPTS
+    from harness.records import GenerationArgs
+
+    answers = {}
+    for share, dtype in (("auto", "bfloat16"), ("auto", "float32"), ("off", "float32")):
+        model = TransformersModel(str(lora), device="cpu", dtype=dtype, share_prefix=share)
+        assert model.why_plain == (None if share == "auto" else "asked for")
+        done = model.generate(slake.samples[:12], PROMPTS["non_reasoning"], GenerationArgs(max_new_tokens=6))
+        answers[share, dtype] = {p.sample_id: p.text for batch in done for p in batch}
+    assert answers["auto", "float32"] == answers["off", "float32"]
+    assert set(answers["auto", "bfloat16"]) == set(answers["off", "float32"])
+
+
+# -- merging, training, judging ---------------------------------------------------------------------------------------
+
+
+def test_merging_proves_that_the_weights_changed(adapter, tmp_path, monkeypatch) -> None:
+    from harness.models import weights as checks
+    from trainers.export import export
+
+    folder = adapter(old_names)
+    merged = load(export(folder, tmp_path / "merged", merge=True))
+    assert same(merged, load(folder))
+
+    def unmerged(adapted, _):
+        return adapted.unload()
+
+    whole = checks.merged
+    for n, wrong in enumerate([unmerged, lambda a, f: whole(a, f).bfloat16()]):
+        monkeypatch.setattr(checks, "merged", wrong)
+        with pytest.raises(RunError, match=r"8 weights are not the base's with the adapter's added \(model\.language_model"):
+            export(folder, tmp_path / f"wrong{n}", merge=True)
+        assert not (tmp_path / f"wrong{n}").exists()
+        assert not list(tmp_path.glob(".wrong*"))
+
+
+@pytest.mark.parametrize("what", ["export", "train", "show"])
+def test_every_way_to_a_model_refuses_what_was_not_saved_whole(what, adapter, tmp_path, command) -> None:
+    folder = adapter(without("layers.2"), target_modules=["q_proj", "v_proj"])
+    out = tmp_path / "out"
+    code, _, said = {
+        "export": lambda: command("train", "export", folder, out, "--merge"),
+        "train": lambda: command("train", "sft", "--model", folder, "--task", "slake_grounded", "--out", out, *MATCHING),
+        "show": lambda: command("model", "show", folder),
+    }[what]()
+    assert code == 2, said
+    assert f"{folder}: what was saved is not this model: 4 of the model's 16 tensors are missing" in said
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_an_adapter_on_another_base_than_it_was_trained_on_is_said(tmp_path, adapter, full, weights, command) -> None:
+    folder = adapter(base_model_name_or_path=str(full()))
+    (folder / "trained.json").write_text(json.dumps({"base_weights_sha256": loading.sha256_of(TINY)}))
+    run = ("--tasks", "slake", "--limit", "4", "--max-new-tokens", "4", "--device", "cpu", "--data", "bundled")
+    code, _, said = command("run", "--model", folder, *run, "--runs", tmp_path / "one")
+    assert code == 0, said
+    assert "another base" not in said
+
+    write(spoilt("model.norm", 0.5)(weights), tmp_path / "full" / "model.safetensors")
+    code, _, said = command("run", "--model", folder, *run, "--runs", tmp_path / "two", "--quiet")
+    assert code == 0, said
+    note = f"{folder}: is put on another base than it was trained on"
+    assert note in said
+    (card,) = (tmp_path / "two").rglob("card.json")
+    assert note in json.loads(card.read_text())["model"]["note"]
+    code, _, said = command("train", "export", folder, tmp_path / "merged", "--merge")
+    assert code == 0, said
+    assert note in said
+
+
+@pytest.mark.slow
+def test_a_training_writes_down_which_base_it_trained(tmp_path, full, command) -> None:
+    code, _, said = command("train", "sft", "--model", full(), "--task", "slake_grounded", "--out", tmp_path / "out", *MATCHING)
+    assert code == 0, said
+    for folder in (tmp_path / "out", tmp_path / "out" / "checkpoint-1"):
+        assert json.loads((folder / "trained.json").read_text())["base_weights_sha256"] == loading.sha256_of(TINY)
+
+
+def test_a_judge_is_checked_as_any_model(full, weights, adapter) -> None:
+    from judges.local import LocalModel
+
+    with pytest.raises(ModelError, match="55 of the model's 106 tensors are missing"):
+        LocalModel(str(full(without("visual")(weights))), "cpu").load()
+    with pytest.raises(ModelError, match="8 of the model's 16 tensors are missing"):
+        LocalModel(str(adapter(without("lora_B"))), "cpu").load()
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory) -> Path:
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("text") / "llama"
+    config = LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=1375)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(folder)
+    return folder
+
+
+def test_a_text_model_that_judges_is_checked_too(text_model, tmp_path) -> None:
+    from judges.local import LocalModel
+
+    LocalModel(str(text_model), "cpu").load()
+    held = load_file(text_model / "model.safetensors")
+    cases = {
+        "2 of the model's 21 tensors are missing": lambda f: write(without("norm.weight")(held), f / "model.safetensors"),
+        "not finite": lambda f: write(spoilt("up_proj", float("nan"))(held), f / "model.safetensors"),
+        "no tokenizer": lambda f: [(f / n).unlink() for n in ("tokenizer.json", "tokenizer_config.json")],
+        "no chat template": lambda f: (f / "chat_template.jinja").unlink(),
+    }
+    for n, (said, spoil) in enumerate(cases.items()):
+        folder = tmp_path / str(n)
+        shutil.copytree(text_model, folder)
+        spoil(folder)
+        with pytest.raises(ModelError) as e:
+            LocalModel(str(folder), "cpu").load()
+        assert said.split(" ", 1)[-1] in str(e.value)
+        assert str(folder) in str(e.value)

@@ -232,13 +232,10 @@ def export(
 ) -> None:
     """Write a trained model alone, for other programs."""
     from harness.cli import ui
-    from harness.models import loading
     from trainers.export import export as write
 
     ui.quiet_libraries()
-    if merge and (note := loading.other_base(loading.resolve(str(model)))):
-        ui.announce(note)
-    ui.line(f"model: {write(model, folder, merge=merge)}")
+    ui.line(f"model: {write(model, folder, merge=merge, say=ui.announce)}")
 
 
 @app.command(_COMMAND, hidden=True)

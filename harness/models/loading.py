@@ -1,6 +1,6 @@
 """From a name to weights: `tiny`, a local folder, a PEFT adapter folder or a hub id.
 
-Safetensors only. No code from a checkpoint runs. An adapter is merged into its base after loading. What is loaded is checked
+Safetensors only. No code from a checkpoint runs. An adapter is put on its base after loading. What is loaded is checked
 against what was saved (weights.py), and a folder that holds something else is refused with the way out (folders.py).
 """
 
@@ -141,6 +141,13 @@ def other_base(ckpt: Checkpoint) -> str | None:
         f"{ckpt.adapter}: is put on another base than it was trained on: the weights of {ckpt.base} are {str(now)[:12]}, "
         f"its own were {ckpt.trained_on[:12]} (trained.json); the scores are of this mixture"
     )
+
+
+def note(ckpt: Checkpoint) -> str | None:
+    """What must be said beside an adapter's scores, if anything."""
+    if ckpt.adapter and weights.adds_nothing(ckpt.adapter):
+        return f"{ckpt.adapter}: the adapter adds nothing to its base (every lora_B is zero); the scores are the base's"
+    return other_base(ckpt)
 
 
 def pick_device(device: str) -> str:
@@ -287,12 +294,10 @@ def first_line(e: BaseException) -> str:
 
 
 def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bool = True, attention: str = "sdpa") -> Any:
-    """The model in eval mode on `device`; an adapter is merged unless `merge` is False. Raises ModelError."""
+    """The model in eval mode on `device`, with its adapter in it; as a PeftModel where `merge` is False. Raises ModelError."""
     model = load_base(ckpt, dtype=dtype, attn_implementation=attention)
     if ckpt.adapter:
-        model = weights.adapt(model, ckpt.adapter)
-        if merge:
-            model = weights.merged(model, ckpt.adapter)
+        model = weights.put_on(model, ckpt.adapter) if merge else weights.adapt(model, ckpt.adapter)
     return model.to(device).eval()
 
 
@@ -310,7 +315,7 @@ def model_card(ckpt: Checkpoint, model: Any, attention_reason: str | None = None
         name=ckpt.name,
         path=str(ckpt.adapter or ckpt.base) if ckpt.name != "tiny" else "tiny",
         architecture=type(model).__name__,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name),
         weights_sha256=weights_sha256(ckpt),
         settings_sha256=settings_sha256(ckpt),
         base=("tiny" if ckpt.base == str(TINY) else ckpt.base) if ckpt.adapter else None,
@@ -319,5 +324,6 @@ def model_card(ckpt: Checkpoint, model: Any, attention_reason: str | None = None
         device=str(model.device),
         attention=model.config._attn_implementation,
         attention_reason=attention_reason,
-        note=other_base(ckpt),
+        adapter=None if ckpt.adapter is None else "beside" if weights.has_adapter(model) else "merged",
+        note=note(ckpt),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +152,7 @@ def adapt(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     """`model` under the adapter of `folder`, as a PeftModel. Raises ModelError unless the adapter is loaded whole."""
     from peft import PeftConfig, get_peft_model
 
+    _known_settings(folder)
     try:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = not trainable
@@ -166,6 +167,20 @@ def adapt(model: Any, folder: Path, *, trainable: bool = False) -> Any:
         ) from None
     fill(adapted, folder)
     return adapted if trainable else adapted.eval()
+
+
+def _known_settings(folder: Path) -> None:
+    """PEFT passes over settings of later versions. Raises ModelError where one of those is switched on."""
+    import peft
+
+    about = folders.read_json(folder / "adapter_config.json")
+    kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(str(about.get("peft_type")))
+    known = {f.name for f in fields(kind)} if kind else about.keys()
+    if new := sorted(k for k, v in about.items() if k not in known and (v is True or (v and isinstance(v, (dict, list))))):
+        raise ModelError(
+            f"{folder}: its adapter_config.json switches on what PEFT does not know ({_few(new)})",
+            hint=f"install the PEFT it was saved with; this is {peft.__version__}",
+        )
 
 
 def fill(adapted: Any, folder: Path) -> None:
@@ -254,6 +269,34 @@ def _check_patterns(adapted: Any, config: Any) -> None:
                 raise ValueError(f"{key} names '{pattern}', which is no module of the adapter")
 
 
+def put_on(model: Any, folder: Path) -> Any:
+    """`model` with the adapter of `folder`: merged in fp32, beside the weights in fewer bits.
+
+    A weight of a bf16 checkpoint is a bf16 number, and adding less than half a step to it leaves it as it is: merged in bf16,
+    much of an adapter that was trained at a small rate would be gone.
+    """
+    import torch
+
+    adapted = adapt(model, folder)
+    return merged(adapted, folder) if model.dtype == torch.float32 else adapted.get_base_model()
+
+
+def adds_nothing(folder: Path) -> bool:
+    """Whether a LoRA is as it was made, one side of it all zeros: the model is then its base."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / folders.ADAPTER)
+    sides = [t for name, t in tensors.items() if ".lora_B" in name or ".lora_embedding_B" in name]
+    return bool(sides) and not any(t.any() for t in sides) and all(".lora_" in name for name in tensors)
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether an adapter stands beside the model's weights."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
+
+
 def merged(adapted: Any, folder: Path) -> Any:
     """The base with its adapter merged into it. Raises ModelError where that cannot be."""
     try:
@@ -293,6 +336,17 @@ def changes(adapted: Any) -> dict[str, Change]:
     return out
 
 
+def kept_in(dtype: torch.dtype, wanted: Mapping[str, Change]) -> float:
+    """The share of what an adapter adds that is left when base and merged weights are rounded to `dtype`."""
+    lost = added = 0.0
+    for change in wanted.values():
+        if change.delta is not None:
+            moved = (change.before + change.delta).to(dtype).double() - change.before.to(dtype).double()
+            lost += float((moved - change.delta).square().sum())
+            added += float(change.delta.double().square().sum())
+    return max(0.0, 1 - (lost / added) ** 0.5) if added else 1.0
+
+
 def wrongly_merged(wanted: Mapping[str, Change], found: Mapping[str, torch.Tensor]) -> list[str]:
     """The weights that are not the base's plus what the adapter adds, or still the base's although it adds something."""
     import torch
@@ -326,10 +380,11 @@ def check_vocabulary(label: str, model: Any, processor: Any) -> None:
             f"{_few([f'{token!r} is {i}' for i, token in beyond])}",
             hint="give the tokenizer that the model was saved with; or save the model with embeddings resized to the tokenizer",
         )
-    config = getattr(model.config, "image_token_id", None) or getattr(model.config, "image_token_index", None)
-    mine = tokenizer.convert_tokens_to_ids(processor.image_token) if getattr(processor, "image_token", None) else None
-    if config is not None and mine is not None and config != mine:
+    wanted = getattr(model.config, "image_token_id", None) or getattr(model.config, "image_token_index", None)
+    mine = [i for i in getattr(processor, "image_token_ids", []) if i is not None]
+    if wanted is not None and mine and wanted not in mine:
         raise ModelError(
-            f"{label}: the tokenizer's image token {processor.image_token!r} is {mine}, the model's is {config}",
+            f"{label}: the model's image token is {wanted} ({tokenizer.convert_ids_to_tokens(wanted)!r} in the tokenizer), "
+            f"the processor's {mine[0]}",
             hint="give the tokenizer that the model was saved with",
         )
