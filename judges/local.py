@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.contracts import JudgeOptions
 from harness.errors import ModelError, UserError
-from harness.models import loading, weights
+from harness.models import adapters, loading, weights
 from harness.models.api_client import load_litellm
 from harness.models.endpoint import Endpoint
 from judges.llm import LlmJudge
@@ -59,12 +59,12 @@ class LocalModel:
             return
         where = str(self.file.parent) if self.file else self.checkpoint.base  # type: ignore[union-attr]
         how: dict[str, Any] = {"gguf_file": self.file.name} if self.file else {}
-        self.tokenizer = loading.load_tokenizer(where, self.path, **how)
+        self.tokenizer = loading.load_tokenizer(self.checkpoint.tokenizer if self.checkpoint else where, self.path, **how)
         self.model = weights.load(
             AutoModelForCausalLM, where, self.path, dtype=dtype, **(how if self.file else {"use_safetensors": True})
         )
         if self.checkpoint is not None and self.checkpoint.adapter:
-            self.model = weights.put_on(self.model, self.checkpoint.adapter)
+            self.model = adapters.put_on(self.model, self.checkpoint.adapter)
         self.model = self.model.to(device).eval()
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:

@@ -583,7 +583,7 @@ def test_an_adapter_beside_its_base_gives_the_same_text_in_packs_and_in_batches(
 
 
 def test_merging_proves_that_the_weights_changed(adapter, tmp_path, monkeypatch) -> None:
-    from harness.models import weights as checks
+    from harness.models import adapters as checks
     from trainers.export import export
 
     folder = adapter(old_names)

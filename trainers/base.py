@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness import distributed
 from harness.data import LoadedTask
 from harness.errors import ModelError, RunError, UserError
-from harness.models import loading, weights
+from harness.models import adapters, loading, weights
 from harness.pipeline import git_sha, now, packages
 from harness.runs import read_jsonl, write_atomic
 from trainers import checkpoint, policy
@@ -391,7 +391,7 @@ class Saves:
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
         if hasattr(mine, "peft_config"):
-            weights.fill(mine, Path(resume_from_checkpoint))
+            adapters.fill(mine, Path(resume_from_checkpoint))
             return
         saved = loading.load_weights(loading.resolve(resume_from_checkpoint), mine.dtype, "cpu")
         mine.load_state_dict(saved.state_dict())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelError, RunError, UserError
-from harness.models import loading, weights
+from harness.models import adapters, loading, weights
 from trainers import checkpoint
 
 #: What a model's folder holds for the training alone.
@@ -52,17 +52,17 @@ def _merge(found: loading.Checkpoint, part: Path, say: Callable[[str], object]) 
     batch = _question(processor)
     with torch.inference_mode():
         wanted = adapted(**batch).logits
-    changes = weights.changes(adapted)
+    changes = adapters.changes(adapted)
     assert found.adapter is not None
     if note := loading.other_base(found):
         say(note)
-    kept = weights.kept_in(torch.bfloat16, changes)
+    kept = adapters.kept_in(torch.bfloat16, changes)
     if kept < 0.9:
         say(
             f"the merged weights are fp32; rounded to bf16 they would keep {100 * kept:.0f} % of what the adapter adds: "
             "use them with --dtype float32, or the adapter itself, which is not rounded"
         )
-    whole = weights.merged(adapted, found.adapter)
+    whole = adapters.merged(adapted, found.adapter)
     whole.save_pretrained(part)
     processor.save_pretrained(part)
     if (found.adapter / "trained.json").exists():
@@ -71,7 +71,7 @@ def _merge(found: loading.Checkpoint, part: Path, say: Callable[[str], object]) 
     with torch.inference_mode():
         difference = float((merged(**batch).logits - wanted).abs().max())
     read = merged.state_dict()
-    wrong = weights.wrongly_merged(changes, read)
+    wrong = adapters.wrongly_merged(changes, read)
     wrong += [name for name, w in whole.state_dict().items() if not torch.equal(read[name], w)]
     why = f"logits differ by {difference:.2g}" if not difference < 1e-4 * max(1.0, float(wanted.abs().max())) else None
     if wrong:

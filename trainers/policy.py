@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.models import loading, weights
+from harness.models import adapters, loading
 from trainers.recipe import Recipe
 
 
@@ -44,7 +44,7 @@ def adapted(model: Any, checkpoint: loading.Checkpoint, recipe: Recipe) -> dict[
     """What TRL's trainers take: the model with the recipe's adapter to be, or going on with the one it has."""
     if checkpoint.adapter is None:
         return {"model": model, "peft_config": peft_config(recipe)}
-    return {"model": weights.adapt(model, checkpoint.adapter, trainable=True)}
+    return {"model": adapters.adapt(model, checkpoint.adapter, trainable=True)}
 
 
 def base_name(name: str, checkpoint: loading.Checkpoint) -> str:

@@ -83,7 +83,7 @@ def refuse(folder: Path, what: str) -> ModelError:
     if other := foreign(folder):
         return ModelError(f"{folder}: {what}, but {other[0]}", hint=other[1])
     if not any(folder.iterdir()):
-        return ModelError(f"{folder}: is empty", hint="give a folder saved by save_pretrained, a hub id, or 'tiny'")
+        return ModelError(f"{folder}: is empty: {what}", hint="give a folder saved by save_pretrained, a hub id, or 'tiny'")
     return ModelError(f"{folder}: {what}", hint="give a folder saved by save_pretrained, a hub id, or 'tiny'")
 
 
@@ -129,6 +129,8 @@ def check_adapter(folder: Path) -> None:
     if not (folder / ADAPTER).is_file():
         if other := foreign(folder):
             raise ModelError(f"{folder}: no {ADAPTER}, but {other[0]}", hint=other[1])
+        if (folder / "config.json").is_file():
+            raise ModelError(f"{folder}: no {ADAPTER}", hint="if it holds a merged model, remove adapter_config.json")
         raise ModelError(f"{folder}: no {ADAPTER}", hint="the checkpoint was not saved whole; take an earlier one")
     check_file(folder / ADAPTER)
 
@@ -166,22 +168,29 @@ def _runs_no_code(folder: Path, config: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder has beside weights: its own image processor, tokenizer and chat template."""
+    """What a folder has beside weights: its own image processor, tokenizer and chat template.
+
+    `whole` where a processor can be made of it alone.
+    """
 
     images: bool = False
     tokenizer: bool = False
     template: str | None = None
+    whole: bool = False
 
 
 def settings(folder: Path) -> Settings:
     def has(*names: str) -> bool:
         return any((folder / name).is_file() for name in names)
 
-    return Settings(
-        has("preprocessor_config.json", "processor_config.json"),
-        has("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json"),
-        _template(folder),
+    images = has("preprocessor_config.json", "processor_config.json")
+    tokenizer = has("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+    named = any(
+        read_json(folder / name).get("processor_class")
+        for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+        if has(name)
     )
+    return Settings(images, tokenizer, _template(folder), images and tokenizer and named)
 
 
 def _template(folder: Path) -> str | None:

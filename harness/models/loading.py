@@ -1,7 +1,7 @@
 """From a name to weights: `tiny`, a local folder, a PEFT adapter folder or a hub id.
 
 Safetensors only. No code from a checkpoint runs. An adapter is put on its base after loading. What is loaded is checked
-against what was saved (weights.py), and a folder that holds something else is refused with the way out (folders.py).
+against what was saved (weights.py, adapters.py), and a folder that holds something else is refused with the way out (folders.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError
-from harness.models import TINY, folders, weights
+from harness.models import TINY, adapters, folders, weights
 from harness.records import ModelCard
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ class Checkpoint:
 
     #: Hash of the base's weights that the adapter was trained on, where its trainer wrote it down.
     trained_on: str | None = None
+
+    @property
+    def tokenizer(self) -> str:
+        """Where a text model's tokenizer is: in the adapter's folder, where it was saved with one."""
+        return str(self.adapter) if self.adapter and folders.settings(self.adapter).tokenizer else self.base
 
     @property
     def label(self) -> str:
@@ -145,7 +150,7 @@ def other_base(ckpt: Checkpoint) -> str | None:
 
 def note(ckpt: Checkpoint) -> str | None:
     """What must be said beside an adapter's scores, if anything."""
-    if ckpt.adapter and weights.adds_nothing(ckpt.adapter):
+    if ckpt.adapter and adapters.adds_nothing(ckpt.adapter):
         return f"{ckpt.adapter}: the adapter adds nothing to its base (every lora_B is zero); the scores are the base's"
     return other_base(ckpt)
 
@@ -212,13 +217,13 @@ def load_processor(ckpt: Checkpoint) -> Any:
 
     _run_no_code()
     own = folders.settings(ckpt.adapter) if ckpt.adapter else folders.Settings()
-    source = str(ckpt.adapter) if own.images and own.tokenizer else ckpt.base
+    source = str(ckpt.adapter) if own.whole else ckpt.base
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         parts: dict[str, Any] = {}
-        if source == ckpt.base and own.tokenizer:
+        if own.tokenizer and not own.whole:
             parts["tokenizer"] = AutoTokenizer.from_pretrained(str(ckpt.adapter), trust_remote_code=False)
-        if source == ckpt.base and own.images:
+        if own.images and not own.whole:
             parts["image_processor"] = AutoImageProcessor.from_pretrained(str(ckpt.adapter), trust_remote_code=False)
         if parts and isinstance(processor, ProcessorMixin):
             processor = _with(processor, source, parts)
@@ -231,7 +236,8 @@ def load_processor(ckpt: Checkpoint) -> Any:
     if not isinstance(processor, ProcessorMixin) or not hasattr(processor, "image_processor") or not _reads(tokenizer):
         lacks = "tokenizer" if not _reads(tokenizer) else "image processor"
         raise ModelError(f"{ckpt.label}: no {lacks} in {source}", hint=f"put {_PROCESSOR} into the folder{_FROM_BASE}")
-    processor.chat_template = own.template or processor.chat_template or tokenizer.chat_template
+    template = own.template or processor.chat_template or tokenizer.chat_template
+    processor.chat_template = template.get("default") if isinstance(template, dict) else template
     if not processor.chat_template:
         raise ModelError(
             f"{ckpt.label}: no chat template in {source}", hint=f"put chat_template.jinja into the folder{_FROM_BASE}"
@@ -297,7 +303,7 @@ def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bo
     """The model in eval mode on `device`, with its adapter in it; as a PeftModel where `merge` is False. Raises ModelError."""
     model = load_base(ckpt, dtype=dtype, attn_implementation=attention)
     if ckpt.adapter:
-        model = weights.put_on(model, ckpt.adapter) if merge else weights.adapt(model, ckpt.adapter)
+        model = adapters.put_on(model, ckpt.adapter) if merge else adapters.adapt(model, ckpt.adapter)
     return model.to(device).eval()
 
 
@@ -324,6 +330,6 @@ def model_card(ckpt: Checkpoint, model: Any, attention_reason: str | None = None
         device=str(model.device),
         attention=model.config._attn_implementation,
         attention_reason=attention_reason,
-        adapter=None if ckpt.adapter is None else "beside" if weights.has_adapter(model) else "merged",
+        adapter=None if ckpt.adapter is None else "beside" if adapters.has_adapter(model) else "merged",
         note=note(ckpt),
     )
