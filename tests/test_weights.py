@@ -564,6 +564,39 @@ def test_an_adapter_that_adds_nothing_is_said(adapter, command, tmp_path) -> Non
     assert f"{folder}: the adapter adds nothing to its base" in said
 
 
+KINDS = {
+    "tied embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "a head of its own": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "every linear layer": {"target_modules": "all-linear"},
+    "ranks and scales of their own": {
+        "target_modules": ["q_proj", "v_proj"],
+        "rank_pattern": {"q_proj": 4},
+        "alpha_pattern": {"layers.1.self_attn.v_proj": 32},
+    },
+    "DoRA": {"target_modules": ["q_proj"], "use_dora": True},
+    "biases": {"target_modules": ["q_proj"], "bias": "all"},
+    "new tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6, 7]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_adapter_gives_the_logits_it_was_saved_with(kind, tmp_path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    model = get_peft_model(base(), LoraConfig(r=2, task_type="CAUSAL_LM", **KINDS[kind]))
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data += 0.05 * torch.randn_like(p)
+    model.peft_config["default"].base_model_name_or_path = "tiny"
+    model.eval().save_pretrained(tmp_path / "adapter")
+    ids = torch.arange(20, 60)[None]
+    with torch.inference_mode():
+        wanted = model(input_ids=ids).logits
+        found = loading.load_weights(loading.resolve(str(tmp_path / "adapter")), torch.float32, "cpu")(input_ids=ids).logits
+    assert torch.allclose(found, wanted, atol=1e-4)
+
+
 def test_an_adapter_beside_its_base_gives_the_same_text_in_packs_and_in_batches(lora, slake) -> None:
     from harness.models.transformers_model import TransformersModel
     from harness.prompts import PROMPTS

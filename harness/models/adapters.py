@@ -7,6 +7,7 @@ missing, none is left over, each has its shape, and after loading each is in the
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -146,7 +147,7 @@ def _check_patterns(adapted: Any, config: Any) -> None:
 
 
 def put_on(model: Any, folder: Path) -> Any:
-    """`model` with the adapter of `folder`: merged in fp32, beside the weights in fewer bits.
+    """`model` with the adapter of `folder`: merged in fp32, beside the weights in fewer bits or where merging would change more.
 
     A weight of a bf16 checkpoint is a bf16 number, and adding less than half a step to it leaves it as it is: merged in bf16,
     much of an adapter that was trained at a small rate would be gone.
@@ -154,7 +155,18 @@ def put_on(model: Any, folder: Path) -> Any:
     import torch
 
     adapted = adapt(model, folder)
-    return merged(adapted, folder) if model.dtype == torch.float32 else adapted.get_base_model()
+    can_merge = model.dtype == torch.float32 and not _on_shared_weights(adapted)
+    return merged(adapted, folder) if can_merge else adapted.get_base_model()
+
+
+def _on_shared_weights(adapted: Any) -> bool:
+    """Whether the adapter is on one of two tied weights (embeddings and head): merged into it, it would change the other, too."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = adapted.get_base_model()
+    uses = Counter(p.data_ptr() for _, p in base.named_parameters(remove_duplicate=False) if p.numel())
+    layers = [module.get_base_layer() for module in base.modules() if isinstance(module, BaseTunerLayer)]
+    return any(uses[p.data_ptr()] > 1 for layer in layers for p in layer.parameters(recurse=False))
 
 
 def adds_nothing(folder: Path) -> bool:
