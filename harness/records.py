@@ -251,6 +251,10 @@ class ModelCard(Record):
     device: str | None = None
     attention: str | None = None
     attention_reason: str | None = None
+    #: Where an adapter is: merged into its base (fp32), or beside it.
+    adapter: Literal["merged", "beside"] | None = None
+    #: What must be said beside its scores: an adapter on another base than it was trained on, or one that adds nothing.
+    note: str | None = None
     backend: str = "transformers"
 
 

@@ -105,6 +105,7 @@ class RunFolder:
         model = card.model
         weights = [model.weights_sha256 or model.name, model.settings_sha256, model.dtype]
         computed = [model.attention, (model.device or "").partition(":")[0]]  # ranks of one run differ in the device's number
+        computed += [model.adapter] if model.adapter == "beside" else []  # in bf16 it is another model than when merged
         answering = computed if model.backend == "transformers" else [model.backend, model.path]
         what = [
             card.data.fingerprint, *weights, *answering, card.prompt_sha256, card.generation.model_dump(), card.reader,

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.contracts import JudgeOptions
 from harness.errors import ModelError, UserError
-from harness.models import loading
+from harness.models import adapters, loading, weights
 from harness.models.api_client import load_litellm
 from harness.models.endpoint import Endpoint
 from judges.llm import LlmJudge
@@ -44,29 +44,27 @@ class LocalModel:
         return f"{loading.weights_sha256(self.checkpoint) or self.path} {loading.settings_sha256(self.checkpoint)}"
 
     def load(self) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         device = loading.pick_device(self.device)
         dtype = loading.pick_dtype("auto", device)
         if self.checkpoint is not None and self._is_image_text():
-            self.tokenizer = loading.load_processor(self.checkpoint).tokenizer
+            processor = loading.load_processor(self.checkpoint)
+            self.tokenizer = processor.tokenizer
+            self.tokenizer.chat_template = processor.chat_template
             self.model = loading.load_weights(self.checkpoint, dtype, device)
+            weights.check_vocabulary(self.path, self.model, processor)
             return
         where = str(self.file.parent) if self.file else self.checkpoint.base  # type: ignore[union-attr]
-        how: dict[str, Any] = {"gguf_file": self.file.name} if self.file else {"use_safetensors": True}
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(
-                where, trust_remote_code=False, **({"gguf_file": self.file.name} if self.file else {})
-            )
-            self.model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, trust_remote_code=False, **how)
-        except Exception as e:  # a broken file raises whatever its reader meets first
-            raise ModelError(f"{self.path}: cannot be loaded: {(str(e).splitlines() or ['?'])[0]}") from None
+        how: dict[str, Any] = {"gguf_file": self.file.name} if self.file else {}
+        self.tokenizer = loading.load_tokenizer(self.checkpoint.tokenizer if self.checkpoint else where, self.path, **how)
+        self.model = weights.load(
+            AutoModelForCausalLM, where, self.path, dtype=dtype, **(how if self.file else {"use_safetensors": True})
+        )
         if self.checkpoint is not None and self.checkpoint.adapter:
-            from peft import PeftModel
-
-            self.model = PeftModel.from_pretrained(self.model, str(self.checkpoint.adapter)).merge_and_unload()
+            self.model = adapters.put_on(self.model, self.checkpoint.adapter)
         self.model = self.model.to(device).eval()
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:

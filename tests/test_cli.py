@@ -210,7 +210,7 @@ def test_torn_weights(tmp_path):
     path = tmp_path / "ckpt" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100_000])
     message = refused("run", "--model", "ckpt", "--tasks", "slake", "--data", "bundled", "--limit", 1, cwd=tmp_path)
-    assert "cannot be loaded" in message
+    assert "model.safetensors: is damaged or cut off" in message
 
 
 def test_corrupt_image_and_malformed_yaml(tmp_path):

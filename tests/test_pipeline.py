@@ -78,7 +78,8 @@ def test_the_key_holds_what_could_change_a_text(own, tmp_path):
 
     assert place() == place(device="cuda:1")  # the ranks of one run
     others = [{"attention": "eager"}, {"device": "cpu"}, {"dtype": "float32"}, {"weights_sha256": "v"}, {"settings_sha256": "s"}]
-    assert len({place(), *(place(**o) for o in others)}) == 6
+    others += [{"adapter": "beside"}]
+    assert len({place(), *(place(**o) for o in others)}) == 7
     reread = card(task, **local).model_copy(update={"reader": 9})
     assert RunFolder.place(tmp_path, reread).path != place()
 

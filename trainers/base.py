@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import distributed
 from harness.data import LoadedTask
-from harness.errors import RunError, UserError
-from harness.models import loading
+from harness.errors import ModelError, RunError, UserError
+from harness.models import adapters, loading, weights
 from harness.pipeline import git_sha, now, packages
 from harness.runs import read_jsonl, write_atomic
 from trainers import checkpoint, policy
@@ -137,7 +140,13 @@ class Trainer:
             "steps": self.steps(),
             "rows_per_step": self.rows_per_step(),
             "out": str(self.out),
+            **({"base_weights_sha256": self.base_sha256} if self.recipe.lora else {}),
         }
+
+    @cached_property
+    def base_sha256(self) -> str | None:
+        """Hash of the weights under the adapter: with others it is another model."""
+        return loading.base_sha256(self.checkpoint)
 
     def export(self, folder: Path, *, merge: bool = False) -> Path:
         """Write the trained model alone to `folder`: see trainers/export.py."""
@@ -169,12 +178,15 @@ class Trainer:
         if begun and checkpoint.step_of(begun) >= self.steps():
             return self._only_end(begun, start)
         set_seed(self.recipe.seed)
-        model = self.load(device)
+        with self._or_nothing(begun):
+            model = self.load(device)
+            weights.check_vocabulary(self.checkpoint.label, model, self.processor)
         if self.rank.main and read_run(self.out).get("weights_sha256") is None:  # they have only now been downloaded
             write_atomic(self.out / "run.yaml", as_yaml(self._run()))
         torch.use_deterministic_algorithms(True, warn_only=True)  # else the last bit of a gradient depends on the threads
         try:
-            trainer = self._trainer(model)
+            with self._or_nothing(begun):
+                trainer = self._trainer(model)
             for row in read_jsonl(self.out / "log.jsonl"):  # TRL's SFT counts tokens from nought after a resume
                 trainer._total_train_tokens = row.get("num_tokens", 0)
             trainer.train(resume_from_checkpoint=str(begun) if begun else None)
@@ -243,6 +255,20 @@ class Trainer:
             write_atomic(self.out / "recipe.yaml", as_yaml(self.recipe.model_dump(mode="json")))
         checkpoint.rewind(self.out, checkpoint.step_of(begun) if begun else 0)
         return begun
+
+    @contextmanager
+    def _or_nothing(self, begun: Path | None) -> Iterator[None]:
+        """Take back what `_begin` wrote where the model turns out to be unusable: nothing was trained."""
+        try:
+            yield
+        except ModelError:
+            if self.rank.main and begun is None:
+                for name in ("run.yaml", "samples.jsonl", "recipe.yaml"):
+                    (self.out / name).unlink(missing_ok=True)
+                shutil.rmtree(self.out / ".vision", ignore_errors=True)
+                if not any(self.out.iterdir()):
+                    self.out.rmdir()
+            raise
 
     def _check_nothing_lost(self) -> None:
         """Raises RunError where starting again would throw away a training that had got as far as a checkpoint."""
@@ -358,11 +384,14 @@ class Saves:
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """All weights are read as `from_pretrained` does: on disk they have the hub's names, which transformers' own passes over.
 
-        Adapters and sharded weights are its own to load: their names are the model's.
+        An adapter's are checked as in any other way to a model. Sharded weights are transformers' own to load.
         """
         mine = self.model if model is None else model  # type: ignore[attr-defined]
-        if hasattr(mine, "peft_config") or self.is_fsdp_enabled:  # type: ignore[attr-defined]
+        if self.is_fsdp_enabled:  # type: ignore[attr-defined]
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        if hasattr(mine, "peft_config"):
+            adapters.fill(mine, Path(resume_from_checkpoint))
             return
         saved = loading.load_weights(loading.resolve(resume_from_checkpoint), mine.dtype, "cpu")
         mine.load_state_dict(saved.state_dict())

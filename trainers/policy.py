@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.models import loading
+from harness.models import adapters, loading
 from trainers.recipe import Recipe
 
 
@@ -18,7 +18,7 @@ def load(checkpoint: loading.Checkpoint, recipe: Recipe, device: str) -> Any:
     from trainers.vision_cache import freeze
 
     if recipe.quantize:
-        model = _load_in_4_bits(checkpoint.base)
+        model = _load_in_4_bits(checkpoint)
     else:
         dtype = loading.pick_dtype("auto" if recipe.lora else "float32", device)
         model = loading.load_weights(dataclasses.replace(checkpoint, adapter=None), dtype, device)
@@ -44,9 +44,7 @@ def adapted(model: Any, checkpoint: loading.Checkpoint, recipe: Recipe) -> dict[
     """What TRL's trainers take: the model with the recipe's adapter to be, or going on with the one it has."""
     if checkpoint.adapter is None:
         return {"model": model, "peft_config": peft_config(recipe)}
-    from peft import PeftModel
-
-    return {"model": PeftModel.from_pretrained(model, str(checkpoint.adapter), is_trainable=True)}
+    return {"model": adapters.adapt(model, checkpoint.adapter, trainable=True)}
 
 
 def base_name(name: str, checkpoint: loading.Checkpoint) -> str:
@@ -95,13 +93,13 @@ def check_device(recipe: Recipe, device: str) -> None:
         raise UserError("recipe: quantize=4bit needs bitsandbytes", hint="pip install 'medvlm-harness[qlora]'")
 
 
-def _load_in_4_bits(base: str) -> Any:
+def _load_in_4_bits(checkpoint: loading.Checkpoint) -> Any:
     """The base in nf4, but for its vision encoder: QLoRA (Dettmers et al. 2023)."""
     import torch
-    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     how = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=["visual", "lm_head"],
     )  # fmt: skip
-    return AutoModelForImageTextToText.from_pretrained(base, quantization_config=how, dtype=torch.bfloat16, use_safetensors=True)
+    return loading.load_base(checkpoint, quantization_config=how, dtype=torch.bfloat16)

@@ -227,6 +227,8 @@ def load_model(
         if rank and rank.count > 1 and device == "auto":
             device = rank.device
         local = TransformersModel(name, device=device, dtype=dtype, batch_size=batch_size, attention=attention)
+    if local.card.note:
+        ui.announce(local.card.note)
     if local.why_plain:
         ui.note(f"{name}: images are encoded anew for every question: {local.why_plain}")
     return local

@@ -235,7 +235,7 @@ def export(
     from trainers.export import export as write
 
     ui.quiet_libraries()
-    ui.line(f"model: {write(model, folder, merge=merge)}")
+    ui.line(f"model: {write(model, folder, merge=merge, say=ui.announce)}")
 
 
 @app.command(_COMMAND, hidden=True)
@@ -281,10 +281,13 @@ def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) 
     from harness import distributed
     from harness.cli import ui
     from harness.cli.train_panel import Panel
+    from harness.models import loading
     from harness.runs import read_jsonl
 
     if resume is None and (trainer.out / "run.yaml").exists() and distributed.current().main:
         _say_where(trainer.out)
+    if note := loading.other_base(trainer.checkpoint):
+        ui.announce(note)
     with Panel(report.label, trainer.steps()) as report.panel:
         folder = trainer.fit(resume)
     if not distributed.current().main:

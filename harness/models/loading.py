@@ -1,19 +1,19 @@
 """From a name to weights: `tiny`, a local folder, a PEFT adapter folder or a hub id.
 
-Safetensors only. No code from a checkpoint runs. An adapter is merged into its base after loading.
+Safetensors only. No code from a checkpoint runs. An adapter is put on its base after loading. What is loaded is checked
+against what was saved (weights.py, adapters.py), and a folder that holds something else is refused with the way out (folders.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError
-from harness.models import TINY
+from harness.models import TINY, adapters, folders, weights
 from harness.records import ModelCard
 
 if TYPE_CHECKING:
@@ -31,43 +31,18 @@ class Checkpoint:
     adapter: Path | None
     trainer: str | None
 
+    #: Hash of the base's weights that the adapter was trained on, where its trainer wrote it down.
+    trained_on: str | None = None
+
     @property
-    def processor(self) -> str:
-        """The folder or hub id that holds the processor: the adapter's own where it was saved with one."""
-        if (
-            self.adapter
-            and (self.adapter / "preprocessor_config.json").exists() | (self.adapter / "processor_config.json").exists()
-        ):
-            return str(self.adapter)
-        return self.base
+    def tokenizer(self) -> str:
+        """Where a text model's tokenizer is: in the adapter's folder, where it was saved with one."""
+        return str(self.adapter) if self.adapter and folders.settings(self.adapter).tokenizer else self.base
 
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise ModelError(f"{path}: cannot be read ({e})") from None
-    if not isinstance(data, dict):
-        raise ModelError(f"{path}: expected a JSON object")
-    return data
-
-
-def _folder_of_weights(path: Path) -> None:
-    """Raises ModelError unless `path` holds a config and safetensors."""
-    if not (path / "config.json").is_file():
-        raise ModelError(
-            f"{path}: no config.json and no adapter_config.json",
-            hint="give a folder saved by save_pretrained, a hub id, or 'tiny'",
-        )
-    _json(path / "config.json")
-    if not list(path.glob("*.safetensors")):
-        pickled = [p.name for p in [*path.glob("*.bin"), *path.glob("*.pt")]]
-        if pickled:
-            raise ModelError(
-                f"{path}: {pickled[0]} is pickled, which can run code",
-                hint="convert it: save_pretrained(..., safe_serialization=True)",
-            )
-        raise ModelError(f"{path}: no *.safetensors")
+    @property
+    def label(self) -> str:
+        """How errors name it: the folder given."""
+        return str(self.adapter or (self.name if self.base == str(TINY) else self.base))
 
 
 def resolve(model: str) -> Checkpoint:
@@ -83,39 +58,42 @@ def resolve(model: str) -> Checkpoint:
         return Checkpoint(model, model, None, None)
     if not path.is_dir():
         raise ModelError(f"{model}: is a file", hint="give the folder that holds config.json")
-    trained = _json(path / "trained.json") if (path / "trained.json").exists() else {}
+    trained = folders.read_json(path / "trained.json") if (path / "trained.json").exists() else {}
     name = str(trained.get("name") or path.resolve().name)
     trainer = str(trained["trainer"]) if trained.get("trainer") else None
     if not (path / "adapter_config.json").is_file():
-        _folder_of_weights(path)
+        folders.check_model(path)
         return Checkpoint(name, str(path), None, trainer)
-    base = _json(path / "adapter_config.json").get("base_model_name_or_path")
+    base = folders.read_json(path / "adapter_config.json").get("base_model_name_or_path")
     if not base or not isinstance(base, str):
-        raise ModelError(f"{path / 'adapter_config.json'}: no base_model_name_or_path")
-    if not (path / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{path}: no adapter_model.safetensors", hint="the checkpoint was not saved whole; take an earlier one")
+        raise ModelError(
+            f"{path / 'adapter_config.json'}: no base_model_name_or_path", hint="write the base's folder or hub id there"
+        )
+    folders.check_adapter(path)
     if (Path(base) / "adapter_config.json").is_file():
         raise ModelError(f"{path}: its base '{base}' is an adapter itself", hint="merge that one into its base first")
     try:
         below = resolve(base)
     except ModelError as e:
+        missing = "cannot be used" if Path(base).exists() else "is missing"
         raise ModelError(
-            f"{path}: its base '{base}' is missing: {e}", hint="put the base where adapter_config.json says"
+            f"{path}: its base '{base}' {missing}: {e}",
+            hint=e.hint if Path(base).exists() else "put the base where adapter_config.json says",
         ) from None
-    return Checkpoint(name, below.base, path, trainer)
+    return Checkpoint(name, below.base, path, trainer, trained.get("base_weights_sha256"))
 
 
 #: What beside the weights decides a text: configuration, tokenizer, chat template, processor.
-_SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
+_SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 
 
 def settings_sha256(ckpt: Checkpoint) -> str | None:
-    """Hash over the settings of a local checkpoint's folders; None for a hub id."""
-    folders = [p for p in (Path(ckpt.base), ckpt.adapter) if p and p.is_dir()]
-    if not folders:
+    """Hash over the settings of a checkpoint's folders; for a hub id, of its snapshot (None before it is there)."""
+    held = [p for p in (_folder(ckpt.base), ckpt.adapter) if p]
+    if not held:
         return None
     h = hashlib.sha256()
-    for folder in folders:
+    for folder in held:
         for f in sorted({f for pattern in _SETTINGS for f in folder.glob(pattern)}):
             if f.name not in ("trained.json", "log.json", "model.safetensors.index.json"):
                 h.update(f.name.encode() + f.read_bytes())
@@ -133,18 +111,48 @@ def sha256_of(folder: Path) -> str:
     return h.hexdigest()
 
 
-def weights_sha256(ckpt: Checkpoint) -> str | None:
-    """Hash over base and adapter; for a hub id, over the snapshot in the local cache (None before it is there)."""
-    base = Path(ckpt.base)
-    if not base.is_dir():
-        from huggingface_hub import try_to_load_from_cache
+def _folder(base: str) -> Path | None:
+    """Where a base's files are: its folder, or a hub id's snapshot in the local cache (None before it is there)."""
+    if Path(base).is_dir():
+        return Path(base)
+    from huggingface_hub import try_to_load_from_cache
 
-        cached = try_to_load_from_cache(ckpt.base, "config.json")
-        if not isinstance(cached, str):
-            return None
-        base = Path(cached).parent
-    parts = [sha256_of(base)] + ([sha256_of(ckpt.adapter)] if ckpt.adapter else [])
-    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+    cached = try_to_load_from_cache(base, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def base_sha256(ckpt: Checkpoint) -> str | None:
+    """Hash over the base's weights; for a hub id, over its snapshot (None before it is there)."""
+    base = _folder(ckpt.base)
+    return sha256_of(base) if base else None
+
+
+def weights_sha256(ckpt: Checkpoint) -> str | None:
+    """Hash over base and adapter (None for a hub id that is not in the local cache)."""
+    base = base_sha256(ckpt)
+    if base is None or ckpt.adapter is None:
+        return base
+    return hashlib.sha256((base + sha256_of(ckpt.adapter)).encode()).hexdigest()
+
+
+def other_base(ckpt: Checkpoint) -> str | None:
+    """What to say of an adapter whose base is not the one it was trained on; None where it is, or nobody wrote it down."""
+    if ckpt.adapter is None or ckpt.trained_on is None:
+        return None
+    now = base_sha256(ckpt)
+    if now in (None, ckpt.trained_on):
+        return None
+    return (
+        f"{ckpt.adapter}: is put on another base than it was trained on: the weights of {ckpt.base} are {str(now)[:12]}, "
+        f"its own were {ckpt.trained_on[:12]} (trained.json); the scores are of this mixture"
+    )
+
+
+def note(ckpt: Checkpoint) -> str | None:
+    """What must be said beside an adapter's scores, if anything."""
+    if ckpt.adapter and adapters.adds_nothing(ckpt.adapter):
+        return f"{ckpt.adapter}: the adapter adds nothing to its base (every lora_B is zero); the scores are the base's"
+    return other_base(ckpt)
 
 
 def pick_device(device: str) -> str:
@@ -201,16 +209,81 @@ def kv_bytes_per_token(config: Any, size: int) -> int:
 
 
 def load_processor(ckpt: Checkpoint) -> Any:
-    """The processor, padding on the left (right padding misplaces image markers in a batch)."""
-    from transformers import AutoProcessor
+    """The processor, padding on the left (right padding misplaces image markers in a batch).
+
+    Of an adapter's folder come the parts that it has: image processor, tokenizer, chat template; the others are the base's.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
+
+    _run_no_code()
+    own = folders.settings(ckpt.adapter) if ckpt.adapter else folders.Settings()
+    source = str(ckpt.adapter) if own.whole else ckpt.base
+    try:
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        parts: dict[str, Any] = {}
+        if own.tokenizer and not own.whole:
+            parts["tokenizer"] = AutoTokenizer.from_pretrained(str(ckpt.adapter), trust_remote_code=False)
+        if own.images and not own.whole:
+            parts["image_processor"] = AutoImageProcessor.from_pretrained(str(ckpt.adapter), trust_remote_code=False)
+        if parts and isinstance(processor, ProcessorMixin):
+            processor = _with(processor, source, parts)
+    except Exception as e:  # a broken file raises whatever its reader meets first
+        raise ModelError(
+            f"{ckpt.label}: no usable processor in {source}: {first_line(e)}",
+            hint=f"put {_PROCESSOR} into the folder{_FROM_BASE}",
+        ) from None
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if not isinstance(processor, ProcessorMixin) or not hasattr(processor, "image_processor") or not _reads(tokenizer):
+        lacks = "tokenizer" if not _reads(tokenizer) else "image processor"
+        raise ModelError(f"{ckpt.label}: no {lacks} in {source}", hint=f"put {_PROCESSOR} into the folder{_FROM_BASE}")
+    template = own.template or processor.chat_template or tokenizer.chat_template
+    processor.chat_template = template.get("default") if isinstance(template, dict) else template
+    if not processor.chat_template:
+        raise ModelError(
+            f"{ckpt.label}: no chat template in {source}", hint=f"put chat_template.jinja into the folder{_FROM_BASE}"
+        )
+    tokenizer.padding_side = "left"
+    return processor
+
+
+_PROCESSOR = "processor_config.json (or preprocessor_config.json), tokenizer.json and tokenizer_config.json"
+_FROM_BASE = ", from the model that it was trained from"
+
+
+def load_tokenizer(source: str, label: str, **how: Any) -> Any:
+    """The tokenizer of a text model, with its chat template. Raises ModelError."""
+    from transformers import AutoTokenizer
 
     _run_no_code()
     try:
-        processor = AutoProcessor.from_pretrained(ckpt.processor, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **how)
     except Exception as e:  # a broken file raises whatever its reader meets first
-        raise ModelError(f"{ckpt.name}: no usable processor: {first_line(e)}") from None
-    processor.tokenizer.padding_side = "left"
-    return processor
+        raise ModelError(
+            f"{label}: no usable tokenizer: {first_line(e)}",
+            hint=f"put tokenizer.json and tokenizer_config.json into the folder{_FROM_BASE}",
+        ) from None
+    if not _reads(tokenizer):
+        raise ModelError(
+            f"{label}: no tokenizer in {source}", hint=f"put tokenizer.json and tokenizer_config.json into the folder{_FROM_BASE}"
+        )
+    if not tokenizer.chat_template:
+        raise ModelError(f"{label}: no chat template in {source}", hint=f"put chat_template.jinja into the folder{_FROM_BASE}")
+    return tokenizer
+
+
+def _reads(tokenizer: Any) -> bool:
+    """Whether it has a vocabulary: without its files transformers makes an empty one in silence."""
+    try:
+        return bool(tokenizer.decode(tokenizer("the image")["input_ids"], skip_special_tokens=True).strip())
+    except Exception:  # not a tokenizer at all
+        return False
+
+
+def _with(processor: Any, source: str, parts: dict[str, Any]) -> Any:
+    """The processor made again, with some of its parts taken from elsewhere."""
+    about, _ = type(processor).get_processor_dict(source)
+    made = [parts.get(name, getattr(processor, name)) for name in processor.get_attributes()]
+    return type(processor).from_args_and_dict(made, about)
 
 
 def _run_no_code() -> None:
@@ -227,25 +300,20 @@ def first_line(e: BaseException) -> str:
 
 
 def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bool = True, attention: str = "sdpa") -> Any:
-    """The model in eval mode on `device`; an adapter is merged unless `merge` is False. Raises ModelError."""
+    """The model in eval mode on `device`, with its adapter in it; as a PeftModel where `merge` is False. Raises ModelError."""
+    model = load_base(ckpt, dtype=dtype, attn_implementation=attention)
+    if ckpt.adapter:
+        model = adapters.put_on(model, ckpt.adapter) if merge else adapters.adapt(model, ckpt.adapter)
+    return model.to(device).eval()
+
+
+def load_base(ckpt: Checkpoint, **how: Any) -> Any:
+    """The model without its adapter, checked, as `from_pretrained` makes it with `how`. Raises ModelError."""
     from transformers import AutoModelForImageTextToText
 
     _run_no_code()
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            ckpt.base, dtype=dtype, use_safetensors=True, attn_implementation=attention
-        )
-        if ckpt.adapter:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, str(ckpt.adapter))
-            if merge:
-                model = model.merge_and_unload()
-    except Exception as e:  # a broken file raises whatever its reader meets first
-        raise ModelError(
-            f"{ckpt.name}: cannot be loaded: {first_line(e)}", hint="is the checkpoint whole, and an image-text model?"
-        ) from None
-    return model.to(device).eval()
+    label = ckpt.label if ckpt.adapter is None else f"{ckpt.adapter}: its base {ckpt.base}"
+    return weights.load(AutoModelForImageTextToText, ckpt.base, label, use_safetensors=True, **how)
 
 
 def model_card(ckpt: Checkpoint, model: Any, attention_reason: str | None = None) -> ModelCard:
@@ -253,7 +321,7 @@ def model_card(ckpt: Checkpoint, model: Any, attention_reason: str | None = None
         name=ckpt.name,
         path=str(ckpt.adapter or ckpt.base) if ckpt.name != "tiny" else "tiny",
         architecture=type(model).__name__,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name),
         weights_sha256=weights_sha256(ckpt),
         settings_sha256=settings_sha256(ckpt),
         base=("tiny" if ckpt.base == str(TINY) else ckpt.base) if ckpt.adapter else None,
@@ -262,4 +330,6 @@ def model_card(ckpt: Checkpoint, model: Any, attention_reason: str | None = None
         device=str(model.device),
         attention=model.config._attn_implementation,
         attention_reason=attention_reason,
+        adapter=None if ckpt.adapter is None else "beside" if adapters.has_adapter(model) else "merged",
+        note=note(ckpt),
     )

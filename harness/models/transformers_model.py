@@ -15,7 +15,7 @@ import torch
 
 from harness import answers
 from harness.errors import DataError, ModelError, UserError
-from harness.models import engine, loading
+from harness.models import engine, loading, weights
 from harness.prompts import Prompt
 from harness.records import GenerationArgs, ModelCard, Prediction, Sample
 
@@ -104,6 +104,7 @@ class TransformersModel:
         kind = loading.pick_dtype(dtype, where)
         attention, reason = loading.pick_attention(attention, where, kind)
         self.model = loading.load_weights(checkpoint, kind, where, attention=attention)
+        weights.check_vocabulary(checkpoint.label, self.model, self.processor)
         self._card = loading.model_card(checkpoint, self.model, reason)
         self._kind = where.split(":")[0]
         self._fixed_rows = batch_size

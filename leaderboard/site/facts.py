@@ -19,7 +19,8 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
     """The run card in groups: model, data, how it was asked, who judged, where it ran."""
     m, d, g = card.model, card.data, card.generation
     model = _given(
-        ("name", m.name), ("folder", m.path), ("base", m.base), ("trainer", m.trainer), ("architecture", m.architecture),
+        ("name", m.name), ("folder", m.path), ("base", m.base), ("adapter", m.adapter), ("note", m.note),
+        ("trainer", m.trainer), ("architecture", m.architecture),
         ("parameters", f"{m.parameters:,}" if m.parameters else None), ("weights", _hash(m.weights_sha256)),
         ("settings", _hash(m.settings_sha256)), ("precision", m.dtype), ("device", m.device), ("attention", m.attention),
         ("because", m.attention_reason), ("backend", m.backend),
