@@ -98,7 +98,7 @@ def decode(content: bytes, name: str, reading: Reading) -> Decoded:
         from harness.pictures import raster
 
         return raster.read(content, name, reading, kind)
-    raise BadImageError(f"{name}: {kind.what}; {kind.way_out}")
+    raise BadImageError(f"{name}: cannot be decoded as a picture: {kind.what}; {kind.way_out}")
 
 
 def check_size(name: str, size: tuple[int, int], reading: Reading) -> None:

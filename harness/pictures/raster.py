@@ -7,6 +7,7 @@ import functools
 import io
 import re
 import warnings
+import zlib
 from typing import Any
 
 from harness.pictures import BadImageError, Decoded, Reading, check_size, pick, tone
@@ -37,7 +38,7 @@ def read(content: bytes, name: str, reading: Reading, kind: Kind) -> Decoded:
     """The picture in a file that Pillow reads. Raises BadImageError."""
     try:
         with _opened(content, kind, reading) as im:
-            return _read(im, name, reading)
+            return _read(im, name, reading, content)
     except BadImageError:
         raise
     except Exception as e:  # PIL raises a dozen kinds for a broken file
@@ -55,7 +56,7 @@ def _brief(e: Exception, kind: Kind) -> str:
     return "damaged or incomplete in its header; copy it again, or save it anew as PNG"
 
 
-def _read(im: Any, name: str, reading: Reading) -> Decoded:
+def _read(im: Any, name: str, reading: Reading, content: bytes) -> Decoded:
     check_size(name, im.size, reading)
     pages = _pages(im, name)
     index = pick(name, len(pages), reading.frame, "pages" if im.format == "TIFF" else "frames")
@@ -75,6 +76,8 @@ def _read(im: Any, name: str, reading: Reading) -> Decoded:
     if grey is not None:
         image = pillow().fromarray(_shown(im, grey, name, reading, changes))
         image = image.convert("RGB")
+    elif im.mode == "LA" and im.format == "PNG" and content[24] == 16 and len(pages) == 1:
+        image = _grey_with_alpha(content, name, reading, changes)
     else:
         if reading.window:
             changes.append("8 bits or colour, so that no window applies")
@@ -186,6 +189,19 @@ def _shown(im: Any, grey: Any, name: str, reading: Reading, changes: list[str]) 
         found[hidden] = 255
         changes.append("transparent, on a white ground")
     return found
+
+
+def _grey_with_alpha(content: bytes, name: str, reading: Reading, changes: list[str]) -> Any:
+    """A PNG of 16-bit grey with alpha, of which Pillow keeps the upper bytes: its four bytes a pixel are read as 8-bit RGBA."""
+    import numpy as np
+
+    head = content[12:24] + bytes([8, 6]) + content[26:29]
+    patched = content[:12] + head + zlib.crc32(head).to_bytes(4, "big") + content[33:]
+    high, low, alpha, _ = np.moveaxis(np.asarray(pillow().open(io.BytesIO(patched))), -1, 0)
+    values = high.astype(np.uint16) << 8 | low
+    changes.append("16-bit grey with alpha")
+    shown = tone.windowed(values, reading.window, name) if reading.window else tone.levels(values, alpha == 0)
+    return _flat(pillow().fromarray(np.dstack([shown, alpha])), changes)
 
 
 def _flat(im: Any, changes: list[str]) -> Any:
