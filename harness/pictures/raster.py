@@ -76,7 +76,7 @@ def _read(im: Any, name: str, reading: Reading, content: bytes) -> Decoded:
     if grey is not None:
         image = pillow().fromarray(_shown(im, grey, name, reading, changes))
         image = image.convert("RGB")
-    elif im.mode == "LA" and im.format == "PNG" and content[24] == 16 and len(pages) == 1:
+    elif im.format == "PNG" and content[24:26] == b"\x10\x04" and len(pages) == 1:
         image = _grey_with_alpha(content, name, reading, changes)
     else:
         if reading.window:
