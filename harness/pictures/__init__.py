@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 #: Refuse images with one side more than so many times the other: Qwen2-VL's processor takes none, and a strip shows nothing.
 MAX_ASPECT = 200
+#: A picture of more pixels than this takes gigabytes as RGB.
+SLIDE = 1_000_000_000
 #: Of the pixels of pictures with `changes`: raise it where such a picture comes out otherwise than before.
 VERSION = 2
 
@@ -108,12 +110,17 @@ def check_size(name: str, size: tuple[int, int], reading: Reading) -> None:
     if width < 1 or height < 1:
         raise BadImageError(f"{name}: {shown}, so there is nothing to see; export it again")
     if width * height > reading.max_pixels:
-        raise BadImageError(
-            f"{name}: {shown}, above the limit of {reading.max_pixels}; store it smaller, "
-            f"or allow it with --max-image-pixels {width * height}"
-        )
+        raise too_large(name, shown, width * height, reading)
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadImageError(f"{name}: {shown}, one side more than {MAX_ASPECT} times the other; cut out what is asked about")
+
+
+def too_large(name: str, shown: str, pixels: int, reading: Reading) -> BadImageError:
+    """The error for a picture of so many pixels. What no memory would hold is not said to be allowed by a flag."""
+    way_out = f"store it smaller, or allow it with --max-image-pixels {pixels}"
+    if pixels > SLIDE:
+        way_out = "a whole slide? export the region that is asked about, or a lower level, for example with OpenSlide"
+    return BadImageError(f"{name}: {shown}, above the limit of {reading.max_pixels}; {way_out}")
 
 
 def pick(name: str, count: int, frame: int | str | None, what: str = "frames") -> int:

@@ -38,7 +38,7 @@ def _pydicom() -> Any:
     import pydicom
     import pydicom.pixels
 
-    warnings.filterwarnings("ignore", module=r"pydicom")
+    warnings.filterwarnings("ignore", module=r"pydicom|harness\.pictures")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     return pydicom
 
@@ -64,11 +64,12 @@ def read(content: bytes, name: str, reading: Reading) -> Decoded:
 def _read(ds: Any, name: str, reading: Reading) -> Decoded:
     if not any(p in ds for p in _PIXELS):
         raise BadImageError(f"{name}: {_without_pixels(ds)}")
+    decoder = _decoder(ds, name)
     check_size(name, (int(ds.Columns), int(ds.Rows)), reading)
     count = int(ds.get("NumberOfFrames") or 1)
     index = pick(name, count, reading.frame)
     changes = ["DICOM"] + (["one frame of a stack, as named"] if count > 1 else [])
-    stored, photometric = _stored(ds, name, index)
+    stored, photometric = _stored(ds, decoder, name, index)
     if photometric.startswith("MONOCHROME"):
         grey = _grey(ds, stored, name, index, reading, changes)
         if photometric == "MONOCHROME1":
@@ -97,15 +98,17 @@ def _without_pixels(ds: Any) -> str:
         return "a DICOMDIR, which lists a folder's files; name the image files themselves"
     if "PDF" in what:
         return "a DICOM file that wraps a PDF; take it out and save its pages as PNG"
-    shown = f" ({what})" if what and not re.fullmatch(r"[\d.]+", what) else ""
+    if not what or "Image Storage" in what:
+        return "cannot be decoded: DICOM that is damaged or incomplete, as it ends before its pixels; copy it again"
+    shown = f" ({what})" if not re.fullmatch(r"[\d.]+", what) else ""
     return f"DICOM without pixels{shown}; name the image that it belongs to"
 
 
 # -- from the file to stored values ---------------------------------------------------------------------------------------
 
 
-def _stored(ds: Any, name: str, index: int) -> tuple[Any, str]:
-    """(one frame's values, their photometric interpretation): shape (rows, columns) or (rows, columns, 3)."""
+def _decoder(ds: Any, name: str) -> Any:
+    """What unpacks the pixels. Raises BadImageError where it is not installed, or there is none."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -119,19 +122,25 @@ def _stored(ds: Any, name: str, index: int) -> tuple[Any, str]:
         )
     syntax = ds.file_meta.TransferSyntaxUID
     try:
-        decoder = get_decoder(syntax)
+        found = get_decoder(syntax)
     except NotImplementedError:
         raise BadImageError(
             f"{name}: DICOM stored as {syntax.name}, which pydicom cannot decode; export it as PNG from a DICOM viewer"
         ) from None
-    if not decoder.is_available:
+    if not found.is_available:
         raise BadImageError(
-            f"{name}: DICOM stored as {syntax.name}, for which a decoder is missing; pip install {_packages(decoder)}"
+            f"{name}: DICOM stored as {syntax.name}, for which a decoder is missing; pip install {_packages(found)}"
         )
-    shift = 0
-    if "PixelData" in ds:
-        shift = max(0, int(ds.HighBit) + 1 - int(ds.BitsStored)) if ds.get("HighBit") is not None else 0
-        ds.BitsStored = int(ds.BitsStored) + shift
+    return found
+
+
+def _stored(ds: Any, decoder: Any, name: str, index: int) -> tuple[Any, str]:
+    """(one frame's values, their photometric interpretation): shape (rows, columns) or (rows, columns, 3)."""
+    syntax = ds.file_meta.TransferSyntaxUID
+    bits, high = ds.get("BitsStored"), ds.get("HighBit")
+    shift = int(high) + 1 - int(bits) if bits and high and not syntax.is_encapsulated and int(high) >= int(bits) else 0
+    if shift:  # values that do not begin at the lowest bit, as old scanners wrote them: taken whole, and moved down
+        ds.BitsStored = int(bits) + shift
     try:
         values, found = decoder.as_array(ds, index=index)
     except (RuntimeError, NotImplementedError):
@@ -141,8 +150,9 @@ def _stored(ds: Any, name: str, index: int) -> tuple[Any, str]:
         raise BadImageError(
             f"{name}: cannot be decoded: DICOM stored as {syntax.name} that is damaged, or needs another decoder{more}"
         ) from None
-    ds.BitsStored = int(ds.BitsStored) - shift if "PixelData" in ds else ds.get("BitsStored")
-    return (values >> shift if shift else values), str(found["photometric_interpretation"])
+    if shift:
+        ds.BitsStored, values = bits, values >> shift
+    return values, str(found["photometric_interpretation"])
 
 
 def _packages(decoder: Any) -> str:
@@ -197,7 +207,7 @@ def _grey(ds: Any, stored: Any, name: str, index: int, reading: Reading, changes
             )
         return tone.windowed(values, window, name, shape=shape, whose="the file's own window")  # type: ignore[arg-type]
     bits = int(ds.get("BitsStored") or 32)
-    if bits <= 8 and values is stored and not int(ds.get("PixelRepresentation") or 0):
+    if bits <= 8 and np.array_equal(values, stored) and not int(ds.get("PixelRepresentation") or 0):
         return np.rint(stored.astype(np.float64) * 255 / (2**bits - 1)).astype(np.uint8)
     changes.append("grey values from darkest to brightest, the file naming no window")
     return tone.levels(values, _padding(ds, stored))

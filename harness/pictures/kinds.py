@@ -89,6 +89,7 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
     (r"ObjectType\s*=|NDims\s*=", Kind("a MetaImage header (MHA or MHD)", "", _SLICES)),
     (r"<\?xml|<Error>", Kind("XML text", "", f"an error message of a server? {_DAMAGED}")),
     (r"[{\[]", Kind("JSON text", "", f"an error message of a server? {_DAMAGED}")),
+    (r"data:image/|/9j/|iVBORw0KGgo", Kind("a picture written as base64 text", "", "store its bytes themselves")),
     (r"P[1-6fF]\s", Kind("a PPM", "PPM")),
     (r"P7\s", Kind("a PAM", "", _PLAIN)),
 )  # fmt: skip
@@ -105,7 +106,7 @@ def sniff(content: bytes, name: str) -> Kind:
         return _gzipped(content, name)
     if content.startswith(b"PK\3\4"):
         return _zipped(content)
-    if content.startswith(b"BM") and content[6:10] == bytes(4):
+    if content.startswith(b"BM") and int.from_bytes(content[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
         return Kind("a BMP", "BMP")
     if _bare_dicom(content):
         return Kind("DICOM without its preamble", "dicom")
@@ -115,19 +116,16 @@ def sniff(content: bytes, name: str) -> Kind:
 
 
 def _narrowed(kind: Kind, content: bytes) -> Kind:
-    """A TIFF's first bytes are also those of whole slides and of cameras' raw files."""
+    """Some first bytes are those of several kinds, and some kinds need a Pillow that was built for them."""
     if kind.reader == "TIFF" and content[8:10] == b"CR":
         return Kind("a camera's raw file", "", f"develop it and {_PLAIN}")
-    if kind.reader == "AVIF":
+    if "HEIF" in kind.what and b"avif" in content[8:64]:
+        kind = Kind("an AVIF", "AVIF")
+    if wanted := {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}.get(kind.reader):
         from PIL import features
 
-        if not features.check("avif"):
-            return Kind("an AVIF, which the Pillow installed here cannot read", "", _PLAIN)
-    if kind.reader == "JPEG2000":
-        from PIL import features
-
-        if not features.check("jpg_2000"):
-            return Kind("a JPEG 2000, which the Pillow installed here cannot read", "", _PLAIN)
+        if not features.check(wanted):
+            return Kind(f"{kind.what}, which the Pillow installed here cannot read", "", _PLAIN)
     return kind
 
 

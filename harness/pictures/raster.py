@@ -10,7 +10,7 @@ import warnings
 import zlib
 from typing import Any
 
-from harness.pictures import BadImageError, Decoded, Reading, check_size, pick, tone
+from harness.pictures import BadImageError, Decoded, Reading, check_size, pick, tone, too_large
 from harness.pictures.kinds import Kind
 
 #: TIFF tags.
@@ -41,19 +41,19 @@ def read(content: bytes, name: str, reading: Reading, kind: Kind) -> Decoded:
             return _read(im, name, reading, content)
     except BadImageError:
         raise
+    except pillow().DecompressionBombError as e:  # Pillow's own limit, which it keeps before it says the size
+        pixels = int(next(iter(re.findall(r"\d+", str(e))), 0))
+        raise too_large(name, f"{pixels} pixels", pixels, reading) from None
     except Exception as e:  # PIL raises a dozen kinds for a broken file
-        raise BadImageError(f"{name}: cannot be decoded: {kind.what} that is {_brief(e, kind)}") from None
+        unknown = type(e).__name__ == "UnidentifiedImageError"  # its words name a buffer, not what is wrong
+        if unknown and kind.reader == "TIFF":
+            from harness.pictures import tiff
 
-
-def _brief(e: Exception, kind: Kind) -> str:
-    """What is wrong, as far as Pillow's words say anything, and what to do."""
-    from PIL import UnidentifiedImageError
-
-    if not isinstance(e, UnidentifiedImageError):
-        return f"damaged or incomplete ({type(e).__name__}: {e}); copy it again, or save it anew as PNG"
-    if kind.reader == "TIFF":
-        return "damaged, or of a form that Pillow does not know; save it as 8- or 16-bit grey, 32-bit float, or 8-bit RGB"
-    return "damaged or incomplete in its header; copy it again, or save it anew as PNG"
+            return tiff.read(content, name, reading)
+        why = "in its header" if unknown else f"({type(e).__name__}: {e})"
+        raise BadImageError(
+            f"{name}: cannot be decoded: {kind.what} that is damaged or incomplete {why}; copy it again, or save it anew as PNG"
+        ) from None
 
 
 def _read(im: Any, name: str, reading: Reading, content: bytes) -> Decoded:
@@ -81,9 +81,9 @@ def _read(im: Any, name: str, reading: Reading, content: bytes) -> Decoded:
     else:
         if reading.window:
             changes.append("8 bits or colour, so that no window applies")
-        image = _flat(im, changes)
+        image = _flat(im, name, changes)
     if turn != 1:
-        image = image.transpose(_turn(turn))
+        image = upright(image, turn)
         changes.append("turned as the EXIF orientation says")
     return Decoded(image, tuple(changes), plain=grey is None and not changes)
 
@@ -108,12 +108,10 @@ def _pages(im: Any, name: str) -> list[int]:
 def _tiff_pages(im: Any, name: str) -> list[int]:
     count = im.n_frames
     description = str(im.tag_v2.get(_DESCRIPTION, ""))
-    planes = re.match(r"ImageJ=.*?^images=(\d+)", description, re.S | re.M)
+    planes = re.match(r"ImageJ=.*?^images=(\d+)", description, re.S | re.M)  # of a large stack one page is listed
     held = max(int(planes.group(1)) if planes else 1, int(im.tag_v2.get(_DEPTH, 1) or 1))
     if count == 1 and held > 1:
-        raise BadImageError(
-            f"{name}: holds {held} planes in one page (an ImageJ stack); save the plane that is asked about alone"
-        )
+        raise BadImageError(f"{name}: holds {held} planes in one page; save the plane that is asked about alone")
     kept = []
     for i in range(count):
         im.seek(i)
@@ -139,14 +137,15 @@ def _orientation(im: Any) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _turn(orientation: int) -> Any:
-    """What brings stored pixels of an EXIF orientation the right way up."""
+def upright(image: Any, orientation: int) -> Any:
+    """Stored pixels the right way up, as their EXIF (or TIFF) orientation says."""
     from PIL.Image import Transpose as t
 
-    return {
+    turns = {
         2: t.FLIP_LEFT_RIGHT, 3: t.ROTATE_180, 4: t.FLIP_TOP_BOTTOM, 5: t.TRANSPOSE, 6: t.ROTATE_270, 7: t.TRANSVERSE,
         8: t.ROTATE_90,
-    }[orientation]  # fmt: skip
+    }  # fmt: skip
+    return image.transpose(turns[orientation]) if orientation in turns else image
 
 
 # -- grey of other kinds than 0..255 ----------------------------------------------------------------------------------------
@@ -201,14 +200,16 @@ def _grey_with_alpha(content: bytes, name: str, reading: Reading, changes: list[
     values = high.astype(np.uint16) << 8 | low
     changes.append("16-bit grey with alpha")
     shown = tone.windowed(values, reading.window, name) if reading.window else tone.levels(values, alpha == 0)
-    return _flat(pillow().fromarray(np.dstack([shown, alpha])), changes)
+    return _flat(pillow().fromarray(np.dstack([shown, alpha])), name, changes)
 
 
-def _flat(im: Any, changes: list[str]) -> Any:
+def _flat(im: Any, name: str, changes: list[str]) -> Any:
     """A picture of 8 bits as RGB, on a ground where it is transparent."""
+    if im.mode == "LAB":
+        raise BadImageError(f"{name}: its colours are stored as LAB; save it as RGB")
     if not im.has_transparency_data:
         return im.convert("RGB")
-    image, done = tone.on_ground(im)
+    image, done = tone.on_ground(im, name)
     if done:
         changes.append(done)
     return image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -57,20 +57,22 @@ def windowed(values: Any, window: Window, name: str, *, shape: Shape = "LINEAR_E
     return found
 
 
-def on_ground(image: Image.Image) -> tuple[Image.Image, str | None]:
+def on_ground(image: Image.Image, name: str) -> tuple[Image.Image, str | None]:
     """(RGB, what was done about transparency or None where nothing is transparent).
 
     The ground is white, as viewers and pages have it; black where the picture would vanish on white, being itself nearly
-    white wherever it is visible.
+    white wherever it is visible. Raises BadImageError for a picture of which nothing is visible, though there is one.
     """
     from PIL import Image as pillow
 
     rgba = image.convert("RGBA")
     alpha = rgba.getchannel("A")
-    least, most = alpha.getextrema()
+    least, most = cast(tuple[int, int], alpha.getextrema())
     if least == 255:
         return rgba.convert("RGB"), None
     if most == 0:
+        if len(rgba.convert("RGB").getcolors(maxcolors=2) or "many") > 1:
+            raise BadImageError(f"{name}: holds a picture that is wholly transparent; save it without its alpha channel")
         return pillow.new("RGB", rgba.size, "white"), "wholly transparent, so that only a white ground is seen"
     weights = np.asarray(alpha, dtype=np.float64)
     dark = np.asarray(rgba.convert("RGB").convert("L")) < PALE
