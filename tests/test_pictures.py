@@ -174,7 +174,7 @@ def test_a_named_window_applies_to_deep_grey_alone():
     assert shown(tiff(values), window=window)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
     eight = saved(PLAIN, "PNG")
     assert_same(shown(eight, window=window))
-    assert ref(eight, window=window).changes == ("8 bits or colour, so that no window applies",)
+    assert ref(eight, window=window).changes == ("of 8 bits or in colour, to which no window applies",)
     assert "shows one grey only" in refusal(tiff(values), window=Window(center=-5000, width=2))
 
 

@@ -80,7 +80,7 @@ def _read(ds: Any, name: str, reading: Reading) -> Decoded:
         image = _pillow().fromarray(grey).convert("RGB")
     else:
         if reading.window:
-            changes.append("8 bits or colour, so that no window applies")
+            changes.append("of 8 bits or in colour, to which no window applies")
         image = _pillow().fromarray(_colour(ds, stored, photometric, name)).convert("RGB")
     return Decoded(_square(ds, image, name, index, reading, changes), tuple(changes))
 

@@ -80,7 +80,7 @@ def _read(im: Any, name: str, reading: Reading, content: bytes) -> Decoded:
         image = _grey_with_alpha(content, name, reading, changes)
     else:
         if reading.window:
-            changes.append("8 bits or colour, so that no window applies")
+            changes.append("of 8 bits or in colour, to which no window applies")
         image = _flat(im, name, changes)
     if turn != 1:
         image = upright(image, turn)

@@ -71,7 +71,8 @@ def on_ground(image: Image.Image, name: str) -> tuple[Image.Image, str | None]:
     if least == 255:
         return rgba.convert("RGB"), None
     if most == 0:
-        if len(rgba.convert("RGB").getcolors(maxcolors=2) or "many") > 1:
+        colours = rgba.convert("RGB").getcolors(maxcolors=1)  # None where there are more
+        if colours is None:
             raise BadImageError(f"{name}: holds a picture that is wholly transparent; save it without its alpha channel")
         return pillow.new("RGB", rgba.size, "white"), "wholly transparent, so that only a white ground is seen"
     weights = np.asarray(alpha, dtype=np.float64)
