@@ -450,7 +450,7 @@ def without(task: LoadedTask, bad: dict[str, str], on_bad_row: OnBadRow) -> Load
     refuse(task.spec.name, bad, len(samples), on_bad_row)
     if not bad:
         return task
-    found = task.card.model_copy(update=_counted(samples) | {"dropped": task.card.dropped | bad})
+    found = task.card.model_copy(update=counted(samples) | {"dropped": task.card.dropped | bad})
     return replace(task, samples=samples, card=found, notes=(*task.notes, *_left_out(task.spec.name, bad)))
 
 
@@ -467,11 +467,11 @@ def card(spec: TaskSpec, split: str, rows: Rows) -> DataCard:
         reading=rows.reading,
         spec_sha256=spec.sha256,
         may_leave_machine=spec.may_leave_machine,
-        **_counted(rows.samples),
+        **counted(rows.samples),
     )
 
 
-def _counted(samples: Sequence[Sample]) -> dict[str, Any]:
+def counted(samples: Sequence[Sample]) -> dict[str, Any]:
     """What a card says that follows from the samples alone."""
     images = {i.sha256 for s in samples for i in s.images}
     return {

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
-from harness.data import LoadedTask, fingerprint
+from harness.data import LoadedTask, counted
 from harness.errors import DataError
 from harness.records import Sample
 
@@ -24,10 +24,7 @@ def images(samples: Sequence[Sample]) -> set[str]:
 
 def with_samples(task: LoadedTask, samples: list[Sample]) -> LoadedTask:
     """The task with these rows, its card saying so."""
-    card = task.card.model_copy(
-        update={"rows": len(samples), "images": len(images(samples)), "fingerprint": fingerprint(samples)}
-    )
-    return replace(task, samples=samples, card=card)
+    return replace(task, samples=samples, card=task.card.model_copy(update=counted(samples)))
 
 
 def subset(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:

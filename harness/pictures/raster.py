@@ -171,6 +171,8 @@ def _first(value: Any) -> Any:
 
 def _shown(im: Any, grey: Any, name: str, reading: Reading, changes: list[str]) -> Any:
     """Grey values as uint8: through the window that is named, else from darkest to brightest."""
+    import numpy as np
+
     hole = im.info.get("transparency")
     hidden = grey == hole if isinstance(hole, int) else None
     if grey.dtype.itemsize == 1 or grey.dtype.name == "uint32":
@@ -182,6 +184,7 @@ def _shown(im: Any, grey: Any, name: str, reading: Reading, changes: list[str]) 
         found = tone.levels(grey, hidden)
     if _first(getattr(im, "tag_v2", {}).get(_PHOTOMETRIC)) == 0:
         found = 255 - found
+        found[~np.isfinite(grey)] = 0
         changes.append("white is zero")
     if hidden is not None and hidden.any():
         found = found.copy()

@@ -32,6 +32,8 @@ def read(content: bytes, name: str, reading: Reading) -> Decoded:
 
 
 def _read(file: Any, name: str, reading: Reading) -> Decoded:
+    import numpy as np
+
     from harness.pictures.raster import pillow, upright
 
     pages = [p for p in file.pages if not int(p.subfiletype) & 0b101]
@@ -53,6 +55,7 @@ def _read(file: Any, name: str, reading: Reading) -> Decoded:
         grey = tone.levels(values)
     if page.photometric == 0:
         grey = 255 - grey
+        grey[~np.isfinite(values)] = 0
         changes.append("white is zero")
     turn = page.tags.get(274)
     image = upright(pillow().fromarray(grey).convert("RGB"), int(turn.value) if turn else 1)
