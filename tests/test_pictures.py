@@ -139,6 +139,9 @@ GROUNDS = {
     "white ink": (saved(Image.fromarray(np.dstack([COLOUR * 0 + 255, GREY])), "PNG"), GREY, "black"),
     "black ink, WebP": (saved(Image.fromarray(np.dstack([COLOUR * 0, 255 - GREY])), "WEBP", lossless=True), GREY, "white"),
     "black ink, TIFF": (tiff(np.dstack([COLOUR * 0, 255 - GREY]), photometric="rgb", extrasamples=["unassalpha"]), GREY, "white"),
+    "grey and premultiplied alpha": (
+        tiff(np.dstack([GREY * 0, 255 - GREY]), photometric="minisblack", extrasamples=["assocalpha"], planarconfig="contig"),
+        GREY, "white"),
     "grey and alpha": (saved(Image.fromarray(np.dstack([GREY * 0, 255 - GREY]), "LA"), "PNG"), GREY, "white"),
     "palette with a hole": (palette_with_hole(), np.where(GREY // 16 == 0, 255, GREY), "white"),
     "16-bit grey with a hole": (

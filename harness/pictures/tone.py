@@ -65,7 +65,7 @@ def on_ground(image: Image.Image, name: str) -> tuple[Image.Image, str | None]:
     """
     from PIL import Image as pillow
 
-    rgba = image.convert("RGBA")
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # Pillow knows no way from La to RGBA
     alpha = rgba.getchannel("A")
     least, most = cast(tuple[int, int], alpha.getextrema())
     if least == 255:
