@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from harness.errors import DataError, RowError
+from harness.pictures import Reading
 from harness.records import ImageRef
 from harness.zips import read_member
 
@@ -195,15 +196,25 @@ class Archive:
         return found[0] if found and found[1] is None else io.BytesIO(self.read(name))
 
     def image(self, name: str, where: str = "") -> ImageRef:
-        """An image by name, not read yet; one object for all questions about it.
+        """An image by name, not read yet; one object for all questions about it. "stack.tif#3" is its third frame.
 
         A missing file is not an error here: reading the image says so. Raises RowError when the name leaves the root.
         """
         if name not in self._images:
-            path, member = self.locate(name, where) or (self.root if self._zipped else self.root / name, None)
+            file, frame = self.frame_of(name, where)
+            path, member = self.locate(file, where) or (self.root if self._zipped else self.root / file, None)
             missing = self._zipped and member is None
-            self._images[name] = ImageRef(name, path=path, member=name if missing else member)
+            self._images[name] = ImageRef(name, path, member=file if missing else member, reading=Reading(frame=frame))
         return self._images[name]
+
+    def frame_of(self, name: str, where: str = "") -> tuple[str, int | None]:
+        """(file, frame) of an image's name. A file whose own name ends in "#3" is that file. Raises RowError for frame 0."""
+        named = re.fullmatch(r"(.+)#(\d{1,9})", name, re.S)
+        if named and not self.locate(name, where) and self.locate(named[1], where):
+            if int(named[2]) == 0:
+                raise RowError(f"{where or self.root}: path '{name}': frames are counted from 1")
+            return named[1], int(named[2])
+        return name, None
 
 
 _MISSING = "point --data-dir (or HARNESS_DATA_DIR) at the folder that holds the archive"

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,8 +25,9 @@ from typing import Any, Literal, cast, get_args
 from harness import plugins, specs
 from harness.archives import Archive, HubError, from_hub
 from harness.errors import DataError, UserError
+from harness.pictures import AS_IT_IS, MAX_PIXELS, BadImageError, Reading
 from harness.plugins import did_you_mean
-from harness.records import BadImageError, DataCard, ImageRef, Sample
+from harness.records import DataCard, ImageRef, Sample
 from harness.specs import Bundled, Columns, Hub, Local, Origin, TaskSpec
 
 Source = Literal["auto", "hub", "local", "bundled"]
@@ -90,6 +92,8 @@ class Rows:
     #: How many rows `where` left out, as far as the split was read.
     filtered: int
     notes: list[str]
+    #: What was asked about how pictures are read.
+    reading: Reading = AS_IT_IS
 
 
 def splits(spec: TaskSpec, source: Source) -> list[str]:
@@ -245,6 +249,26 @@ def _with_derived(sample: Sample) -> Sample:
     return sample.model_copy(update={"slices": {**derived, **sample.slices}})
 
 
+class _Reader:
+    """Gives every picture of a split what is asked about how it is read; one picture stays one object."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.images: dict[int, tuple[ImageRef, ImageRef]] = {}  # the first is held, so that its id stays its own
+
+    def with_reading(self, sample: Sample) -> Sample:
+        if self.reading == AS_IT_IS or not sample.images:
+            return sample
+        return sample.model_copy(update={"images": tuple(self._asked(i) for i in sample.images)})
+
+    def _asked(self, image: ImageRef) -> ImageRef:
+        if id(image) not in self.images:
+            frame = image.reading.frame or self.reading.frame  # the row's own before the YAML's
+            asked = replace(image, reading=self.reading.model_copy(update={"frame": frame}))
+            self.images[id(image)] = (image, asked)
+        return self.images[id(image)][1]
+
+
 class _Checker:
     """Which rows can be asked and scored. Remembers ids and images, so that a split can be checked a part at a time."""
 
@@ -283,10 +307,11 @@ def _broken(image: ImageRef) -> str | None:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """sha256 over ids, questions, references and image bytes, in order."""
+    """sha256 over ids, questions, references and images (bytes, and what was done beyond plain conversion), in order."""
     h = hashlib.sha256()
     for s in samples:
-        h.update(json.dumps([s.id, s.question, s.reference.model_dump(mode="json"), [i.sha256 for i in s.images]]).encode())
+        images = [i.pixels_key for i in s.images]
+        h.update(json.dumps([s.id, s.question, s.reference.model_dump(mode="json"), images]).encode())
     return h.hexdigest()
 
 
@@ -328,11 +353,14 @@ def read(
     split: str | None = None,
     limit: int | None = None,
     images: bool = True,
+    max_pixels: int | None = None,
+    reading: Reading | None = None,
 ) -> Rows:
     """Read, filter and check a split up to `limit` usable rows; bad rows are reported, not refused.
 
-    Without `images` no image is opened and rows come unchecked, for who wants a few of them and not all. Raises DataError
-    when it cannot be read at all.
+    Without `images` no image is opened and rows come unchecked, for who wants a few of them and not all. Pictures are read as
+    the spec says and up to `max_pixels` (None: the usual limit), or, to see what an earlier run saw, as its `reading` says.
+    Raises DataError when the split cannot be read at all.
     """
     if data_dir and not data_dir.is_dir():
         raise DataError(f"--data-dir {data_dir}: no such folder")
@@ -341,7 +369,8 @@ def read(
         raise UserError(f"task '{spec.name}' has no split '{split}'", hint=did_you_mean(split, spec.splits))
     place = _place(spec, spec_path, source, data_dir, split)
     view, left_out, checker = place.view, _Filter(spec), _Checker()
-    rows = left_out.kept(plugins.load("layouts", place.layout)(view))
+    reading = reading or Reading(window=spec.window, frame=spec.frame, max_pixels=max_pixels or MAX_PIXELS)
+    rows = map(_Reader(reading).with_reading, left_out.kept(plugins.load("layouts", place.layout)(view)))
     samples: list[Sample] = []
     while part := list(islice(rows, None if limit is None else limit - len(samples))):
         for s, why in checker.check(part) if images else ((s, None) for s in part):
@@ -351,7 +380,24 @@ def read(
                 view.reject(s.id, why)
     if not samples and not view.bad:
         raise DataError(f"{view.archive}: task '{spec.name}', split '{split}': no rows")
-    return Rows(place.source, place.resolution, place.origin, samples, view.bad, left_out.dropped, left_out.filtered, view.notes)
+    notes = view.notes + (_shown_otherwise(spec.name, samples) if images else [])
+    return Rows(
+        place.source, place.resolution, place.origin, samples, view.bad, left_out.dropped, left_out.filtered, notes, reading
+    )  # fmt: skip
+
+
+def _changes(samples: Iterable[Sample]) -> dict[str, int]:
+    """What was done to pictures beyond converting them to RGB -> to how many of them."""
+    once = {i.sha256: i for s in samples for i in s.images}
+    return dict(Counter(change for i in once.values() for change in i.changes))
+
+
+def _shown_otherwise(name: str, samples: Sequence[Sample]) -> list[str]:
+    """The note about pictures that older versions of the harness showed otherwise, if there are any."""
+    counted = "; ".join(f"{n} {change}" for change, n in _changes(samples).items())
+    if not counted:
+        return []
+    return [f"{name}: pictures are read as a viewer shows them ({counted}); runs made before that stand in tables of their own"]
 
 
 OnBadRow = Literal["fail", "skip"]
@@ -366,12 +412,13 @@ def load(
     split: str | None = None,
     limit: int | None = None,
     on_bad_row: OnBadRow = "fail",
+    max_pixels: int | None = None,
 ) -> LoadedTask:
     """A task's rows, ready to be asked.
 
     Raises DataError when a row is bad and `on_bad_row` is "fail"; the message names the first rows and counts the rest.
     """
-    rows = read(spec, spec_path, source=source, data_dir=data_dir, split=split, limit=limit)
+    rows = read(spec, spec_path, source=source, data_dir=data_dir, split=split, limit=limit, max_pixels=max_pixels)
     refuse(spec.name, rows.bad, len(rows.samples), on_bad_row, "; `harness tasks validate` lists them all")
     dropped = rows.dropped | rows.bad
     notes = rows.notes + _left_out(spec.name, dropped)
@@ -403,7 +450,7 @@ def without(task: LoadedTask, bad: dict[str, str], on_bad_row: OnBadRow) -> Load
     refuse(task.spec.name, bad, len(samples), on_bad_row)
     if not bad:
         return task
-    found = task.card.model_copy(update=_counted(samples) | {"dropped": task.card.dropped | bad})
+    found = task.card.model_copy(update=counted(samples) | {"dropped": task.card.dropped | bad})
     return replace(task, samples=samples, card=found, notes=(*task.notes, *_left_out(task.spec.name, bad)))
 
 
@@ -417,13 +464,16 @@ def card(spec: TaskSpec, split: str, rows: Rows) -> DataCard:
         origin=rows.origin,
         dropped=rows.dropped | rows.bad,
         filtered=rows.filtered,
+        reading=rows.reading,
         spec_sha256=spec.sha256,
         may_leave_machine=spec.may_leave_machine,
-        **_counted(rows.samples),
+        **counted(rows.samples),
     )
 
 
-def _counted(samples: Sequence[Sample]) -> dict[str, Any]:
+def counted(samples: Sequence[Sample]) -> dict[str, Any]:
     """What a card says that follows from the samples alone."""
     images = {i.sha256 for s in samples for i in s.images}
-    return {"rows": len(samples), "images": len(images), "fingerprint": fingerprint(samples)}
+    return {
+        "rows": len(samples), "images": len(images), "pictures": _changes(samples), "fingerprint": fingerprint(samples),
+    }  # fmt: skip

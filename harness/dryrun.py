@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import io
 import itertools
 import json
 from collections.abc import Sequence
@@ -156,10 +155,7 @@ def list_price(model: str) -> Price | None:
 
 def image_tokens(processor: Any, image: ImageRef) -> int:
     """Tokens that an image takes in the prompt, from its size alone where the processor can tell."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(image.content)) as header:  # the size is in the header: nothing is decoded
-        width, height = header.size
+    width, height = image.size
     sizer = getattr(processor.image_processor, "get_number_of_image_patches", None)
     if sizer is None:
         return 0

@@ -1,8 +1,8 @@
 """An image's bytes for other programs: the pixels the harness itself sees, and nothing else of the file.
 
 A file goes out as it is when any reader would take the same pixels from it. One with metadata (EXIF, comments, which can
-hold a patient's name, and an orientation that some readers apply and others do not), transparency, CMYK or more than 8 bits is
-written anew as a PNG of exactly what `ImageRef.open` gives.
+hold a patient's name, and an orientation that some readers apply and others do not), transparency, CMYK, several frames or
+more than 8 bits, and DICOM, is written anew as a PNG of exactly what `ImageRef.open` gives.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 from typing import Literal, NamedTuple
 
-from harness.records import MAX_PIXELS, BadImageError, ImageRef
+from harness.pictures import BadImageError
+from harness.records import ImageRef
 
 #: Vendors refuse images of about 5 MB or more; one above this is sent as a JPEG of the same size in pixels.
 MAX_BYTES = 4_500_000
@@ -32,12 +33,14 @@ class Portable(NamedTuple):
         return ".jpg" if self.media_type == "image/jpeg" else ".png"
 
 
-def _media_type(content: bytes) -> Literal["image/jpeg", "image/png"] | None:
+def _media_type(image: ImageRef, content: bytes) -> Literal["image/jpeg", "image/png"] | None:
     """The media type of a file that any reader sees as `ImageRef.open` does and that holds only pixels, else None."""
     from PIL import Image
 
+    if not image.seen.plain:
+        return None
     with Image.open(io.BytesIO(content)) as im:
-        if im.format not in ("JPEG", "PNG") or im.mode not in ("RGB", "L") or im.width * im.height > MAX_PIXELS:
+        if im.format not in ("JPEG", "PNG") or im.mode not in ("RGB", "L") or (im.format == "PNG" and content[24] > 8):
             return None
         im.load()  # a PNG's later chunks are known only now
         segments = {name for name, _ in getattr(im, "applist", [])}
@@ -49,10 +52,7 @@ def _media_type(content: bytes) -> Literal["image/jpeg", "image/png"] | None:
 def portable(image: ImageRef, *, max_bytes: int | None = None) -> Portable:
     """The image to send or to export, at most `max_bytes` long where given. Raises BadImageError when it cannot be read."""
     content = image.content
-    try:
-        media_type = _media_type(content)
-    except Exception as e:  # PIL raises a dozen kinds for a broken file
-        raise BadImageError(f"{image.name}: cannot be decoded ({type(e).__name__}: {e})") from None
+    media_type = _media_type(image, content)
     if media_type and (max_bytes is None or len(content) <= max_bytes):
         return Portable(content, media_type, True)
     pixels = image.open()

@@ -6,28 +6,28 @@ explains how all three came to be. Nothing here imports more than pydantic and t
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import io
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
+
+from harness import pictures
+from harness.pictures import AS_IT_IS, Reading
+from harness.pictures import BadImageError as BadImageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Refuse images with more pixels than this: a decompression bomb, not a radiograph.
-MAX_PIXELS = 100_000_000
-#: Refuse images with one side more than so many times the other: Qwen2-VL's processor takes none, and a strip shows nothing.
-MAX_ASPECT = 200
 
+class Seen(NamedTuple):
+    """What was learnt of a picture by decoding it once: (width, height), and see `harness.pictures.Decoded`."""
 
-class BadImageError(ValueError):
-    """An image that cannot be read; the message names it and says why."""
+    size: tuple[int, int]
+    changes: tuple[str, ...]
+    plain: bool
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class ImageRef:
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
     member: str | None = None
+    #: The window, the frame and the size that were asked for.
+    reading: Reading = AS_IT_IS
 
     @property
     def content(self) -> bytes:
@@ -62,64 +64,55 @@ class ImageRef:
             raise BadImageError(f"{self.path}: {getattr(e, 'strerror', None) or e}") from None
 
     @cached_property
-    def sha256(self) -> str:
-        """Hash of the encoded file: the cluster of every question about it."""
+    def file_sha256(self) -> str:
+        """Hash of the encoded file: the cluster of every question about it, whichever frame it asks about."""
         return hashlib.sha256(self.content).hexdigest()
 
-    def open(self) -> Image.Image:
-        """The decoded image as RGB; grey, CMYK, palette and transparent ones are converted.
+    @property
+    def sha256(self) -> str:
+        """Hash of the picture: the file's, or, where a frame or window is asked for, of both."""
+        asked = self.reading.key
+        return hashlib.sha256(f"{self.file_sha256} {asked}".encode()).hexdigest() if asked else self.file_sha256
 
-        Grey of more than 8 bits (16-bit CT and X-ray exports, 32-bit, float) is scaled linearly from the image's own darkest
-        and brightest value to 0..255, as a viewer opens a file that names no window. Raises BadImageError for anything
-        that is not a whole image of sane size and shape.
+    @property
+    def pixels_key(self) -> str:
+        """What the data's fingerprint says of the picture: its hash, and how it was read where that is not plain."""
+        changes = self.changes
+        return f"{self.sha256} pictures-{pictures.VERSION}: {'; '.join(changes)}" if changes else self.sha256
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What was done to the picture beyond converting it to RGB; nothing where it cannot be read."""
+        try:
+            return self.seen.changes
+        except BadImageError:
+            return ()
+
+    @cached_property
+    def seen(self) -> Seen:
+        """Size and treatment of the picture, decoded once. Raises BadImageError as `open`."""
+        self.verify()
+        return self.__dict__["seen"]  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as `open` gives it. Raises BadImageError."""
+        return self.seen.size
+
+    def open(self) -> Image.Image:
+        """The decoded image as RGB, as a viewer shows it: docs/tasks.md has the rules, `harness.pictures` the code.
+
+        Raises BadImageError for anything that is not one whole image of sane size and shape.
         """
-        return self._decode(self.content)
+        return pictures.decode(self.content, self.name, self.reading).image
 
     def verify(self) -> tuple[int, int]:
         """Width and height, after reading the file once for its hash and decoding it. Raises BadImageError as `open`."""
         content = self.content
-        self.__dict__["sha256"] = hashlib.sha256(content).hexdigest()
-        return self._decode(content).size
-
-    def _decode(self, content: bytes) -> Image.Image:
-        try:
-            with _pillow().open(io.BytesIO(content)) as im:
-                size = f"{im.width}x{im.height} pixels"
-                if im.width * im.height > MAX_PIXELS:
-                    raise BadImageError(f"{self.name}: {size}, above the limit of {MAX_PIXELS}")
-                if max(im.size) > MAX_ASPECT * min(im.size):
-                    raise BadImageError(f"{self.name}: {size}, one side more than {MAX_ASPECT} times the other")
-                return eight_bit(im).convert("RGB")
-        except BadImageError:
-            raise
-        except Exception as e:  # PIL raises a dozen kinds for a broken file
-            raise BadImageError(f"{self.name}: cannot be decoded ({type(e).__name__}: {e})") from None
-
-
-@functools.cache
-def _pillow() -> Any:
-    """PIL.Image, its advice about large images off the screen: MAX_PIXELS decides."""
-    from PIL import Image
-
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    return Image
-
-
-def eight_bit(image: Image.Image) -> Image.Image:
-    """A grey image of more than 8 bits, scaled linearly from its own minimum..maximum to 0..255; any other as it is.
-
-    Pillow's own conversion clips at 255, which turns a 16-bit radiograph white. Values that are no number become 0, and so
-    does an image of one value.
-    """
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    import numpy as np
-
-    values = np.asarray(image, dtype=np.float64)
-    finite = np.isfinite(values)
-    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    scaled = np.where(finite, values - low, 0) * (255 / (high - low) if high > low else 0)
-    return _pillow().fromarray(np.rint(scaled).astype(np.uint8))  # type: ignore[no-any-return]
+        self.__dict__["file_sha256"] = hashlib.sha256(content).hexdigest()
+        found = pictures.decode(content, self.name, self.reading)
+        self.__dict__["seen"] = Seen(found.image.size, found.changes, found.plain)
+        return found.image.size
 
 
 class Record(BaseModel):
@@ -164,8 +157,8 @@ class Sample(Record):
         if not self.images:
             return self.repeat_of or self.id
         if len(self.images) == 1:
-            return self.images[0].sha256[:16]
-        return hashlib.sha256("".join(i.sha256 for i in self.images).encode()).hexdigest()[:16]
+            return self.images[0].file_sha256[:16]
+        return hashlib.sha256("".join(i.file_sha256 for i in self.images).encode()).hexdigest()[:16]
 
     def row(self) -> dict[str, Any]:
         """What a run folder keeps of the sample: everything but the pixels."""
@@ -225,6 +218,10 @@ class DataCard(Record):
     repeats: int = 1
     #: Rows left out because they are unusable: id -> why.
     dropped: dict[str, str] = {}
+    #: The window, the frame and the size of pictures that were asked for.
+    reading: Reading = AS_IT_IS
+    #: How many pictures were shown otherwise than by plain conversion to RGB: what was done -> pictures.
+    pictures: dict[str, int] = {}
     #: How many rows the spec's `where` left out, as far as --limit let them be read.
     filtered: int = 0
     #: REPO@COMMIT, for rows of the hub.

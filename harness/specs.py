@@ -22,6 +22,7 @@ from pydantic import field_validator as check
 from harness import plugins
 from harness.archives import inside
 from harness.errors import SpecError, UserError
+from harness.pictures import Frame, Window
 from harness.plugins import did_you_mean
 from harness.prompts import PROMPTS, Prompt
 
@@ -149,6 +150,10 @@ class TaskSpec(Strict):
     """The split that is evaluated."""
     where: dict[str, str] = {}
     """Keep only rows whose slice has this value."""
+    window: Window | None = None
+    """The grey values that are shown of DICOM and of grey of more than 8 bits; else the file's own window, or all of them."""
+    frame: Frame | None = None
+    """Which frame of stacks and animations is shown: a number from 1, first, middle or last. A row names its own as PATH#N."""
     drop: dict[str, str] = {}
     """Rows known to be unusable: id -> why. Counted and shown."""
     slices: list[str] = Field(default_factory=lambda given: _default_slices(given))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError
 from harness.prompts import PROMPTS
-from harness.records import ImageRef, Reference, Sample, eight_bit
+from harness.records import ImageRef, Reference, Sample
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,15 +52,11 @@ def check(samples: Sequence[Sample]) -> None:
 def encoded(image: ImageRef) -> bytes:
     """An image file that datasets decodes to what `ImageRef.open` shows, and the harness tests with.
 
-    Left to itself, datasets clips grey of more than 8 bits at 255 (a 16-bit radiograph is white) and turns an image as its
-    EXIF says: such a file is written anew from what the harness sees.
+    Left to itself, datasets clips grey of more than 8 bits at 255 (a 16-bit radiograph is white), drops the ground of
+    transparent pictures and takes the first of several frames: such a file is written anew from what the harness sees.
     """
-    from PIL import ExifTags, Image
-
-    content = image.content
-    with Image.open(io.BytesIO(content)) as im:
-        if eight_bit(im) is im and im.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return content
+    if image.seen.plain:
+        return image.content
     out = io.BytesIO()
     image.open().save(out, "PNG")
     return out.getvalue()

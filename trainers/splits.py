@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
-from harness.data import LoadedTask, fingerprint
+from harness.data import LoadedTask, counted
 from harness.errors import DataError
 from harness.records import Sample
 
@@ -18,16 +18,13 @@ HELD_OUT = 0.1
 
 
 def images(samples: Sequence[Sample]) -> set[str]:
-    """Hashes of all images shown."""
-    return {i.sha256 for s in samples for i in s.images}
+    """Hashes of all images shown; frames of one file are one image."""
+    return {i.file_sha256 for s in samples for i in s.images}
 
 
 def with_samples(task: LoadedTask, samples: list[Sample]) -> LoadedTask:
     """The task with these rows, its card saying so."""
-    card = task.card.model_copy(
-        update={"rows": len(samples), "images": len(images(samples)), "fingerprint": fingerprint(samples)}
-    )
-    return replace(task, samples=samples, card=card)
+    return replace(task, samples=samples, card=task.card.model_copy(update=counted(samples)))
 
 
 def subset(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
@@ -70,10 +67,10 @@ def hold_out(task: LoadedTask, test: Set[str], seed: int) -> tuple[LoadedTask, L
 
     Raises DataError where every image is in the test too.
     """
-    free = [s for s in task.samples if not test & {i.sha256 for i in s.images}]
+    free = [s for s in task.samples if not test & {i.file_sha256 for i in s.images}]
     dev = some_images(free, max(1, int(HELD_OUT * len(task.samples))), seed)
     shown = images(dev)
-    rest = [s for s in task.samples if not shown & {i.sha256 for i in s.images}]
+    rest = [s for s in task.samples if not shown & {i.file_sha256 for i in s.images}]
     if not dev or not rest:
         raise DataError(
             f"task '{task.spec.name}': no training image can be held out (the test shows them all)", hint="--set dev=none"

@@ -58,6 +58,7 @@ def run(
     on_bad_row: Annotated[
         str, typer.Option("--on-bad-row", help="fail before anything is generated, or skip and count.")
     ] = "fail",
+    max_image_pixels: opt.MaxImagePixels = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on from an earlier try.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, without loading weights.")] = False,
     json: opt.Json = False,
@@ -97,7 +98,9 @@ def run(
         raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
     foreign = load_foreign(names) if names else {}  # a wrong name fails before weights are loaded
     loaded = (
-        load_tasks(own, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=policy) if own or not names else []
+        load_tasks(own, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=policy, max_pixels=max_image_pixels)
+        if own or not names
+        else []
     )
 
     def asking() -> list[tuple[LoadedTask, Prompt, GenerationArgs]]:
@@ -167,7 +170,7 @@ def rows_a_batch(batch_size: str) -> int | None:
 
 def load_tasks(
     tasks: str, *, data: str = "auto", data_dir: Path | None = None, split: str | None = None, limit: int | None = None,
-    on_bad_row: OnBadRow = "fail", said: set[str] | None = None,
+    on_bad_row: OnBadRow = "fail", said: set[str] | None = None, max_pixels: int | None = None,
 ) -> list[LoadedTask]:  # fmt: skip
     """Find, read and check every task that `tasks` names; notes go to stderr, those in `said` once. Nothing is written."""
     from harness import data as loader
@@ -185,6 +188,7 @@ def load_tasks(
             split=split,
             limit=limit,
             on_bad_row=on_bad_row,
+            max_pixels=max_pixels,
         )
         said = set() if said is None else said
         for line in task.notes:

@@ -119,6 +119,7 @@ def lm_eval(
     limit: opt.Limit = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Each task's own by default.")] = None,
     on_bad_row: Annotated[str, typer.Option("--on-bad-row", help="fail before anything is written, or skip and count.")] = "fail",
+    max_image_pixels: opt.MaxImagePixels = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -133,7 +134,10 @@ def lm_eval(
     from harness.lm_eval_export import export
 
     ui.set_quiet(quiet)
-    loaded = load_tasks(tasks, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=bad_row_policy(on_bad_row))
+    policy = bad_row_policy(on_bad_row)
+    loaded = load_tasks(
+        tasks, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=policy, max_pixels=max_image_pixels
+    )  # fmt: skip
     chosen = [(task, task.spec.get_prompt(prompt)) for task in loaded]  # a wrong name fails before anything is written
     written = [export(task, p, out, max_new_tokens=max_new_tokens) for task, p in chosen]
     names = ",".join(path.stem for path in written)

@@ -35,6 +35,10 @@ DataDir = Annotated[
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of run records.")]
 RunsMany = Annotated[list[Path] | None, typer.Option("--runs", help="Folder of run records; may be given several times.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each task.")]
+MaxImagePixels = Annotated[
+    int | None,
+    typer.Option("--max-image-pixels", min=1, help="Images of more pixels are bad rows; 100,000,000 by default."),
+]
 BatchSize = Annotated[str, typer.Option("--batch-size", help="Questions a batch, or auto. Never changes an answer.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seeds everything random.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]

@@ -73,7 +73,10 @@ def show_task(task: str, json: opt.Json = False) -> None:
 
 
 @app.command("validate")
-def validate(tasks: str, data: opt.Data = "auto", data_dir: opt.DataDir = None, json: opt.Json = False) -> None:
+def validate(
+    tasks: str, data: opt.Data = "auto", data_dir: opt.DataDir = None, max_image_pixels: opt.MaxImagePixels = None,
+    json: opt.Json = False,
+) -> None:  # fmt: skip
     """Check task YAMLs and the data behind them.
 
     Loads every split and reports everything that is wrong. Exit code 1 where something is.
@@ -89,7 +92,7 @@ def validate(tasks: str, data: opt.Data = "auto", data_dir: opt.DataDir = None, 
         if not names:
             raise UserError(f"task '{spec.name}' has no {source} data")
         for split in names:
-            report = _report(spec, path, split, source, data_dir)
+            report = _report(spec, path, split, source, data_dir, max_image_pixels)
             found.append(report)
             if not json:
                 _show_report(report)
@@ -99,7 +102,9 @@ def validate(tasks: str, data: opt.Data = "auto", data_dir: opt.DataDir = None, 
         raise typer.Exit(1)
 
 
-def _report(spec: TaskSpec, path: Path, split: str, source: Source, data_dir: Path | None) -> dict[str, Any]:
+def _report(
+    spec: TaskSpec, path: Path, split: str, source: Source, data_dir: Path | None, max_pixels: int | None
+) -> dict[str, Any]:
     """What a split holds and what is wrong with it; never raises for what the user can mend."""
     from collections import Counter
 
@@ -107,7 +112,7 @@ def _report(spec: TaskSpec, path: Path, split: str, source: Source, data_dir: Pa
 
     report: dict[str, Any] = {"task": spec.name, "split": split, "ok": False, "rows": 0, "problems": {}, "notes": []}
     try:
-        rows = loader.read(spec, path, source=source, data_dir=data_dir, split=split)
+        rows = loader.read(spec, path, source=source, data_dir=data_dir, split=split, max_pixels=max_pixels)
     except UserError as e:
         return report | {"error": str(e), "hint": e.hint}
     have = {k for s in rows.samples for k in s.slices}

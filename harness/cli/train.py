@@ -127,6 +127,7 @@ def plan(
     split: SplitOption = "train",
     data: opt.Data = "auto",
     data_dir: opt.DataDir = None,
+    max_image_pixels: opt.MaxImagePixels = None,
     device: opt.Device = "auto",
     gpu_memory: Annotated[
         float | None, typer.Option("--gpu-memory", min=1, help="Plan for a GPU with this many GB, wherever this runs.")
@@ -149,6 +150,7 @@ def plan(
     trainer, _ = make(
         name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
         data_dir=data_dir, device=device, preset=preset, samples=samples, force=force, planning=True,
+        max_image_pixels=max_image_pixels,
     )  # fmt: skip
     found = trainer.plan(gpu_memory)
     if probe:
@@ -197,7 +199,7 @@ def resume(
     trainer, report = make(
         run["trainer"], run["model"], run["task"], None, [], out, split=run["split"], data=run["data"],
         data_dir=data_dir or (Path(run["data_dir"]) if run["data_dir"] else None), device=device or run["device"],
-        recorded=run["recipe"], report_to=report_to, force=force,
+        recorded=run["recipe"], report_to=report_to, force=force, max_image_pixels=run.get("max_image_pixels"),
     )  # fmt: skip
     _fit(trainer, report, chosen, as_json=json)
 
@@ -251,6 +253,7 @@ def train(
     split: SplitOption = "train",
     data: opt.Data = "auto",
     data_dir: opt.DataDir = None,
+    max_image_pixels: opt.MaxImagePixels = None,
     device: opt.Device = "auto",
     report_to: ReportToOption = None,
     force: ForceOption = False,
@@ -269,6 +272,7 @@ def train(
     trainer, report = make(
         name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
         data_dir=data_dir, device=device, preset=preset, samples=samples, report_to=report_to, force=force, planning=dry_run,
+        max_image_pixels=max_image_pixels,
     )  # fmt: skip
     if dry_run:
         ui.print_json(trainer.plan().model_dump(mode="json"))

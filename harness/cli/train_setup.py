@@ -39,7 +39,7 @@ def make(
     name: str, model: str, task: str, recipe: Path | None, settings: list[str], out: Path, *,
     split: str = "train", data: str = "auto", data_dir: Path | None = None, device: str = "auto", preset: str | None = None,
     samples: int | None = None, report_to: str | None = None, recorded: dict[str, Any] | None = None,
-    force: bool = False, planning: bool = False,
+    force: bool = False, planning: bool = False, max_image_pixels: int | None = None,
 ) -> tuple[Any, Progress]:  # fmt: skip
     """A trainer ready to plan or fit, and the progress it reports to. Nothing is loaded or written yet.
 
@@ -57,11 +57,18 @@ def make(
         chosen = recipes.load(name, model, recipe, given, preset)
     else:
         chosen = recipes.checked(recorded, out / "run.yaml")
-    loaded, dev = _rows(task, split, chosen, data=data, data_dir=data_dir)
+    loaded, dev = _rows(task, split, chosen, data=data, data_dir=data_dir, max_pixels=max_image_pixels)
     report = Progress()
     report.label = f"{name}: {model} on {loaded.spec.name}"
     ui.quiet_libraries()
-    origin = {"task": task, "split": split, "data": data, "data_dir": str(data_dir) if data_dir else None, "device": device}
+    origin: dict[str, Any] = {
+        "task": task,
+        "split": split,
+        "data": data,
+        "data_dir": str(data_dir) if data_dir else None,
+        "device": device,
+    }
+    origin |= {"max_image_pixels": max_image_pixels} if max_image_pixels else {}
     trainer = kind(
         model, loaded, chosen, out, device=device, report=report, dev=dev, origin=origin,
         report_to=trackers(report_to), force=force, planning=planning,
@@ -85,14 +92,16 @@ def trackers(names: str | None) -> list[str]:
     return wanted
 
 
-def _rows(task: str, split: str, recipe: Recipe, *, data: str, data_dir: Path | None) -> tuple[LoadedTask, LoadedTask | None]:
+def _rows(
+    task: str, split: str, recipe: Recipe, *, data: str, data_dir: Path | None, max_pixels: int | None = None
+) -> tuple[LoadedTask, LoadedTask | None]:
     """(training rows, dev rows) as the recipe asks. Raises UserError for the test split, or a dev split that shows its images."""
     from harness.cli.evaluate import load_tasks
     from harness.data import parse_source, splits
     from trainers import splits as own
 
     said: set[str] = set()
-    (loaded, *more) = load_tasks(task, data=data, data_dir=data_dir, split=split, said=said)
+    (loaded, *more) = load_tasks(task, data=data, data_dir=data_dir, split=split, said=said, max_pixels=max_pixels)
     if more:
         raise UserError(f"--task {task}: a trainer takes one task")
 
@@ -103,7 +112,7 @@ def _rows(task: str, split: str, recipe: Recipe, *, data: str, data_dir: Path | 
         )
 
     def other(name: str) -> LoadedTask:
-        return load_tasks(task, data=data, data_dir=data_dir, split=name, said=said)[0]
+        return load_tasks(task, data=data, data_dir=data_dir, split=name, said=said, max_pixels=max_pixels)[0]
 
     dev = None
     if recipe.dev != "none":

@@ -57,14 +57,15 @@ class FileLinks:
         return f"row-{slug(run.card.data.task)}-{number}.html" if number else f"samples-{run.id}.html"
 
     def image(self, run: Run, row: Row, number: int) -> str:
-        name = f"{slug(row.cluster)}-{number}.png"
-        path = self.folder / "images" / name
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            try:
-                path.write_bytes(encode(self.pictures.find(run.card, row)[number]))
-            except BadImageError as e:
-                raise NoPictureError(str(e)) from None
+        image = self.pictures.find(run.card, row)[number]
+        try:
+            name = f"{image.sha256[:16]}-{number}.png"
+            path = self.folder / "images" / name
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(encode(image))
+        except BadImageError as e:
+            raise NoPictureError(str(e)) from None
         return f"images/{name}"
 
 

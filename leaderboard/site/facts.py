@@ -31,6 +31,7 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
         ("rows", f"{d.rows:,}"),
         ("images", f"{d.images:,}"), ("answers a question", d.repeats if d.repeats > 1 else None),
         ("left out", f"{len(d.dropped)} ({dropped})" if d.dropped else None), ("limit", card.limit),
+        ("pictures", "; ".join(f"{n} {what}" for what, n in d.pictures.items())), ("asked of pictures", d.reading.key),
         ("fingerprint", _hash(d.fingerprint)), ("spec", _hash(d.spec_sha256)),
     )  # fmt: skip
     asked = _given(

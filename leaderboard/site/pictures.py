@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.records import BadImageError, ImageRef, RunCard
+from harness.pictures import BadImageError, Reading
+from harness.records import ImageRef, RunCard
 
 if TYPE_CHECKING:
     from harness.records import Sample
@@ -36,7 +37,7 @@ class Pictures:
     def __init__(self, data_dir: Path | None = None, tasks: Sequence[tuple[TaskSpec, Path]] = ()) -> None:
         self.data_dir = data_dir
         self.tasks = {spec.name: (spec, path) for spec, path in tasks}
-        self._loaded: dict[tuple[str, str, str], dict[str, Sample] | NoPictureError] = {}
+        self._loaded: dict[tuple[str, str, str, Reading], dict[str, Sample] | NoPictureError] = {}
         self._lock = threading.Lock()
 
     def find(self, card: RunCard, row: Row) -> tuple[ImageRef, ...]:
@@ -57,7 +58,7 @@ class Pictures:
         return sample.images
 
     def _samples(self, card: RunCard) -> dict[str, Sample]:
-        key = (card.data.task, card.data.split, card.data.source)
+        key = (card.data.task, card.data.split, card.data.source, card.data.reading)
         with self._lock:
             if key not in self._loaded:
                 try:
@@ -80,7 +81,8 @@ class Pictures:
         if name not in self.tasks and name not in installed:
             raise UserError(f"no spec of task '{name}' is installed", hint="give its YAML with --tasks")
         spec, path = self.tasks.get(name) or (specs.read(installed[name]), installed[name])
-        rows = data.read(spec, path, source=source, data_dir=self.data_dir, split=card.data.split, images=False)
+        seen = card.data.reading  # the frame and window that the model was shown, whatever the spec says today
+        rows = data.read(spec, path, source=source, data_dir=self.data_dir, split=card.data.split, images=False, reading=seen)
         return {s.id: s for s in reversed(rows.samples)}  # of two with one id the first was asked
 
 

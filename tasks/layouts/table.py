@@ -172,11 +172,15 @@ class _Reader:
             raise RowError(f"{where}: path '{name}' {why}")
         images = self.view.images
         if "{}" in images:
-            return images.replace("{}", name)
+            whole, (file, mark, frame) = images.replace("{}", name), name.rpartition("#")
+            if mark and frame.isdecimal() and not self.archive.locate(whole, where):
+                return f"{images.replace('{}', file)}#{frame}"
+            return whole
         if images == ".":
             return name
         held = f"{images.rstrip('/')}/{name}"
-        return name if not self.archive.locate(held, where) and self.archive.locate(name, where) else held
+        found = [self.archive.locate(self.archive.frame_of(n, where)[0], where) for n in (held, name)]
+        return name if found[1] and not found[0] else held
 
 
 def _wanted(c: Columns) -> list[str]:
