@@ -1,7 +1,7 @@
 """The few frozen records that everything passes on.
 
 A sample is asked, a prediction answers it, a verdict says whether the answer holds, and a run card
-explains how all three came to be. Nothing here imports more than pydantic and the standard library.
+explains how all three came to be. Nothing here imports more than pydantic, the standard library and the answer reader.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from harness.answers import is_yes_no
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -140,7 +142,7 @@ class Reference(Record):
         """How the answer is to be read: a letter among choices, yes or no, or free text."""
         if self.choices:
             return "choice"
-        if self.answers and all(a.strip().lower().rstrip(".") in ("yes", "no") for a in self.answers):
+        if self.answers and all(is_yes_no(a) for a in self.answers):
             return "yesno"
         return "open"
 
