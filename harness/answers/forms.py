@@ -49,12 +49,23 @@ _MATH = re.compile(r"\$|\\[()\[\]]|\\[,;! ]")
 _QUOTES = re.compile(r"\"|(?<!\w)'|'(?!\w)")
 
 
+#: Longer texts are read by their opening and their end alone, where answers stand.
+_LONGEST = 20_000
+
+
+def excerpt(text: str) -> str:
+    """What the readers look at of a text: all of it, or the opening and the end of one that got out of hand."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]}\n{text[-half:]}"
+
+
 def plain(text: str) -> str:
     """The words and stops alone: NFKC, one kind of each punctuation mark, no markdown, LaTeX, quotes, special tokens or
     characters that cannot be seen. Lines stay. A JSON object that holds an answer is that answer."""
     text = unicodedata.normalize("NFKC", SPECIAL.sub("\n", text).translate(_PUNCTUATION)).translate(_PUNCTUATION)
     text = _LINES.sub("\n", text)
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc", "Cs", "Co", "Cn"))
+    unseen = {ord(c) for c in set(text) if c not in "\n\t" and unicodedata.category(c)[0] == "C"}
+    text = text.translate(dict.fromkeys(unseen)) if unseen else text
     text = _RULE.sub("", _SPACES.sub(" ", text))
     if (held := _json_answer(text)) is not None:
         text = held
@@ -164,7 +175,10 @@ class Piece(NamedTuple):
     line: bool
 
 
-_TURN = r"(?:because|since|as(?! (?:well|such|if|a|an|[a-z]|the [\w-]+ of)\b)|so|but|however|therefore|thus|hence|instead(?! of)|although|though|while|whereas|leaving|which leaves|rather(?! than)|only)"
+_TURN = (
+    r"(?:because|since|as(?! (?:well|such|if|a|an|[a-z]|the [\w-]+ of)\b)|so|but|however|therefore|thus|hence|instead(?! of)|"
+    r"although|though|while|whereas|leaving|which leaves|rather(?! than)|only)"
+)
 _SPLIT = re.compile(
     r"\n|[;!?]+|\.+(?!\w)|\.(?=[^\x00-\x7f])|,(?!\d)|:(?!\d)|[()\[\]{}<>]| -+(?= |$)|(?<=\w)-- ?|\ue001"
     rf"|(?<=[\w,)\]]) (?={_TURN}\b(?!-))",
@@ -207,21 +221,22 @@ _LEADS = """
     so thus therefore hence then consequently accordingly overall finally also and or but yet because since as
     in conclusion summary short to conclude summarize summarise i we you my our me would will must should d ll m s re t
     say said saying think thought believe conclude guess go going with for choose chose chosen pick picked select selected
-    selecting choosing picking prefer settle on leaving leaves only which a an the this that these it its is am are was be being statement
-    best correct right most likely probable probably appropriate accurate suitable final finally last own
+    selecting choosing picking prefer settle on leaving leaves only which a an the this that these it its is am are was be being
+    best correct right most likely probable probably appropriate accurate suitable final finally last own statement
     answer answers response reply verdict conclusion result solution option options choice choices letter selection diagnosis
-    of question your given above here there is seems seem appears appear looks look like
+    of question your given above here there seems seem appears appear looks look like
     definitely clearly certainly absolutely obviously simply just well ok okay sure indeed assistant model output rather instead
-    actually sorry wait correction mean leaning lean towards confident that following among based
-""".split()
-_CJK_LEADS = "答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|应该|應該|应|因此|所以|综上|我认为|我認為|我觉得|故|本题|为|為|是|的|项|應"
+    actually sorry wait correction mean leaning lean towards confident following among based
+"""
+_CJK_LEADS = "答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|应该|應該|应|應|因此|所以|综上|我认为|我認為|我觉得|故|本题|为|為|是|的|项|項"
 #: Words that may stand before an answer and change nothing of it.
-LEAD = re.compile(rf"(?:(?:{'|'.join(sorted(set(_LEADS), key=len, reverse=True))})\b[ ']*|(?:{_CJK_LEADS}) *|{BOX} *|= *)*", re.I)
+LEAD = re.compile(rf"(?:(?:{'|'.join(_LEADS.split())})\b[ ']*|(?:{_CJK_LEADS}) *|{BOX} *|= *)*", re.I)
 
 #: In a piece of text, what takes back all that it says.
 HEDGE = re.compile(
     r"\b(?:maybe|perhaps|possibly|(?<!best )possible|might|may|could|either|unclear|uncertain|unsure|unknown|undetermined|"
-    r"indeterminate|inconclusive|equivocal|ambiguous|cannot (?:tell|say|determine|be (?:determined|sure|certain|known|excluded|ruled))|"
+    r"indeterminate|inconclusive|equivocal|ambiguous|"
+    r"cannot (?:tell|say|determine|be (?:determined|sure|certain|known|excluded|ruled))|"
     r"can(?:'t|not) (?:rule|exclude|tell|say|determine|be)|(?:not|n't) (?:sure|certain|clear|know|excluded|ruled out)|don't know|"
     r"depends|hard to|difficult to|impossible to|whether)\b|可能|也许|或许|不确定|不清楚|不知道|无法|難以|难以",
     re.I,

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from harness.answers.forms import BOX, HEDGE, LEAD, Piece, normalise, pieces, plain
-from harness.answers.polarity import corrects, doubts, yes_no
+from harness.answers.forms import BOX, HEDGE, LEAD, Piece, excerpt, normalise, pieces, plain
+from harness.answers.polarity import corrects, doubts, is_yes_no, yes_no
 from harness.answers.stated import bare, opened
 
 #: A letter in brackets becomes MARK and the letter; the words of choice i become one character, chr(WORD + i).
@@ -92,23 +92,24 @@ def letter(text: str | None, choices: Sequence[str]) -> str | None:
     if not text or not text.strip():
         return None
     names = {chr(65 + i): opened(c) for i, c in enumerate(choices[:26]) if c.strip()}
+    text = excerpt(text)
     words = plain(text)
     alone = re.sub(r"[\W_]+", "", words)
     if len(alone) == 1 and alone.isascii() and alone.isalpha():
         return alone.upper() if alone.upper() in names else None
-    if same := [x for x, name in names.items() if name and bare(name) == bare(text)] or [
-        x for x in names if normalise(choices[ord(x) - 65]) == normalise(text) != ""
-    ]:
+    whole, form = bare(text), normalise(text)
+    same = [x for x, name in names.items() if whole and whole == bare(name)] or [
+        x for x in names if form and form == normalise(choices[ord(x) - 65])
+    ]
+    if same:
         return _only(same, names)
-    polar = {x: yes_no(name) for x, name in names.items()}
-    if len([p for p in polar.values() if p]) != len({p for p in polar.values() if p}):
-        polar = {}  # two choices that both say yes are told apart by their words alone
-    mentions = _mentions(_marked(words, {x: n for x, n in names.items() if n and not polar.get(x)}))
+    polar = {x: yes_no(name) for x, name in names.items() if is_yes_no(name)}
+    mentions = _mentions(_marked(words, {x: n for x, n in names.items() if n and x not in polar}))
     found = _decide(mentions, names)
-    said = yes_no(text) if any(polar.values()) else None
-    by_polarity = next((x for x, p in polar.items() if p == said), None) if said else None
-    if by_polarity is None or not mentions:
-        return by_polarity or found
+    said = yes_no(text) if polar else None
+    if said is None:
+        return found
+    by_polarity = _only([x for x, p in polar.items() if p == said], names)
     explicit = any(not m.denied and m.rank is not None and m.rank > Rank.WORDS for m in mentions)
     return by_polarity if not explicit or found == by_polarity else None
 
@@ -138,7 +139,7 @@ def _marked(words: str, names: dict[str, str]) -> str:
     """The text with the words of each choice as one character, and a letter in brackets as MARK and the letter."""
     by_name: dict[str, str] = {}
     for x, name in names.items():
-        by_name[name] = x if name not in by_name else by_name[name]
+        by_name.setdefault(name, x)
     if by_name:
         longest = sorted(by_name, key=len, reverse=True)
         pattern = re.compile(

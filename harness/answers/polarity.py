@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from harness.answers.forms import BOX, HEDGE, LEAD, Piece, normalise, plain, sentences
+from harness.answers.forms import BOX, HEDGE, LEAD, Piece, excerpt, normalise, plain, sentences
 
 YesNo = Literal["yes", "no"]
 
@@ -24,10 +24,10 @@ _BOTH = re.compile(
 _NUMBERED = re.compile(r"\b(?:yes|no)\. ?(?=\d)", re.I)
 #: What may follow a free yes or no in the same piece: words that begin a sentence of their own, or say how it is meant.
 _FREE = re.compile(
-    r"(?: ?$| (?:it|its|it's|there|there's|this|that|that's|these|those|they|the|a|an|i|i'm|we|you|he|she|his|her|my|your|because|"
-    r"since|as(?! (?:well|such)\b)|due|is|are|was|were|does|do|did|has|have|had|can|would|will|should|and|but|not|for|in|on|at|"
-    r"from|by|with|based|given|according|definitely|clearly|certainly|absolutely|indeed|obviously|really|actually|please|"
-    r"according|however|both|all|he's|she's|they're|we're)\b(?!-))",
+    r"(?: ?$| (?:it|its|it's|there|there's|this|that|that's|these|those|they|the|a|an|i|i'm|we|you|he|she|his|her|my|your|"
+    r"because|since|as(?! (?:well|such)\b)|due|is|are|was|were|does|do|did|has|have|had|can|would|will|should|and|but|not|for|in|on|"
+    r"at|from|by|with|based|given|according|definitely|clearly|certainly|absolutely|indeed|obviously|really|actually|please|"
+    r"however|both|all|he's|she's|they're|we're)\b(?!-))",
     re.I,
 )
 _VERB = re.compile(r" (?:is|are|was|were|does|do|did|has|have|had|can|would|will|should)\b", re.I)
@@ -68,7 +68,7 @@ def yes_no(text: str | None) -> YesNo | None:
     """
     if not text:
         return None
-    words = _NUMBERED.sub(" ", _BOTH.sub(" ", plain(text)))
+    words = _NUMBERED.sub(" ", _BOTH.sub(" ", plain(excerpt(text))))
     said: list[YesNo] = []
     against: set[YesNo] = set()
     corrected = 0

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import re
 
-from harness.answers.forms import BOX, END_BOX, HEDGE, LEAD, normalise, plain
+from harness.answers.forms import BOX, END_BOX, HEDGE, LEAD, excerpt, normalise, plain
 from harness.answers.polarity import corrects
 
-_NUMBERS = {
-    w: str(i)
-    for i, w in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty".split()
-    )
-}
+_TENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
+_NUMBERS = {word: str(i) for i, word in enumerate(f"zero one two three four five six seven eight nine {_TENS}".split())}
+#: What is longer, in characters, is no short answer.
+_LONG = 300
 _OPENS = re.compile(r"(?:(?:it|this|that|there|these|they)(?: is| are|'s|'re) )?(?:(?:a|an|the) )?(?=\S)")
 _BOXED = re.compile(f"{BOX}([^{BOX}{END_BOX}]*){END_BOX}")
 _CUE = re.compile(
@@ -49,7 +46,7 @@ def short(text: str) -> str:
 
     Where it states none, or several that differ, the text itself.
     """
-    words = plain(text)
+    words = plain(excerpt(text))
     for found in ([m.group(1) for m in _BOXED.finditer(words)], _stated(words)):
         if found:
             return found[-1] if len({bare(f) for f in found}) == 1 else text
@@ -67,5 +64,5 @@ def _stated(words: str) -> list[str]:
         clause = _STOPS.split(before)[-1].strip()
         if LEAD.fullmatch(clause) and not HEDGE.search(clause):
             end = _END.search(words, m.end())
-            out.append(words[m.end() : end.start() if end else None])
-    return [o for o in out if o.strip()]
+            out.append(words[m.end() : end.start() if end else None].strip())
+    return [o for o in out if 0 < len(o) <= _LONG]
