@@ -281,6 +281,8 @@ class RunCard(Record):
     limit: int | None
     #: Version of the reader that took the answers from the texts (harness.answers.VERSION).
     reader: int = 1
+    #: Markers of the model's thinking beside those the reader knows (--reasoning-tags).
+    reasoning_tags: tuple[tuple[str, str], ...] = ()
     git_sha: str | None
     packages: dict[str, str]
     hardware: str

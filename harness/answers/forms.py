@@ -228,7 +228,10 @@ _LEADS = """
     definitely clearly certainly absolutely obviously simply just well ok okay sure indeed assistant model output rather instead
     actually sorry wait correction mean leaning lean towards confident following among based
 """
-_CJK_LEADS = "答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|应该|應該|应|應|因此|所以|综上|我认为|我認為|我觉得|故|本题|为|為|是|的|项|項"
+_CJK_LEADS = (
+    "答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|"
+    "应该|應該|应|應|因此|所以|综上|我认为|我認為|我觉得|故|本题|为|為|是|的|项|項"
+)  # fmt: skip
 #: Words that may stand before an answer and change nothing of it.
 LEAD = re.compile(rf"(?:(?:{'|'.join(_LEADS.split())})\b[ ']*|(?:{_CJK_LEADS}) *|{BOX} *|= *)*", re.I)
 

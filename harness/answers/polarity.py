@@ -25,8 +25,8 @@ _NUMBERED = re.compile(r"\b(?:yes|no)\. ?(?=\d)", re.I)
 #: What may follow a free yes or no in the same piece: words that begin a sentence of their own, or say how it is meant.
 _FREE = re.compile(
     r"(?: ?$| (?:it|its|it's|there|there's|this|that|that's|these|those|they|the|a|an|i|i'm|we|you|he|she|his|her|my|your|"
-    r"because|since|as(?! (?:well|such)\b)|due|is|are|was|were|does|do|did|has|have|had|can|would|will|should|and|but|not|for|in|on|"
-    r"at|from|by|with|based|given|according|definitely|clearly|certainly|absolutely|indeed|obviously|really|actually|please|"
+    r"because|since|as(?! (?:well|such)\b)|due|is|are|was|were|does|do|did|has|have|had|can|would|will|should|and|but|not|for|in|"
+    r"on|at|from|by|with|based|given|according|definitely|clearly|certainly|absolutely|indeed|obviously|really|actually|please|"
     r"however|both|all|he's|she's|they're|we're)\b(?!-))",
     re.I,
 )
