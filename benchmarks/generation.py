@@ -64,7 +64,7 @@ def ours(model: Path, scratch: Path, args: argparse.Namespace) -> dict[str, Any]
     used = timed([sys.executable, "-m", "harness", "run", "--model", str(model), "--tasks", "slake", *source(args), *options])
     (path,) = runs.glob("*/*/card.json")
     folder = RunFolder(path.parent)
-    right = [v.final for v in folder.verdicts("exact", "2").values()]
+    right = [v.final for v in folder.verdicts("exact", "3").values()]
     texts = {i: p.text for i, p in folder.predictions().items()}
     return used | {"generation_s": folder.card().seconds["generate"], "texts": texts, "exact_match": sum(right) / len(right)}
 

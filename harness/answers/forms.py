@@ -64,8 +64,8 @@ def plain(text: str) -> str:
     characters that cannot be seen. Lines stay. A JSON object that holds an answer is that answer."""
     text = unicodedata.normalize("NFKC", SPECIAL.sub("\n", text).translate(_PUNCTUATION)).translate(_PUNCTUATION)
     text = _LINES.sub("\n", text)
-    unseen = {ord(c) for c in set(text) if c not in "\n\t" and unicodedata.category(c)[0] == "C"}
-    text = text.translate(dict.fromkeys(unseen)) if unseen else text
+    kinds = {c: unicodedata.category(c) for c in set(text) if c not in "\n\t°"}
+    text = text.translate({ord(c): " " if kind == "So" else None for c, kind in kinds.items() if kind == "So" or kind[0] == "C"})
     text = _RULE.sub("", _SPACES.sub(" ", text))
     if (held := _json_answer(text)) is not None:
         text = held
@@ -142,7 +142,7 @@ def normalise(text: str) -> str:
     A text that is nothing but punctuation becomes "".
     """
     text = plain(text).replace(BOX, "").replace(END_BOX, "").lower()
-    text = re.sub(r"\s*,\s*", ", ", re.sub(r"\s+", " ", text))
+    text = re.sub(r"\s*,\s*", ", ", re.sub(r"(?<=\d) (?=%)", "", re.sub(r"\s+", " ", text)))
     start, end = 0, len(text)
     while start < end and _edge(text[start]):
         start += 1
@@ -180,12 +180,16 @@ _TURN = (
     r"although|though|while|whereas|leaving|which leaves|rather(?! than)|only)"
 )
 _SPLIT = re.compile(
-    r"\n|[;!?]+|\.+(?!\w)|\.(?=[^\x00-\x7f])|,(?!\d)|:(?!\d)|[()\[\]{}<>]| -+(?= |$)|(?<=\w)-- ?|\ue001"
-    rf"|(?<=[\w,)\]]) (?={_TURN}\b(?!-))",
+    r"\n|[;!?]+|\.+(?!\w)|\.(?=[^\x00-\x7f])|(?-i:(?<=[A-Za-z][a-z])\.(?=[A-Z]))|"
+    r",(?!\d)|:(?!\d)|[()\[\]{}<>]| -+(?= |$)|(?<=\w)-- ?|\ue001"
+    rf"|(?<=\S) (?={_TURN}\b(?!-))",
     re.I,
 )
+#: A piece that only turns the sentence.
+ASIDE = re.compile(r"however|though|therefore|thus|hence|instead|in turn|in contrast|on the other hand", re.I)
 _FRESH = re.compile(
-    rf"(?:{_TURN}|it|its|this|that|there|they|i|we|my|the (?:\w+ )?(?:answer|option|choice))\b|答案|而是|是|应|應", re.I
+    rf"(?:{_TURN}|it|its|this|that|there|they|i|we|my|the (?:\w+ )?(?:answer|option|choice))\b|答案|而是|是|应|應|选|選|故|因此|所以",
+    re.I,
 )
 
 
@@ -226,11 +230,13 @@ _LEADS = """
     answer answers response reply verdict conclusion result solution option options choice choices letter selection diagnosis
     of question your given above here there seems seem appears appear looks look like
     definitely clearly certainly absolutely obviously simply just well ok okay sure indeed assistant model output rather instead
+    definite clear firm strong apparently evidently unfortunately fortunately toward vote match fit candidate one has have had
+    certain positive looking after analysis ans la respuesta correcta es opción réponse est antwort ist
     actually sorry wait correction mean leaning lean towards confident following among based
 """
 _CJK_LEADS = (
     "答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|"
-    "应该|應該|应|應|因此|所以|综上|我认为|我認為|我觉得|故|本题|为|為|是|的|项|項"
+    "应该|應該|应|應|因此|所以|综上|我认为|我認為|我觉得|故|我|本题|为|為|是|的|项|項"
 )  # fmt: skip
 #: Words that may stand before an answer and change nothing of it.
 LEAD = re.compile(rf"(?:(?:{'|'.join(_LEADS.split())})\b[ ']*|(?:{_CJK_LEADS}) *|{BOX} *|= *)*", re.I)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from harness.answers.forms import BOX, HEDGE, LEAD, Piece, excerpt, normalise, pieces, plain
+from harness.answers.forms import ASIDE, BOX, HEDGE, LEAD, Piece, excerpt, normalise, pieces, plain
 from harness.answers.polarity import corrects, doubts, is_yes_no, yes_no
 from harness.answers.stated import bare, opened
 
@@ -58,10 +58,11 @@ _OPTION = re.compile(r"(?:the )?(?:option|choice|letter|选项|選項)s? ?", re.
 _HOLDS = re.compile(
     r" ?(?:is|are|was|would be|seems|looks|appears)(?: (?:the|a|most|more|clearly|definitely|likely|also|my|probably))* "
     r"(?:correct|right|best|answer|true|appropriate|accurate|consistent|likely|choice|probable|supported|fitting)\b"
-    r"| (?:fits|matches|describes|explains)\b|(?:选项|選項|项|項)?(?:是)?(?:正确|正確|对|對)",
+    r"| (?:fits|matches|describes|explains)\b| it is$|(?:选项|選項|项|項)?(?:是)?(?:正确|正確|对|對)",
     re.I,
 )
 _JOIN = re.compile(r" ?(?:and/or|and|or|nor|&|/|\+|plus|as well as|和|与|與|或|及)? ?(?:also )?(?:(?:option|choice)s? )?", re.I)
+_UNIT = re.compile("选项|選項|项|項")
 _VERSUS = re.compile(r" (?:over|rather than|instead of|not|and not|but not)\b", re.I)
 _TRUE = re.compile(r"(?:is )?(?:correct|right|true|yes)", re.I)
 _VERB = re.compile(r"(?:is|are|was|were|can|cannot|could|does|do|seems?|appears?|has|have|would|should|isn't|aren't)\b", re.I)
@@ -75,7 +76,7 @@ _FORWARD = re.compile(
 )
 #: Denies what it is said of ("pneumonia is unlikely"), and what follows it in the same piece.
 _BACKWARD = re.compile(
-    r"\b(?:(?:is|are|was|were|be|been|do|does|did|can|could|would|should|has|have|had|will|seems?|appears?|looks?)(?: \w+)? not|"
+    r"^no$|\b(?:(?:is|are|was|were|be|been|do|does|did|can|could|would|should|has|have|had|will|seems?|appears?|looks?)(?: \w+)? not|"
     r"cannot|unlikely|absent|excluded|ruled out|rejected|wrong|incorrect|inaccurate|false|untrue|improbable|implausible|"
     r"eliminated|negative(?! for)|less likely|least likely|dismissed|invalid|inconsistent|unsupported|discarded|out)\b|n't\b|"
     r"排除|不对|不對|不正确|不正確|错误|錯誤|不可能|不是|不存在|可能性小",
@@ -110,7 +111,7 @@ def letter(text: str | None, choices: Sequence[str]) -> str | None:
     if said is None:
         return found
     by_polarity = _only([x for x, p in polar.items() if p == said], names)
-    explicit = any(not m.denied and m.rank is not None and m.rank > Rank.WORDS for m in mentions)
+    explicit = any(m.rank is not None and m.rank > Rank.WORDS for m in mentions)
     return by_polarity if not explicit or found == by_polarity else None
 
 
@@ -185,6 +186,8 @@ def _mentions(words: str) -> list[Mention]:
     corrections = 0
     every = list(pieces(words))
     for i, piece in enumerate(every):
+        if ASIDE.fullmatch(piece.text):  # "pneumonia, however, is unlikely"
+            continue
         if piece.fresh and not (_VERB.match(piece.text) and held and held[-1][0].stop in (")", "]", ",", "-")):
             denied, held = False, held[-1:]
         corrections += corrects(piece.text)
@@ -198,7 +201,7 @@ def _mentions(words: str) -> list[Mention]:
             for m in found:
                 m.denied = True
         ranked = [m for m in found if m.rank is not None]
-        if _TRUE.fullmatch(piece.text) and held and held[-1][1] and held[-1][0].stop[:1] in (":", "-", ".", ")"):
+        if _TRUE.fullmatch(piece.text) and held and held[-1][1] and held[-1][0].stop[:1] in (":", "-", ".", ")", "("):
             held[-1][1][-1].rank = Rank.STATED
         cue = piece.stop in (":", ",", "(", "[", "-") or (piece.stop == "\n" and _CUE.search(piece.text))
         led = bool(cue and not ranked and LEAD.fullmatch(piece.text))
@@ -213,7 +216,7 @@ def _go_on(piece: Piece, found: list[Mention], before: tuple[Piece, list[Mention
     (last, mentions), text = before, piece.text
     if not mentions or mentions[-1].end != len(last.text) or last.stop[:1] not in (",", ":", "(", "[", "-", ")", ".", "\n"):
         return
-    if doubts(text) and last.stop[:1] not in (".", "\n"):
+    if not found and doubts(text) and last.stop[:1] not in (".", "\n"):
         mentions[-1].denied = True
     if len(found) == 1 and found[0].rank is not None and found[0].end == len(text) and _JOIN.fullmatch(text, 0, found[0].start):
         words = ord(text[found[0].start]) >= WORD
@@ -267,7 +270,7 @@ def _ends(text: str, m: Mention) -> bool:
     if m.end == len(text) or _HOLDS.match(text, m.end) or _VERSUS.match(text, m.end):
         return True
     own = re.compile(rf" ?(?:(?:the|a|an) )?{chr(WORD + ord(m.letter) - 65)}")
-    if own.match(text, m.end):
+    if own.match(text, m.end) or _UNIT.match(text, m.end):
         return True
     join = _JOIN.match(text, m.end)
     other = _MENTION.match(text, join.end()) if join and join.end() > m.end + 1 else None

@@ -21,6 +21,7 @@ _BOTH = re.compile(
     r"(?= ?(?:$|[^\w\s-]|\n|questions?\b|answers?\b|format\b))",
     re.I,
 )
+_AGAIN = re.compile(r"\b(yes|no)(?:[ ,.!\n]+\1\b)+", re.I)
 _NUMBERED = re.compile(r"\b(?:yes|no)\. ?(?=\d)", re.I)
 #: What may follow a free yes or no in the same piece: words that begin a sentence of their own, or say how it is meant.
 _FREE = re.compile(
@@ -34,7 +35,7 @@ _VERB = re.compile(r" (?:is|are|was|were|does|do|did|has|have|had|can|would|will
 _DENIER = re.compile(r"\b(?:not|wrong|incorrect|false|unlikely|inaccurate)\b|n't\b", re.I)
 _WORD = re.compile(r"(yes|no)(?![-\w'])", re.I)
 _CORRECTS = re.compile(
-    r"(?:no |oh )?(?:wait|actually|sorry|correction|i mean|rather|on second thoughts?|scratch that|hold on)\b", re.I
+    r"(?:no |yes |oh )?(?:wait|actually|sorry|correction|i mean|rather|on second thoughts?|scratch that|hold on)\b", re.I
 )
 
 #: Other words for yes and no, each with its counterpart; they count where they stand alone between stops.
@@ -42,17 +43,57 @@ _OTHER: dict[str, YesNo] = {
     **dict.fromkeys(("true", "correct", "affirmative", "yeah", "yep", "yup"), "yes"),
     **dict.fromkeys(("false", "incorrect", "nope", "nah"), "no"),
     **dict.fromkeys(
-        ("是", "是的", "对", "对的", "對", "對的", "正确", "正確", "有", "有的", "存在", "会", "會", "能", "可以", "肯定"), "yes"
+        (
+            "是",
+            "是的",
+            "对",
+            "对的",
+            "對",
+            "對的",
+            "正确",
+            "正確",
+            "有",
+            "有的",
+            "存在",
+            "会",
+            "會",
+            "能",
+            "可以",
+            "肯定",
+            "肯定的",
+        ),
+        "yes",
     ),
     **dict.fromkeys(("不", "不是", "不是的", "否", "不对", "不對", "错", "错误", "錯", "錯誤", "不正确", "不正確"), "no"),
-    **dict.fromkeys(("没有", "沒有", "没", "无", "無", "不存在", "不会", "不會", "不能", "不可以", "否定", "没有的"), "no"),
+    **dict.fromkeys(
+        (
+            "没有",
+            "沒有",
+            "没",
+            "无",
+            "無",
+            "不存在",
+            "不会",
+            "不會",
+            "不能",
+            "不可以",
+            "否定",
+            "否定的",
+            "没有的",
+            "并没有",
+            "並沒有",
+        ),
+        "no",
+    ),
     **dict.fromkeys(("sí", "si", "oui", "ja", "sim", "да", "نعم", "はい", "예", "네"), "yes"),
     **dict.fromkeys(("non", "nein", "não", "нет", "لا", "いいえ", "아니요", "아니오"), "no"),
 }
 #: These count only where they are the whole text: they also open sentences ("Certainly! The image ...").
 _WHOLE: dict[str, YesNo] = {
-    **dict.fromkeys(("y", "absolutely", "definitely", "certainly", "of course", "indeed"), "yes"),
-    **dict.fromkeys(("n", "absolutely not", "definitely not", "certainly not", "of course not", "not at all"), "no"),
+    **dict.fromkeys(("y", "absolutely", "definitely", "certainly", "of course", "indeed", "i think so"), "yes"),
+    **dict.fromkeys(
+        ("n", "absolutely not", "definitely not", "certainly not", "of course not", "not at all", "i don t think so"), "no"
+    ),
 }
 _CJK_OPEN = re.compile(r".*(?:答案|回答)(?:应该|应|應該)?(?:是|为|為)?")
 _CJK_STATES = re.compile(
@@ -68,7 +109,7 @@ def yes_no(text: str | None) -> YesNo | None:
     """
     if not text:
         return None
-    words = _NUMBERED.sub(" ", _BOTH.sub(" ", plain(excerpt(text))))
+    words = _AGAIN.sub(r"\1", _NUMBERED.sub(" ", _BOTH.sub(" ", plain(excerpt(text)))))
     said: list[YesNo] = []
     against: set[YesNo] = set()
     corrected = 0

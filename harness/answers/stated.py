@@ -26,6 +26,11 @@ _CUE = re.compile(
 _END = re.compile(r"\n|[;!?]|\.(?!\w)| -+ |(?<!^) (?:because|since)\b|\Z", re.I)
 _STOPS = re.compile(r"[\n.;:!?,]")
 _CONTRADICTS = re.compile(r"(?:or|and|no|not|but|however|alternatively|also|possibly|maybe|perhaps|yes)\b", re.I)
+#: A second sentence that takes the first one back.
+_DENIES = re.compile(
+    r"(?:this|it|that|which)\b[^.;!?\n]*(?:\b(?:not|no|never|excluded|ruled out|unlikely|absent|wrong|incorrect|false)\b|n't\b)",
+    re.I,
+)
 _LABEL = re.compile(r"(?:explanation|reason|reasoning|rationale|justification|because|since)\b|解释|理由|原因", re.I)
 
 
@@ -53,6 +58,7 @@ def short(text: str) -> str:
     end = _END.search(words)
     first, rest = (words[: end.start()], words[end.start() :].lstrip(" .;!?-\n")) if end else (words, "")
     explains = _LABEL.match(rest) or (len(rest.split()) > 3 and not _CONTRADICTS.match(rest) and not corrects(rest))
+    explains = explains and not _DENIES.match(rest)
     return first if rest and explains and not first.isspace() and first else text
 
 

@@ -33,7 +33,7 @@ def _tags(*names: str) -> list[tuple[str, str]]:
 
 #: (what opens thinking, what closes it), as regular expressions.
 THINKING: list[tuple[str, str]] = [
-    *_tags("think", "thinking", "thoughts?", "reason", "reasoning", "reflection", "analysis", "scratchpad", "seed:think"),
+    *_tags("think", "thinking", "thoughts?", "reason", "reasoning", "reflection", "analysis", "scratchpad", "cot", "seed:think"),
     *_tags("summary", "caption"),  # LLaVA-CoT's, before <REASONING> and <CONCLUSION>
     (r"\[think\]", r"\[/think\]"),  # Magistral
     (r"<unused94>(?:thought\b)?", "<unused95>"),  # MedGemma, Gemma 3
@@ -41,8 +41,12 @@ THINKING: list[tuple[str, str]] = [
     (r"<\|start_thinking\|>", r"<\|end_thinking\|>"),  # Command A
     ("◁think▷", "◁/think▷"),  # Kimi-VL
     (_CHANNEL.format("(?:analysis|commentary)"), _CHANNEL.format("final")),  # harmony: gpt-oss
+    (r"\Ahere is my thought process:", r"^here is my response:"),  # Granite
     ("(?!)", "(?<=.)assistantfinal"),  # harmony without its special tokens
-    (_TITLE.format("thinking|thought process"), _TITLE.format("final response|final answer|response|answer")),  # HuatuoGPT
+    (
+        _TITLE.format("thinking|(?:thinking|thought|reasoning) process"),
+        _TITLE.format("final response|final answer|response|answer"),
+    ),  # HuatuoGPT
 ]
 #: (what opens the answer, what closes it).
 ANSWER: list[tuple[str, str]] = [
@@ -77,7 +81,7 @@ def _markers(tags: tuple[tuple[str, str], ...]) -> _Markers:
         opens, closes = zip(*pairs, strict=True)
         first = "".join(re.escape(t[0]) for pair in tags for t in pair)
         # looked at only where one can start: most characters of a text start none
-        return re.compile(rf"(?=[\[◁#a{first}]|<(?:/?\w|\|[a-z]))(?:(?P<opens>{'|'.join(opens)})|(?:{'|'.join(closes)}))", flags)
+        return re.compile(rf"(?=[\[◁#ah{first}]|<(?:/?\w|\|[a-z]))(?:(?P<opens>{'|'.join(opens)})|(?:{'|'.join(closes)}))", flags)
 
     opens = "|".join(a for a, _ in table)
     return _Markers(either(table), either(ANSWER), re.compile(rf"(?:{opens})\s*\Z", flags))
