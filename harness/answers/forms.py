@@ -188,7 +188,8 @@ _SPLIT = re.compile(
 #: A piece that only turns the sentence.
 ASIDE = re.compile(r"however|though|therefore|thus|hence|instead|in turn|in contrast|on the other hand", re.I)
 _FRESH = re.compile(
-    rf"(?:{_TURN}|it|its|this|that|there|they|i|we|my|the (?:\w+ )?(?:answer|option|choice))\b|答案|而是|是|应|應|选|選|故|因此|所以",
+    rf"(?:{_TURN}|it|its|this|that|there|they|i|we|my|the (?:\w+ )?(?:answer|option|choice))\b|"
+    r"答案|而是|是|应|應|选|選|故|因此|所以",
     re.I,
 )
 

@@ -76,7 +76,8 @@ _FORWARD = re.compile(
 )
 #: Denies what it is said of ("pneumonia is unlikely"), and what follows it in the same piece.
 _BACKWARD = re.compile(
-    r"^no$|\b(?:(?:is|are|was|were|be|been|do|does|did|can|could|would|should|has|have|had|will|seems?|appears?|looks?)(?: \w+)? not|"
+    r"^no$|\b(?:"
+    r"(?:is|are|was|were|be|been|do|does|did|can|could|would|should|has|have|had|will|seems?|appears?|looks?)(?: \w+)? not|"
     r"cannot|unlikely|absent|excluded|ruled out|rejected|wrong|incorrect|inaccurate|false|untrue|improbable|implausible|"
     r"eliminated|negative(?! for)|less likely|least likely|dismissed|invalid|inconsistent|unsupported|discarded|out)\b|n't\b|"
     r"排除|不对|不對|不正确|不正確|错误|錯誤|不可能|不是|不存在|可能性小",
@@ -111,8 +112,8 @@ def letter(text: str | None, choices: Sequence[str]) -> str | None:
     if said is None:
         return found
     by_polarity = _only([x for x, p in polar.items() if p == said], names)
-    explicit = any(m.rank is not None and m.rank > Rank.WORDS for m in mentions)
-    return by_polarity if not explicit or found == by_polarity else None
+    others = {m.letter for m in mentions if m.rank is not None and m.rank > Rank.WORDS} - {by_polarity}
+    return by_polarity if not others or found == by_polarity else None
 
 
 def _only(found: Iterable[str], names: dict[str, str]) -> str | None:
