@@ -9,7 +9,8 @@
     DIR/TASK-SPLIT-ROWS/images/HASH.jpg     each image once
 
 lm-eval finds data by the working directory, so the YAML names the folder by its absolute path: export again after moving it.
-The score is exact match without regard to case, on what stands in the last <answer> or, without tags, on the whole text. Our
+The score is exact match without regard to case, on what stands in the last <answer> or after the thinking (in any marker that
+harness/answers/thinking.py knows) or, without any, on the whole text. Our
 exact judge is kinder (punctuation, "Yes, it is"), so compare numbers made by one of the two.
 """
 
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.answers.thinking import ANSWER as ANSWER_MARKERS
+from harness.answers.thinking import THINKING
 from harness.data import LoadedTask
 from harness.errors import DataError, UserError
 from harness.images import portable
@@ -29,11 +32,13 @@ from harness.records import Sample
 from harness.runs import write_atomic
 
 IMAGE = "<image>"  # lm-eval's placeholder
-#: Takes from a text what `harness.answers.read` calls its answer: the last <answer>, else what follows </think>, else, where
-#: there is no tag, all of it.
+_OPEN, _CLOSE = ("|".join(marker[i] for marker in THINKING) for i in (0, 1))
+_BEGIN, _END = ("|".join(marker[i] for marker in ANSWER_MARKERS) for i in (0, 1))
+#: Takes from a text what `harness.answers.read` calls its answer: the last answer block, else what follows the thinking, else,
+#: where nothing is marked, all of it.
 ANSWER = (
-    r"(?is)<answer>(.*?)(?:</answer>|\Z)|</think>((?:(?!<answer>|</think>).)*)\Z"
-    r"|\A((?:(?!</?think>|</?answer>).)*)(?:</answer>)?\s*\Z"
+    rf"(?ism)(?:{_BEGIN})((?:(?!{_BEGIN}|{_CLOSE}).)*?)(?:{_END}|\Z)|(?:{_CLOSE})((?:(?!{_BEGIN}|{_CLOSE}).)*)\Z"
+    rf"|\A((?:(?!{_OPEN}|{_CLOSE}|{_BEGIN}|{_END}).)*)(?:{_END})?\s*\Z"
 )
 
 

@@ -117,6 +117,7 @@ def run(
     judges: Sequence[Judge],
     runs: Path,
     *,
+    tags: answers.Tags = (),
     limit: int | None = None,
     fresh: bool = False,
     rank: Rank = Rank(),  # noqa: B008 (frozen)
@@ -129,14 +130,14 @@ def run(
     """
     card = RunCard(
         harness_version=__version__, created=now(), command=sys.argv[1:], data=task.card, model=model.card, prompt=prompt.name,
-        prompt_sha256=prompt.sha256, generation=args, limit=limit, reader=answers.VERSION, git_sha=git_sha(),
-        packages=packages(), hardware=hardware(), processes=rank.count,
+        prompt_sha256=prompt.sha256, generation=args, limit=limit, reader=answers.VERSION, reasoning_tags=tuple(tags),
+        git_sha=git_sha(), packages=packages(), hardware=hardware(), processes=rank.count,
     )  # fmt: skip
     folder = RunFolder.place(runs, card)
     if not rank.main:
         if refused := rank.share(None):
             raise RunError(refused)
-        _generate(task, model, prompt, args, folder, {}, rank, lambda *_: None)
+        _generate(task, model, prompt, args, folder, {}, rank, lambda *_: None, tags)
         rank.wait()  # for every rank's answers
         return folder
     with contextlib.ExitStack() as held:
@@ -151,7 +152,7 @@ def run(
         card = folder.card()
         seconds = dict(card.seconds)
         before = _usage(model)
-        _generate(task, model, prompt, args, folder, seconds, rank, report)
+        _generate(task, model, prompt, args, folder, seconds, rank, report, tags)
         rank.wait()
         folder.gather()
         judge(folder, judges, seconds, report)
@@ -201,6 +202,7 @@ def _generate(
     seconds: dict[str, float],
     rank: Rank,
     report: Report,
+    tags: answers.Tags,
 ) -> None:
     done = folder.predictions()
     mine = shard(task.samples, rank)
@@ -210,11 +212,19 @@ def _generate(
     report("generate", count, total)
     start = time.perf_counter()
     for batch in model.generate(todo, prompt, args) if todo else ():
-        folder.add_predictions(batch, rank.index)
+        folder.add_predictions([read_again(p, tags) for p in batch] if tags else batch, rank.index)
         count += len(batch)
         report("generate", count, total)
     if todo:
         seconds["generate"] = round(seconds.get("generate", 0.0) + time.perf_counter() - start, 3)
+
+
+def read_again(prediction: Prediction, tags: answers.Tags) -> Prediction:
+    """The same text, read by today's reader with these markers beside its own."""
+    if prediction.finish == "error":
+        return prediction
+    reasoning, answer = answers.read(prediction.text, tags)
+    return prediction.model_copy(update={"reasoning": reasoning, "answer": answer})
 
 
 def verdicts_of(judge: Judge, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterator[Verdict]:

@@ -1,7 +1,7 @@
 """The few frozen records that everything passes on.
 
 A sample is asked, a prediction answers it, a verdict says whether the answer holds, and a run card
-explains how all three came to be. Nothing here imports more than pydantic and the standard library.
+explains how all three came to be. Nothing here imports more than pydantic, the standard library and the answer reader.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from harness import pictures
+from harness.answers import is_yes_no
 from harness.pictures import AS_IT_IS, Reading
 from harness.pictures import BadImageError as BadImageError
 
@@ -133,7 +134,7 @@ class Reference(Record):
         """How the answer is to be read: a letter among choices, yes or no, or free text."""
         if self.choices:
             return "choice"
-        if self.answers and all(a.strip().lower().rstrip(".") in ("yes", "no") for a in self.answers):
+        if self.answers and all(is_yes_no(a) for a in self.answers):
             return "yesno"
         return "open"
 
@@ -280,6 +281,8 @@ class RunCard(Record):
     limit: int | None
     #: Version of the reader that took the answers from the texts (harness.answers.VERSION).
     reader: int = 1
+    #: Markers of the model's thinking beside those the reader knows (--reasoning-tags).
+    reasoning_tags: tuple[tuple[str, str], ...] = ()
     git_sha: str | None
     packages: dict[str, str]
     hardware: str

@@ -9,8 +9,9 @@
         scores.json              point estimates, rebuilt from the above at the end
 
 KEY hashes everything that could change a text or the answer read from it: rows, weights, attention and kind of device (or an
-API's address), prompt, generation arguments, version of the reader. So the same command finds its own unfinished run and another
-one never touches it. What only explains a text (slices, where the rows came from) is brought up to date when a run goes on.
+API's address), prompt, generation arguments, version of the reader and its markers. So the same command finds its own
+unfinished run and another one never touches it. What only explains a text (slices, where the rows came from) is brought up to
+date when a run goes on.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class RunFolder:
         answering = computed if model.backend == "transformers" else [model.backend, model.path]
         what = [
             card.data.fingerprint, *weights, *answering, card.prompt_sha256, card.generation.model_dump(), card.reader,
+            *([card.reasoning_tags] if card.reasoning_tags else []),
         ]  # fmt: skip
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
         return cls(runs / slug(model.name) / f"{card.data.task}-{key}")

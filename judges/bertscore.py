@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness import answers
 from harness.contracts import Judge, JudgeOptions
 from harness.errors import UserError
 from harness.records import Prediction, Sample, Verdict
@@ -29,7 +30,7 @@ class BertscoreJudge(Judge):
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
         self.threshold = threshold
-        self.version = f"1-{MINILM}-{threshold:g}"
+        self.version = f"{answers.VERSION}-{MINILM}-{threshold:g}"
 
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterator[Verdict]:
         finals = self._similar([(p.answer, s.reference.answers) for s, p in pairs], self.threshold)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from harness import answers
 from harness.contracts import Judge, JudgeOptions
 from harness.errors import UserError
 from harness.records import Prediction, Sample, Verdict
@@ -17,7 +18,8 @@ class ExactJudge(Judge):
     """Fulfils harness.contracts.Judge."""
 
     name = "exact"
-    version = "2"
+    #: What it takes as right is what the reader reads.
+    version = str(answers.VERSION)
 
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterable[Verdict]:
         for sample, prediction in pairs:

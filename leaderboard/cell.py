@@ -213,6 +213,7 @@ def _configuration(card: RunCard) -> str:
     model = card.model
     address = [] if model.backend == "transformers" else [model.backend, model.path]  # a folder may move, an API is its address
     what = [*address, model.name, model.weights_sha256, model.settings_sha256, model.dtype, card.generation.model_dump_json()]
+    what += [repr(card.reasoning_tags)] if card.reasoning_tags else []
     return sha256(repr(what).encode()).hexdigest()[:16]
 
 

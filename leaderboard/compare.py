@@ -230,7 +230,7 @@ def _same_question(run_a: Run, run_b: Run, across_prompts: bool) -> None:
     if a.reader != b.reader:
         raise UserError(
             f"cannot compare: answers were read from the texts by reader {a.reader} and reader {b.reader}",
-            hint="run the older one again with this version",
+            hint="read the older one again: harness judge RUN --reread",
         )
     if a.prompt_sha256 != b.prompt_sha256 and not across_prompts:
         hint = "run both with the same --prompt, or say --across-prompts if that is what you compare"

@@ -249,7 +249,11 @@ def test_export_is_data(tmp_path):
     [
         "CT", "", "<answer>ct</answer>", "<think>a</think><answer>b</answer>", "<think>a</think> b ", "<think>cut off",
         "<answer>x</answer> no: <answer> Y </answer>", "<answer>cut", "<THINK>a</THINK><Answer>b</Answer>", "a</think><answer>b",
-        "<answer></answer>", "two\nlines", "lung</answer>", "<think>a</think>",
+        "<answer></answer>", "two\nlines", "lung</answer>", "<think>a</think>", "<thinking>a</thinking>b",
+        "<unused94>thought\na<unused95>b",
+        "[THINK]a[/THINK]b", "<think>use <answer> tags</think><answer>b</answer>", "[THINK]a",
+        "## Thinking\na\n## Final Response\nb",
+        "<CAPTION>a</CAPTION><REASONING>a</REASONING><CONCLUSION>b</CONCLUSION>", "<thinking>cut off",
     ],
 )  # fmt: skip
 def test_answer_is_read_as_here(text):

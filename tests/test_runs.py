@@ -67,11 +67,11 @@ def test_run_records_everything(tiny, task, tmp_path):
     assert card.model.weights_sha256
     assert card.prompt_sha256 == PROMPTS["question"].sha256
     assert card.finished
-    assert set(folder.predictions()) == set(folder.verdicts("exact", "2")) == {s.id for s in task.samples}
+    assert set(folder.predictions()) == set(folder.verdicts("exact", "3")) == {s.id for s in task.samples}
     scores = json.loads((folder.path / "scores.json").read_text())
-    right = sum(v.final for v in folder.verdicts("exact", "2").values())
-    assert scores["judges"]["exact@2"]["final"] == right / 60
-    by_slice = scores["judges"]["exact@2"]["slices"]["modality"].values()
+    right = sum(v.final for v in folder.verdicts("exact", "3").values())
+    assert scores["judges"]["exact@3"]["final"] == right / 60
+    by_slice = scores["judges"]["exact@3"]["slices"]["modality"].values()
     assert sum(s["n"] for s in by_slice) == 60
     assert find(tmp_path)[0].path == folder.path
 

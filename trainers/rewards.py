@@ -135,7 +135,7 @@ def _on_reasoning(rollouts: Sequence[Rollout], measure: Callable[[list[tuple[str
 
 
 def _tagged_answer(text: str) -> str | None:
-    return answers.read(text).answer if "<answer>" in text else None
+    return answers.read(text).answer if "<answer>" in text.lower() else None
 
 
 def judged(judge_name: str, of: Literal["final", "reasoning"]) -> Part:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
+    from harness.answers import Tags
     from harness.contracts import Judge, Model
     from harness.data import LoadedTask, OnBadRow
     from harness.distributed import Rank
@@ -59,6 +60,7 @@ def run(
         str, typer.Option("--on-bad-row", help="fail before anything is generated, or skip and count.")
     ] = "fail",
     max_image_pixels: opt.MaxImagePixels = None,
+    reasoning_tags: opt.ReasoningTags = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on from an earlier try.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, without loading weights.")] = False,
     json: opt.Json = False,
@@ -93,6 +95,7 @@ def run(
     )
     judges = make_judges(judge, options)  # a wrong or retired one fails before anything is read
     policy = bad_row_policy(on_bad_row)
+    tags = opt.reasoning_tags(reasoning_tags)
     own, names = split_tasks(tasks)
     if names and (api_base or is_api_model(model)):
         raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
@@ -130,7 +133,7 @@ def run(
             ui.announce(note)
     backend = load_model(
         model, loaded, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank,
-        api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight,
+        api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, tags=tags,
     )  # fmt: skip
     for i, task in enumerate(loaded):
         loaded[i] = askable(task, backend, task.spec.get_prompt(prompt), policy)
@@ -138,7 +141,7 @@ def run(
             ui.note(line)
     with ui.progress() as bar:
         folders = [
-            run_task(backend, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank)
+            run_task(backend, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank, tags=tags)
             for task, chosen, args in asking()
         ]
         if foreign and rank.main:
@@ -150,6 +153,7 @@ def run(
         for one in judges:
             ui.say_use(one)
         show([f.path for f in folders], as_json=json, judges=None if foreign else [j.name for j in judges])
+        say_unread(folders)
 
 
 def bad_row_policy(on_bad_row: str) -> OnBadRow:
@@ -202,7 +206,7 @@ def load_tasks(
 def load_model(
     name: str, tasks: Sequence[LoadedTask] = (), *, device: str = "auto", dtype: str = "auto", batch_size: int | None = None,
     attention: str = "auto", rank: Rank | None = None,
-    api_base: str | None = None, allow_external: bool = False, max_in_flight: int = 16,
+    api_base: str | None = None, allow_external: bool = False, max_in_flight: int = 16, tags: Tags = (),
 ) -> Model:  # fmt: skip
     """The backend that answers for `name`: an API model, or a checkpoint in process. `tasks` are what it will be shown."""
     from harness.cli import ui
@@ -230,7 +234,7 @@ def load_model(
 
         if rank and rank.count > 1 and device == "auto":
             device = rank.device
-        local = TransformersModel(name, device=device, dtype=dtype, batch_size=batch_size, attention=attention)
+        local = TransformersModel(name, device=device, dtype=dtype, batch_size=batch_size, attention=attention, tags=tags)
     if local.card.note:
         ui.announce(local.card.note)
     if local.why_plain:
@@ -240,7 +244,7 @@ def load_model(
 
 def run_task(
     model: Model, task: LoadedTask, prompt: Any, args: Any, judges: list[Judge], runs: Path, bar: Progress, *,
-    limit: int | None = None, fresh: bool = False, rank: Rank | None = None,
+    limit: int | None = None, fresh: bool = False, rank: Rank | None = None, tags: Tags = (),
 ) -> RunFolder:  # fmt: skip
     """One task through the pipeline with a progress bar."""
     from rich.markup import escape
@@ -255,8 +259,9 @@ def run_task(
         bar.update(line, description=f"{name} {verb} {task.spec.name}", completed=done, total=total)
 
     return pipeline.run(
-        task, model, prompt, args, judges, runs, limit=limit, fresh=fresh, rank=rank or distributed.Rank(), report=report
-    )
+        task, model, prompt, args, judges, runs, tags=tags, limit=limit, fresh=fresh, rank=rank or distributed.Rank(),
+        report=report,
+    )  # fmt: skip
 
 
 def run_foreign(model: Model, tasks: dict[str, Any], runs: Path, *, limit: int | None, seed: int, fresh: bool) -> list[RunFolder]:
@@ -284,6 +289,18 @@ def show(folders: list[Path], *, as_json: bool, judges: list[str] | None = None)
         for line in metric_lines(found):
             ui.line(line)
         ui.line(f"records: {folder}", "dim")
+
+
+def say_unread(folders: Sequence[RunFolder]) -> None:
+    """How many yes/no and choice answers could not be read, with examples; louder where they are many."""
+    from harness.cli import ui
+    from harness.scoring import unread
+
+    for folder in folders:
+        found = folder.scores().get("reading") or {"asked": 0, "unread": 0, "ids": []}
+        say = ui.announce if found["unread"] > unread.MANY * found["asked"] else ui.note
+        for line in unread.lines(found, folder.predictions()):
+            say(f"{folder.path.name}: {line}")
 
 
 def metric_lines(scores: dict[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from harness.cli import options as opt
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from harness.answers import Tags
     from harness.contracts import JudgeOptions
     from harness.models.endpoint import Outgoing
     from harness.runs import RunFolder
@@ -50,8 +51,8 @@ def going(folder: RunFolder) -> Outgoing:
 def judge(
     folders: Folders,
     by: Annotated[
-        str, typer.Option("--judge", "-j", help="Judges, comma-separated: `harness judges list`, or any LiteLLM name.")
-    ],
+        str | None, typer.Option("--judge", "-j", help="Judges, comma-separated: `harness judges list`, or any LiteLLM name.")
+    ] = None,
     judge_prompt: opt.JudgePrompt = "rarl-v2",
     allow_external: opt.AllowExternal = False,
     max_cost: opt.MaxCost = None,
@@ -63,6 +64,10 @@ def judge(
     retest: Annotated[
         float, typer.Option("--retest", min=0, max=1, help="Share of rows asked a second time: the judge's own consistency.")
     ] = 0.0,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Read the answers from the stored texts again, as today's reader does.")
+    ] = False,
+    reasoning_tags: opt.ReasoningTags = None,
     device: opt.Device = "auto",
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -70,14 +75,21 @@ def judge(
     """Judge the stored answers of runs, without generating again.
 
     Verdicts given before, in this run or another, are not asked for again.
+    With --reread the answers are first read from the texts again; what stood
+    there before is kept in the run's folder.
 
     harness judge runs/tiny/slake-1a2b3c4d --judge gpt-4o-mini --allow-external
     """
     from harness.cli import ui
-    from harness.cli.evaluate import show
+    from harness.cli.evaluate import say_unread, show
     from harness.pipeline import judge_again, make_judges
 
     ui.set_quiet(quiet)
+    if by is None and not reread:
+        raise UserError("no --judge", hint="name one, or say --reread to read the stored texts again")
+    if reasoning_tags and not reread:
+        raise UserError("--reasoning-tags is for reading the texts again", hint="add --reread")
+    tags = opt.reasoning_tags(reasoning_tags)
     found = run_folders(folders)
     options = opt.judge_options(
         found[0].root,
@@ -91,18 +103,35 @@ def judge(
         judge_seed,
         device,
     )
-    chosen = make_judges(by, options)
+    chosen = make_judges(by, options) if by else []
     for one in chosen:
         for note in one.prepare([going(f) for f in found]):
             ui.announce(note)
     with ui.progress() as bar:
-        for folder in found:
-            judge_again(folder, chosen, ui.reporter(bar, f"judging {folder.path.name}"))
+        for i, folder in enumerate(found):
+            if reread:
+                found[i] = _reread(folder, options, tags)
+            judge_again(found[i], chosen, ui.reporter(bar, f"judging {folder.path.name}"))
     for one in chosen:
         ui.say_use(one)
-    if retest:
+    if retest and by:
         _retest(found, by, options, retest)
-    show([f.path for f in found], as_json=json, judges=[one.name for one in chosen])
+    show([f.path for f in found], as_json=json, judges=[one.name for one in chosen] or None)
+    if reread:
+        say_unread(found)
+
+
+def _reread(folder: RunFolder, options: JudgeOptions, tags: Tags) -> RunFolder:
+    """Read a run's texts again, and judge it by its own judges that need no model."""
+    from harness import answers, rereading
+    from harness.cli import ui
+    from harness.pipeline import make_judges
+
+    old = folder.card().reader
+    judges = make_judges(",".join(rereading.readers_of(folder)), options)
+    new, changed = rereading.reread(folder, judges, tags or None)
+    ui.note(f"{folder.path}: read by reader {answers.VERSION}, {old} before: {changed} answers changed; now at {new.path}")
+    return new
 
 
 def _retest(found: list[RunFolder], by: str, options: JudgeOptions, share: float) -> None:

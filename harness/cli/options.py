@@ -32,6 +32,10 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="HARNESS_DATA_DIR", help="Folder that holds the official archives, one subfolder a task."),
 ]
+ReasoningTags = Annotated[
+    list[str] | None,
+    typer.Option("--reasoning-tags", help="OPEN,CLOSE: how this model marks its thinking, if not in a way known; may repeat."),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of run records.")]
 RunsMany = Annotated[list[Path] | None, typer.Option("--runs", help="Folder of run records; may be given several times.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each task.")]
@@ -44,6 +48,20 @@ Seed = Annotated[int, typer.Option("--seed", help="Seeds everything random.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+
+
+def reasoning_tags(given: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """`--reasoning-tags`, each as a pair. Raises UserError."""
+    from harness.errors import UserError
+
+    pairs = []
+    for one in given or ():
+        opening, comma, closing = (part.strip() for part in one.partition(","))
+        if not (opening and comma and closing) or opening == closing or "," in closing:
+            hint = "as in --reasoning-tags '<plan>,</plan>'"
+            raise UserError(f"--reasoning-tags {one}: expected two different markers", hint=hint)
+        pairs.append((opening, closing))
+    return tuple(dict.fromkeys(pairs))
 
 
 def judge_options(

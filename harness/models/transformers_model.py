@@ -97,6 +97,7 @@ class TransformersModel:
         batch_size: int | None = None,
         share_prefix: Literal["auto", "off"] = "auto",
         attention: str = "auto",
+        tags: answers.Tags = (),
     ) -> None:
         checkpoint = loading.resolve(name)
         where = loading.pick_device(device)
@@ -113,6 +114,11 @@ class TransformersModel:
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
         self._image_token = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
         self.pack_images = PACK_IMAGES
+        special = {i: t.content for i, t in self.processor.tokenizer.added_tokens_decoder.items() if t.special}
+        #: Special tokens that mark thinking or answer, and those that a text is read without.
+        self._markers = {i for i, token in special.items() if answers.is_marker(token, tags)}
+        self._unspoken = set(special) - self._markers
+        self._tags, self._opened = tags, ""
         #: Held while computing on an accelerator, so that a second worker only loads; free on a CPU.
         self._computing: AbstractContextManager[Any] = nullcontext() if where == "cpu" else threading.Lock()
 
@@ -123,6 +129,8 @@ class TransformersModel:
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         for name, why in self.refused(samples, prompt).items():
             raise DataError(f"row {name}: {why}", hint="mend the row")
+        if samples:  # a template that opens the thinking itself: the text then only closes it
+            self._opened = answers.left_open(self.chat(samples[0], "?"), self._tags)
         pictured = [s for s in samples if s.images]
         if self.why_plain is None and pictured:
             yield from self._shared(pictured, prompt, args)
@@ -293,8 +301,17 @@ class TransformersModel:
         ids = self.processor.tokenizer(head.replace("\0", image_token), add_special_tokens=False)["input_ids"]
         return engine.Prefix(ids, pixels["pixel_values"], pixels["image_grid_thw"])
 
+    def _text(self, tokens: Sequence[int]) -> str:
+        """The tokens' text without special tokens, but with those that mark thinking and answer: a tokenizer may count them as
+        special, and the reader needs them. The marker that the chat template opened is put back."""
+        tokenizer = self.processor.tokenizer
+        marked = not self._markers.isdisjoint(tokens)
+        spoken = [t for t in tokens if t not in self._unspoken] if marked else tokens
+        text: str = tokenizer.decode(spoken, skip_special_tokens=not marked)
+        return self._opened + text.strip()
+
     def _prediction(self, sample: Sample, done: engine.Completion) -> Prediction:
-        text = self.processor.tokenizer.decode(done.tokens, skip_special_tokens=True).strip()
+        text = self._text(done.tokens)
         reasoning, answer = answers.read(text)
         return Prediction(
             sample_id=sample.id,

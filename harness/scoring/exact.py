@@ -1,8 +1,8 @@
 """Whether an answer is the reference: the one strict reading that the exact judge and `exact_match` share.
 
 A choice question is right when the letter read from the answer is the reference's; a yes/no question when the yes
-or no read is; any other when the normalised answer equals one of the normalised reference answers. No substring and no
-similarity counts.
+or no read is; any other when the answer, or the short answer that the text states ("The answer is: ...", "CT. The image shows
+..."), equals one of the reference answers after normalisation. No substring and no similarity counts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def is_correct(answer: str | None, reference: Reference) -> bool:
     return any(same(answer, a) for a in reference.answers)
 
 
-def same(a: str, b: str) -> bool:
-    """Whether two texts are one after normalisation. What is nothing but punctuation has to match as it stands."""
-    x, y = answers.normalise(a), answers.normalise(b)
-    return x == y if x and y else a.strip() == b.strip() != ""
+def same(answer: str, reference: str) -> bool:
+    """Whether an answer, or the short answer that it states, is the reference after normalisation. What is nothing but
+    punctuation has to match as it stands."""
+    x, y = answers.bare(answer), answers.bare(reference)
+    if not x or not y:
+        return answer.strip() == reference.strip() != ""
+    return x == y or answers.bare(answers.short(answer)) == y

@@ -126,6 +126,6 @@ def right_letter(reference: Reference) -> str | None:
 
 
 def _in_words(text: str, reference: Reference) -> str:
-    """The chosen option's words where the question has choices and the text names one; else the text itself."""
+    """The chosen option's words where the question has choices and the text names one; else the answer that the text states."""
     letter = answers.letter(text, reference.choices) if reference.choices else None
-    return reference.choices[ord(letter) - 65] if letter and reference.choices else text
+    return reference.choices[ord(letter) - 65] if letter and reference.choices else answers.short(text)

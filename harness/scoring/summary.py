@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.records import Prediction, Reference, Verdict
-from harness.scoring import aggregates
+from harness.scoring import aggregates, unread
 from harness.scoring.metrics import BINARY, METRICS, check, right_letter
 from harness.scoring.sampling import sampled
 
@@ -48,6 +48,7 @@ def scores(
         judges      {judge: summary + slices}
         metrics     {metric: {value, n, missing, slices}}, for the `metrics` asked for
         aggregates  {aggregate: {judge or 0/1 metric: {parts, n, missing}}}; `exact_match` is always among them
+        reading     how many yes/no and choice answers could be read, and the ids of those that could not
         sampled     {pass@k, majority: {value, n}}, where each question was asked `repeats` times
 
     `rows` are samples.jsonl's, `verdicts` is {judge: {sample id: verdict}}, `slices` the names to break down by. Raises
@@ -59,6 +60,7 @@ def scores(
         "metrics": {},
         "aggregates": {},
         "generation": generation(predictions.values()),
+        "reading": unread.count(rows, predictions),
     }
     for judge, some in verdicts.items():
         given = {r["id"]: some.get(r["id"]) or _no_verdict(r["id"], judge) for r in rows}

@@ -39,6 +39,7 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
         ("at most", text.count(g.max_new_tokens, "new token")),
         ("temperature", f"{g.temperature:g}"), ("top p", f"{g.top_p:g}" if g.top_p != 1 else None), ("seed", g.seed),
         ("answer reader", card.reader),
+        ("reasoning tags", " ".join(f"{a} {b}" for a, b in card.reasoning_tags) or None),
     )  # fmt: skip
     where = _given(
         ("begun", card.created), ("closed", card.finished), ("hardware", card.hardware),

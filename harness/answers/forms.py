@@ -1,0 +1,253 @@
+"""Normal forms: what is only typography is taken off, so that the readers see words, letters and stops.
+
+plain("**Answer**：（Ｂ）")      # "Answer:(B)"
+normalise("  **Lung  Cancer.** ")  # "lung cancer"
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from harness.answers.thinking import SPECIAL
+
+#: Around the content of a \\boxed{}: the most explicit way to state an answer.
+BOX, END_BOX = "\ue000", "\ue001"
+
+_PUNCTUATION = str.maketrans(
+    {
+        **dict.fromkeys("“”„‟«»〝〞＂❝❞", '"'),
+        **dict.fromkeys("‘’‚‛‹›´ʼ", "'"),
+        **dict.fromkeys("。｡．।॥۔።", ". "),
+        **dict.fromkeys("，、､،", ", "),
+        **dict.fromkeys("：﹕︰", ": "),
+        **dict.fromkeys("；؛", "; "),
+        **dict.fromkeys("！", "! "),
+        **dict.fromkeys("？؟", "? "),
+        **dict.fromkeys("【〔〖〘〚", "["),
+        **dict.fromkeys("】〕〗〙〛", "]"),
+        **dict.fromkeys("「『《〈", '"'),
+        **dict.fromkeys("」』》〉", '"'),
+        **dict.fromkeys("—―⸺", " - "),
+        **dict.fromkeys("–−‒‐‑", "-"),
+        **dict.fromkeys("…", ". "),
+        **dict.fromkeys("•◦▪●‣∙➢✓✔✅→⇒", " "),
+        **dict.fromkeys("¿¡", " "),
+    }
+)
+_SPACES = re.compile(r"[^\S\n]+")
+_LINES = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_RULE = re.compile(r"^ ?(?:[-*_=~`| :]{3,}|```+ ?\w*|~~~+ ?\w*) ?$", re.M)
+_LINE_MARK = re.compile(r"^ ?(?:#{1,6} |> ?|[-*+·] )+", re.M)
+_EMPHASIS = re.compile(r"\*\*|__|``+|~~|(?<![^\W_])[*_`]|[*_`](?![^\W_])")
+_TAG = re.compile(r"</?([a-z]\w{0,9})(?: [^<>\n]{0,200})?/?>", re.I)
+_LATEX = re.compile(r"\\(?:[a-zA-Z]{1,20} ?)?\{|[{}]")
+_MATH = re.compile(r"\$|\\[()\[\]]|\\[,;! ]")
+_QUOTES = re.compile(r"\"|(?<!\w)'|'(?!\w)")
+
+
+#: Longer texts are read by their opening and their end alone, where answers stand.
+_LONGEST = 20_000
+
+
+def excerpt(text: str) -> str:
+    """What the readers look at of a text: all of it, or the opening and the end of one that got out of hand."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]}\n{text[-half:]}"
+
+
+def plain(text: str) -> str:
+    """The words and stops alone: NFKC, one kind of each punctuation mark, no markdown, LaTeX, quotes, special tokens or
+    characters that cannot be seen. Lines stay. A JSON object that holds an answer is that answer."""
+    text = unicodedata.normalize("NFKC", SPECIAL.sub("\n", text).translate(_PUNCTUATION)).translate(_PUNCTUATION)
+    text = _LINES.sub("\n", text)
+    kinds = {c: unicodedata.category(c) for c in set(text) if c not in "\n\t°"}
+    text = text.translate({ord(c): " " if kind == "So" else None for c, kind in kinds.items() if kind == "So" or kind[0] == "C"})
+    text = _RULE.sub("", _SPACES.sub(" ", text))
+    if (held := _json_answer(text)) is not None:
+        text = held
+    text = _MATH.sub("", _latex(text))
+    text = _EMPHASIS.sub("", _LINE_MARK.sub("", text.replace("|", "\n")))
+    if "</" in text or "<br" in text.lower():
+        closed = {m.group(1).lower() for m in re.finditer(r"</(\w{1,10})>", text)} | {"br"}
+        text = _TAG.sub(lambda m: "\n" if m.group(1).lower() in closed else m.group(), text)
+    text = _LINE_MARK.sub("", _QUOTES.sub("", text))
+    return re.sub(r"\s*\n\s*", "\n", _SPACES.sub(" ", text)).strip()
+
+
+def _latex(text: str) -> str:
+    """\\boxed{X} as BOX X END_BOX, the content of \\text{X} and its kin without the command; other braces stay."""
+    if "\\" not in text:
+        return text
+    out: list[str] = []
+    opened: list[str] = []
+    at = 0
+    for m in _LATEX.finditer(text):
+        out.append(text[at : m.start()])
+        at, found = m.end(), m.group()
+        if found == "}":
+            out.append(opened.pop() if opened else "}")
+        elif found == "{":
+            out.append("{")
+            opened.append("}")
+        else:
+            boxed = found.startswith(("\\boxed", "\\fbox"))
+            out.append(BOX if boxed else "")
+            opened.append(END_BOX if boxed else "")
+    return "".join([*out, text[at:], *(e for e in reversed(opened) if e == END_BOX)])
+
+
+_ANSWER_KEYS = (
+    "answer",
+    "final_answer",
+    "finalanswer",
+    "response",
+    "choice",
+    "option",
+    "letter",
+    "label",
+    "prediction",
+    "result",
+)
+
+
+def _json_answer(text: str) -> str | None:
+    """What a text that is one JSON object gives as its answer, else None."""
+    text = text.strip()
+    if not (text.startswith("{") and text.endswith("}") and '"' in text):
+        return None
+    try:
+        held = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    by_name = {re.sub(r"\W+", "_", str(k).lower()): v for k, v in held.items()} if isinstance(held, dict) else {}
+    value = next((by_name[k] for k in _ANSWER_KEYS if k in by_name), None)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, (str, int, float)) else None
+
+
+#: Not stripped at the ends: they mean something ("50 %", "#2").
+_MEANS = "%‰#&@/\\§°"
+
+
+def normalise(text: str) -> str:
+    """Lower case, single blanks, no typography, and no quotes, stops or enclosing brackets at either end.
+
+    A text that is nothing but punctuation becomes "".
+    """
+    text = plain(text).replace(BOX, "").replace(END_BOX, "").lower()
+    text = re.sub(r"\s*,\s*", ", ", re.sub(r"(?<=\d) (?=%)", "", re.sub(r"\s+", " ", text)))
+    start, end = 0, len(text)
+    while start < end and _edge(text[start]):
+        start += 1
+    while start < end and _edge(text[end - 1]):
+        end -= 1
+    while (
+        end - start > 1
+        and text[start] + text[end - 1] in ("()", "[]", "{}", "<>")
+        and text[start] not in text[start + 1 : end - 1]
+    ):
+        start, end = start + 1, end - 1
+    return text[start:end].strip(" .,;:!?")
+
+
+def _edge(c: str) -> bool:
+    return (
+        c.isspace() or c in "*_`~^" or (unicodedata.category(c) in ("Po", "Pi", "Pf", "Mn") and c not in _MEANS and c != "\u3099")
+    )
+
+
+class Piece(NamedTuple):
+    """A run of words between two stops, and the stop after it ("" at the end of the text).
+
+    `fresh` says that what was denied or doubted before ended here: a new sentence, or "so", "but", "it is".
+    """
+
+    text: str
+    stop: str
+    fresh: bool
+    line: bool
+
+
+_TURN = (
+    r"(?:because|since|as(?! (?:well|such|if|a|an|[a-z]|the [\w-]+ of)\b)|so|but|however|therefore|thus|hence|instead(?! of)|"
+    r"although|though|while|whereas|leaving|which leaves|rather(?! than)|only)"
+)
+_SPLIT = re.compile(
+    r"\n|[;!?]+|\.+(?!\w)|\.(?=[^\x00-\x7f])|(?-i:(?<=[A-Za-z][a-z])\.(?=[A-Z]))|"
+    r",(?!\d)|:(?!\d)|[()\[\]{}<>]| -+(?= |$)|(?<=\w)-- ?|\ue001"
+    rf"|(?<=\S) (?={_TURN}\b(?!-))",
+    re.I,
+)
+#: A piece that only turns the sentence.
+ASIDE = re.compile(r"however|though|therefore|thus|hence|instead|in turn|in contrast|on the other hand", re.I)
+_FRESH = re.compile(
+    rf"(?:{_TURN}|it|its|this|that|there|they|i|we|my|the (?:\w+ )?(?:answer|option|choice))\b|"
+    r"答案|而是|是|应|應|选|選|故|因此|所以",
+    re.I,
+)
+
+
+def pieces(text: str) -> Iterator[Piece]:
+    """The pieces of a plain text, in order; empty ones are left out."""
+    at, stop, line = 0, "\n", True
+    for m in [*_SPLIT.finditer(text), None]:
+        end = m.start() if m else len(text)
+        words = text[at:end].strip()
+        after = m.group().strip(" ") if m and m.group() != "\n" else ("\n" if m else "")
+        if words:
+            fresh = stop not in (",", "(", "[", "") or bool(_FRESH.match(words))
+            yield Piece(words, after, fresh, line)
+            line = False
+        line = line or after == "\n"
+        stop = after if words or after not in ("", ")", "]") else stop
+        at = m.end() if m else end
+
+
+def sentences(text: str) -> Iterator[list[Piece]]:
+    """The pieces of a plain text by sentence or line; the last stop of each tells how it ended."""
+    held: list[Piece] = []
+    for piece in pieces(text):
+        if held and (piece.line or held[-1].stop[:1] in (".", "!", "?", ";")):
+            yield held
+            held = []
+        held.append(piece)
+    if held:
+        yield held
+
+
+_LEADS = """
+    so thus therefore hence then consequently accordingly overall finally also and or but yet because since as
+    in conclusion summary short to conclude summarize summarise i we you my our me would will must should d ll m s re t
+    say said saying think thought believe conclude guess go going with for choose chose chosen pick picked select selected
+    selecting choosing picking prefer settle on leaving leaves only which a an the this that these it its is am are was be being
+    best correct right most likely probable probably appropriate accurate suitable final finally last own statement
+    answer answers response reply verdict conclusion result solution option options choice choices letter selection diagnosis
+    of question your given above here there seems seem appears appear looks look like
+    definitely clearly certainly absolutely obviously simply just well ok okay sure indeed assistant model output rather instead
+    definite clear firm strong apparently evidently unfortunately fortunately toward vote match fit candidate one has have had
+    certain positive looking after analysis ans la respuesta correcta es opción réponse est antwort ist
+    actually sorry wait correction mean leaning lean towards confident following among based
+"""
+_CJK_LEADS = (
+    "答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|"
+    "应该|應該|应|應|因此|所以|综上|我认为|我認為|我觉得|故|我|本题|为|為|是|的|项|項"
+)  # fmt: skip
+#: Words that may stand before an answer and change nothing of it.
+LEAD = re.compile(rf"(?:(?:{'|'.join(_LEADS.split())})\b[ ']*|(?:{_CJK_LEADS}) *|{BOX} *|= *)*", re.I)
+
+#: In a piece of text, what takes back all that it says.
+HEDGE = re.compile(
+    r"\b(?:maybe|perhaps|possibly|(?<!best )possible|might|may|could|either|unclear|uncertain|unsure|unknown|undetermined|"
+    r"indeterminate|inconclusive|equivocal|ambiguous|"
+    r"cannot (?:tell|say|determine|be (?:determined|sure|certain|known|excluded|ruled))|"
+    r"can(?:'t|not) (?:rule|exclude|tell|say|determine|be)|(?:not|n't) (?:sure|certain|clear|know|excluded|ruled out)|don't know|"
+    r"depends|hard to|difficult to|impossible to|whether)\b|可能|也许|或许|不确定|不清楚|不知道|无法|難以|难以",
+    re.I,
+)

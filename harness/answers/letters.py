@@ -1,0 +1,328 @@
+"""A letter among choices.
+
+Every place where a text names a choice, by its letter or by its words, is a mention. A mention that is denied ("not B", "A is
+wrong", "pneumonia is ruled out") or doubted ("maybe B") says nothing. Of the others the most explicit kind decides, and it has
+to be of one mind:
+
+    STATED   "The answer is B", "so B", "B is correct", \\boxed{B}, a line that holds the letter alone, "It is two."
+    OPENING  a piece of text that is nothing but the choice: "B. pleural effusion. A blunted angle is seen."
+    MARKED   "(B)" or "option B" anywhere in a sentence
+    WORDS    the words of a choice anywhere in a sentence
+
+A letter in the middle of a sentence is none of them ("vitamin C", "a dog", "I think"). A text that lists the choices names none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from harness.answers.forms import ASIDE, BOX, HEDGE, LEAD, Piece, excerpt, normalise, pieces, plain
+from harness.answers.polarity import corrects, doubts, is_yes_no, yes_no
+from harness.answers.stated import bare, opened
+
+#: A letter in brackets becomes MARK and the letter; the words of choice i become one character, chr(WORD + i).
+MARK, WORD = "\ue010", 0xE100
+
+
+class Rank(IntEnum):
+    """How explicit a mention is."""
+
+    WORDS = 0
+    MARKED = 1
+    OPENING = 2
+    STATED = 3
+
+
+@dataclass
+class Mention:
+    """A place that names a choice. `start` and `end` are in its piece; `after` counts the corrections before it."""
+
+    letter: str
+    start: int
+    end: int
+    rank: Rank | None = None
+    denied: bool = False
+    after: int = 0
+
+
+_BRACKETED = re.compile(r"(?<!\w)[(\[{<] ?([A-Za-z]) ?[)\]}>](?!\w)")
+_CLOSED = re.compile(r"(?<![\w'])([A-Za-z])\)(?=\s|$|[\ue100-\ue1ff])")
+_LABEL = re.compile(r"^(\W*[A-Z])\.(?=[^\s.])", re.M)
+_MENTION = re.compile(rf"{MARK}([A-Z])|(?<![A-Za-z0-9'\-./])([A-Za-z])(?![A-Za-z0-9'])(?!-\w|\.\w)|([\ue100-\ue1ff])")
+_CUE = re.compile(r"answer|option|choice|response|conclusion|letter|选|選|答案", re.I)
+_LABELLED = re.compile(r"(?:\b(?:option|choice|answer|letter)s? ?|选项?|選項?)(?:is|:|=|是)? ?$", re.I)
+_OPTION = re.compile(r"(?:the )?(?:option|choice|letter|选项|選項)s? ?", re.I)
+_HOLDS = re.compile(
+    r" ?(?:is|are|was|would be|seems|looks|appears)(?: (?:the|a|most|more|clearly|definitely|likely|also|my|probably))* "
+    r"(?:correct|right|best|answer|true|appropriate|accurate|consistent|likely|choice|probable|supported|fitting)\b"
+    r"| (?:fits|matches|describes|explains)\b| it is$|(?:选项|選項|项|項)?(?:是)?(?:正确|正確|对|對)",
+    re.I,
+)
+_JOIN = re.compile(r" ?(?:and/or|and|or|nor|&|/|\+|plus|as well as|和|与|與|或|及)? ?(?:also )?(?:(?:option|choice)s? )?", re.I)
+_UNIT = re.compile("选项|選項|项|項")
+_VERSUS = re.compile(r" (?:over|rather than|instead of|not|and not|but not)\b", re.I)
+_TRUE = re.compile(r"(?:is )?(?:correct|right|true|yes)", re.I)
+_VERB = re.compile(r"(?:is|are|was|were|can|cannot|could|does|do|seems?|appears?|has|have|would|should|isn't|aren't)\b", re.I)
+
+#: Denies what comes after it, over commas too ("no pneumonia, effusion or mass").
+_FORWARD = re.compile(
+    r"\b(?:no|not|nor|neither|without|never|none|absence of|lack of|free of|negative for|rather than|instead of|except|"
+    r"exclud(?:es?|ed|ing)|rul(?:e|es|ed|ing) out|eliminat(?:e|es|ed|ing)|den(?:y|ies|ied)|other than|unlike|against|cannot|"
+    rf"over(?= {MARK}?[A-Z]\b))\b|n't\b|[不无無没沒非未]|排除",
+    re.I,
+)
+#: Denies what it is said of ("pneumonia is unlikely"), and what follows it in the same piece.
+_BACKWARD = re.compile(
+    r"^no$|\b(?:"
+    r"(?:is|are|was|were|be|been|do|does|did|can|could|would|should|has|have|had|will|seems?|appears?|looks?)(?: \w+)? not|"
+    r"cannot|unlikely|absent|excluded|ruled out|rejected|wrong|incorrect|inaccurate|false|untrue|improbable|implausible|"
+    r"eliminated|negative(?! for)|less likely|least likely|dismissed|invalid|inconsistent|unsupported|discarded|out)\b|n't\b|"
+    r"排除|不对|不對|不正确|不正確|错误|錯誤|不可能|不是|不存在|可能性小",
+    re.I,
+)
+_MANY = re.compile(r"\b(?:and|or|nor|are|were|both|all)\b|&", re.I)
+
+
+def letter(text: str | None, choices: Sequence[str]) -> str | None:
+    """The choice letter ("A", "B", ...) that a text names, or None when it names none or several.
+
+    An empty choice is none: its letter stays unused. Choices beyond the 26th have no letter.
+    """
+    if not text or not text.strip():
+        return None
+    names = {chr(65 + i): opened(c) for i, c in enumerate(choices[:26]) if c.strip()}
+    text = excerpt(text)
+    words = plain(text)
+    alone = re.sub(r"[\W_]+", "", words)
+    if len(alone) == 1 and alone.isascii() and alone.isalpha():
+        return alone.upper() if alone.upper() in names else None
+    whole, form = bare(text), normalise(text)
+    same = [x for x, name in names.items() if whole and whole == bare(name)] or [
+        x for x in names if form and form == normalise(choices[ord(x) - 65])
+    ]
+    if same:
+        return _only(same, names)
+    polar = {x: yes_no(name) for x, name in names.items() if is_yes_no(name)}
+    mentions = _mentions(_marked(words, {x: n for x, n in names.items() if n and x not in polar}))
+    found = _decide(mentions, names)
+    said = yes_no(text) if polar else None
+    if said is None:
+        return found
+    by_polarity = _only([x for x, p in polar.items() if p == said], names)
+    others = {m.letter for m in mentions if m.rank is not None and m.rank > Rank.WORDS} - {by_polarity}
+    return by_polarity if not others or found == by_polarity else None
+
+
+def _only(found: Iterable[str], names: dict[str, str]) -> str | None:
+    named = set(found)
+    return named.pop() if len(named) == 1 and named <= set(names) else None
+
+
+def _decide(mentions: list[Mention], names: dict[str, str]) -> str | None:
+    """The letter that the most explicit mentions agree on; what came before a correction ("wait, no") yields."""
+    held = [m for m in mentions if not m.denied and m.rank is not None]
+    for rank in reversed(Rank):
+        named = [m for m in held if m.rank == rank]
+        if not named:
+            continue
+        if len({m.letter for m in named}) > 1:
+            named = [m for m in named if m.after == named[-1].after]
+        opening = {m.letter for m in held if m.rank == Rank.OPENING}
+        if rank == Rank.STATED and len(opening) == 1 and held[0].rank == Rank.OPENING and not named[-1].after:
+            return _only([m.letter for m in named] + [held[0].letter], names)
+        return _only([m.letter for m in named], names)
+    return None
+
+
+def _marked(words: str, names: dict[str, str]) -> str:
+    """The text with the words of each choice as one character, and a letter in brackets as MARK and the letter."""
+    by_name: dict[str, str] = {}
+    for x, name in names.items():
+        by_name.setdefault(name, x)
+    if by_name:
+        longest = sorted(by_name, key=len, reverse=True)
+        pattern = re.compile(
+            "|".join(f"(?:{_bounded(n)})" for n in longest if len(n) > 1 or not n.isalpha() or not n.isascii()) or "(?!)", re.I
+        )
+        spelt = {_spelling(n): x for n, x in by_name.items()}
+
+        def one(m: re.Match[str]) -> str:
+            said = _spelling(m.group())
+            x = next((spelt[s] for s in (said, said.removesuffix("s"), said.removesuffix("es")) if s in spelt), None)
+            return chr(WORD + ord(x) - 65) if x else m.group()
+
+        words = pattern.sub(one, words)
+    words = _BRACKETED.sub(lambda m: f"{MARK}{m.group(1).upper()}", words)
+    words = _CLOSED.sub(lambda m: f"{MARK}{m.group(1).upper()}:", words)
+    return _LABEL.sub(r"\1. ", words)
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name.lower()).strip() or name
+
+
+def _bounded(name: str) -> str:
+    """A choice's words as an expression: whole words, blanks and hyphens alike, with or without the s of a plural."""
+    body = r"[\s,\-]+".join(re.escape(part) for part in re.split(r"[\s,\-]+", name) if part) or re.escape(name)
+    first, last = name[0], name[-1]
+    before = r"(?<!\w)" if re.match(r"[^\W\u2e80-\uffff]", first) else "(?<![不无無没沒非未])" if first.isalpha() else ""
+    after = r"(?!\w)" if re.match(r"[^\W\u2e80-\uffff]", last) else ""
+    if first.isdigit():
+        before = r"(?<![\w\-])(?<!\d[.,])"
+    if last.isdigit():
+        after = r"(?![\w%])(?![.,]\d)(?! %)"
+    elif last.isascii() and last.isalpha():
+        after = rf"(?:e?s)?{after}"
+    return f"{before}{body}{after}"
+
+
+def _mentions(words: str) -> list[Mention]:
+    """Every mention in the text, in order, each with its rank and whether it is denied."""
+    out: list[Mention] = []
+    held: list[tuple[Piece, list[Mention]]] = []
+    denied = led = False
+    corrections = 0
+    every = list(pieces(words))
+    for i, piece in enumerate(every):
+        if ASIDE.fullmatch(piece.text):  # "pneumonia, however, is unlikely"
+            continue
+        if piece.fresh and not (_VERB.match(piece.text) and held and held[-1][0].stop in (")", "]", ",", "-")):
+            denied, held = False, held[-1:]
+        corrections += corrects(piece.text)
+        found = _of_piece(piece, led, every[i + 1] if i + 1 < len(every) else None)
+        for m in found:
+            m.after = corrections
+        denied = _deny(piece, found, held, denied)
+        if held:
+            _go_on(piece, found, held[-1])
+        if piece.stop.startswith("?"):
+            for m in found:
+                m.denied = True
+        ranked = [m for m in found if m.rank is not None]
+        if _TRUE.fullmatch(piece.text) and held and held[-1][1] and held[-1][0].stop[:1] in (":", "-", ".", ")", "("):
+            held[-1][1][-1].rank = Rank.STATED
+        cue = piece.stop in (":", ",", "(", "[", "-") or (piece.stop == "\n" and _CUE.search(piece.text))
+        led = bool(cue and not ranked and LEAD.fullmatch(piece.text))
+        held.append((piece, ranked))
+        out += ranked
+    return out
+
+
+def _go_on(piece: Piece, found: list[Mention], before: tuple[Piece, list[Mention]]) -> None:
+    """A piece that is nothing but a choice goes on with a list or names what a letter stands for ("A, C", "A: effusion"); it
+    is as explicit as what it follows. One that is nothing but a doubt ("B, maybe") takes that back."""
+    (last, mentions), text = before, piece.text
+    if not mentions or mentions[-1].end != len(last.text) or last.stop[:1] not in (",", ":", "(", "[", "-", ")", ".", "\n"):
+        return
+    if not found and doubts(text) and last.stop[:1] not in (".", "\n"):
+        mentions[-1].denied = True
+    if len(found) == 1 and found[0].rank is not None and found[0].end == len(text) and _JOIN.fullmatch(text, 0, found[0].start):
+        words = ord(text[found[0].start]) >= WORD
+        if words or last.stop[:1] not in (".", "\n"):
+            found[0].rank = max(found[0].rank, mentions[-1].rank or Rank.WORDS)
+
+
+def _of_piece(piece: Piece, led: bool, following: Piece | None) -> list[Mention]:
+    """The mentions in a piece of text and their ranks; `led` says that the piece before it led up to an answer."""
+    text = piece.text
+    out: list[Mention] = []
+    before: Mention | None = None
+    for m in _MENTION.finditer(text):
+        marked, plain_letter, words = m.groups()
+        name = chr(ord(words) - WORD + 65) if words else (marked or plain_letter).upper()
+        found = Mention(name, m.start(), m.end())
+        out.append(found)  # without a rank it is still what a denial may be about
+        if before is not None and _JOIN.fullmatch(text, before.end, m.start()):
+            if before.letter == name or (words is None and _ends(text, found)) or words is not None:
+                found.rank = before.rank
+                before = found
+            continue
+        lead = before is None and bool(LEAD.fullmatch(text, 0, m.start()))
+        opening = text[: m.start()].replace(BOX, "").strip()
+        strong = (led and lead) or (lead and opening not in ("", "A")) or text[: m.start()].endswith(BOX)
+        whole = lead and not opening and m.end() == len(text)
+        line = piece.line and whole and (following is None or following.line)
+        if words is not None:
+            found.rank = Rank.STATED if strong and m.end() == len(text) else Rank.OPENING if whole else Rank.WORDS
+            if lead and _HOLDS.match(text, m.end()) and "answer" in text[m.end() :]:
+                found.rank = Rank.STATED
+        elif (
+            (lead or text[: m.start()].endswith(BOX))
+            and _ends(text, found)
+            and (marked or plain_letter.isupper() or strong or (whole and piece.stop in (".", ":", "\n")))
+        ):
+            option = _OPTION.fullmatch(opening) and not _HOLDS.match(text, m.end()) and not led
+            stated = (strong and not option) or line or _HOLDS.match(text, m.end())
+            found.rank = Rank.STATED if stated else Rank.OPENING
+        elif marked or (_LABELLED.search(text[max(0, m.start() - 12) : m.start()]) and _ends(text, found)):
+            found.rank = Rank.MARKED
+        if found.rank is not None:
+            before = found
+        elif plain_letter in ("a", "i", "I"):
+            out.pop()
+    return out
+
+
+def _ends(text: str, m: Mention) -> bool:
+    """Whether nothing follows a letter that would make it an article or part of a name."""
+    if m.end == len(text) or _HOLDS.match(text, m.end) or _VERSUS.match(text, m.end):
+        return True
+    own = re.compile(rf" ?(?:(?:the|a|an) )?{chr(WORD + ord(m.letter) - 65)}")
+    if own.match(text, m.end) or _UNIT.match(text, m.end):
+        return True
+    join = _JOIN.match(text, m.end)
+    other = _MENTION.match(text, join.end()) if join and join.end() > m.end + 1 else None
+    return other is not None and (other.group(2) not in ("a", "i") or other.end() == len(text))
+
+
+def _deny(piece: Piece, found: list[Mention], held: list[tuple[Piece, list[Mention]]], denied: bool) -> bool:
+    """Mark the mentions that are denied or doubted, here and in the pieces before; whether what follows is denied too."""
+    text = piece.text
+    if HEDGE.search(text):
+        for m in found:
+            m.denied = True
+        return True
+    ahead, here = denied, False
+    deniers = sorted(
+        {(m.start(), m.end(), False) for m in _FORWARD.finditer(text)}
+        | {(m.start(), m.end(), True) for m in _BACKWARD.finditer(text)}
+    )
+    waiting = list(found)
+    seen: list[Mention] = []
+    for start, end, backward in deniers:
+        while waiting and waiting[0].start < start:
+            seen.append(waiting.pop(0))
+            seen[-1].denied = seen[-1].denied or ahead or here
+        if backward:
+            for m in seen:
+                m.denied = True
+            if not found and held and LEAD.fullmatch(text, 0, start):
+                _deny_before(held[-1], whole=end == len(text))
+            elif seen and _MANY.search(text):
+                _deny_list(held)
+        if seen or (backward and not _FORWARD.match(text, start)):
+            here = True
+        else:
+            ahead = True
+    for m in waiting:
+        m.denied = m.denied or ahead or here
+    return ahead
+
+
+def _deny_before(before: tuple[Piece, list[Mention]], *, whole: bool) -> None:
+    """Deny the piece before a piece that is only a denial: "A: wrong", "A (the lung) is ruled out", "A. Incorrect."."""
+    piece, found = before
+    if piece.stop[:1] in (":", ",", "(", ")", "]", "-", "\ue001") or (whole and piece.stop[:1] == "."):
+        for m in found:
+            m.denied = True
+
+
+def _deny_list(held: list[tuple[Piece, list[Mention]]]) -> None:
+    """Deny the items of a list whose last one was: "pneumonia, effusion and mass are unlikely"."""
+    for piece, found in reversed(held):
+        if piece.stop != "," or len(found) != 1 or found[0].end - found[0].start != len(piece.text):
+            return
+        found[0].denied = True
