@@ -42,6 +42,7 @@ def make_run(
     """A run folder as the pipeline leaves it, one letter of `verdicts` a question."""
     samples = make_samples(len(verdicts)) if samples is None else samples
     prompt = data.pop("prompt", "question")
+    prompt_sha256, reader, limit = data.pop("prompt_sha256", f"hash of {prompt}"), data.pop("reader", 1), data.pop("limit", None)
     row = {
         "task": "slake",
         "split": "test",
@@ -56,9 +57,10 @@ def make_run(
         data=DataCard(**row, rows=len(samples), images=len({s.cluster for s in samples}), spec_sha256="spec"),
         model=ModelCard(name=model, path=None, base="tiny", trainer="sft" if "sft" in model else None),
         prompt=prompt,
-        prompt_sha256=f"hash of {prompt}",
+        prompt_sha256=prompt_sha256,
         generation=GenerationArgs(max_new_tokens=16),
-        limit=None,
+        limit=limit,
+        reader=reader,
         git_sha=None,
         packages={},
         hardware="a CPU",

@@ -77,6 +77,7 @@ def run(
     from harness.models.lm_eval_bridge import split_tasks
     from harness.pipeline import askable, make_judges, repeated
     from harness.records import GenerationArgs
+    from harness.shown import dollars
 
     if num_samples > 1 and temperature == 0:
         raise UserError(f"--num-samples {num_samples}: greedy answers are all the same", hint="give --temperature, such as 0.7")
@@ -141,7 +142,7 @@ def run(
         if foreign and rank.main:
             folders += run_foreign(backend, foreign, runs, limit=limit, seed=seed, fresh=fresh)
     if usage := getattr(backend, "usage", None):
-        cost = "unknown" if usage.cost is None else f"${usage.cost:.4f}"
+        cost = dollars("unknown" if usage.cost is None else usage.cost)
         ui.note(f"{usage.answered} answered, {usage.failed} failed, cost {cost}, served by {dict(usage.served)}")
     if rank.main:
         for one in judges:
@@ -237,11 +238,9 @@ def run_task(
     limit: int | None = None, fresh: bool = False, rank: Rank | None = None,
 ) -> RunFolder:  # fmt: skip
     """One task through the pipeline with a progress bar."""
-    from rich.markup import escape
-
     from harness import distributed, pipeline
 
-    name = escape(model.card.name)
+    name = model.card.name
     line = bar.add_task(f"{name} on {task.spec.name}", total=len(task.samples))
 
     def report(step: str, done: int, total: int) -> None:

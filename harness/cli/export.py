@@ -145,5 +145,5 @@ def lm_eval(
         ui.print_json({"written": [str(p) for p in written], "command": command})
         return
     for path in written:
-        ui.out.print(str(path), soft_wrap=True, highlight=False)
-    ui.out.print(f"run with: {command}", soft_wrap=True, highlight=False)
+        ui.line(str(path))
+    ui.line(f"run with: {command}")

@@ -22,6 +22,7 @@ from harness import __version__
 from harness.errors import RunError
 from harness.records import Prediction, RunCard
 from harness.runs import slug, write_atomic
+from harness.shown import count
 from leaderboard.browse import Browser, Filter, Row
 from leaderboard.cell import Cell, judge_card
 from leaderboard.exports import Exported, hub_dataset
@@ -182,7 +183,7 @@ def _missing(cell: Cell) -> dict[str, str]:
 
 
 def _uncertainty(cell: Cell) -> dict[str, Any]:
-    method = f"{cell.method}, clustered by image ({cell.clusters} images)"
+    method = f"{cell.method}, clustered by {cell.clustered_by} ({count(cell.clusters, cell.clustered_by)})"
     interval = {"lower": cell.low, "upper": cell.high, "confidence_level": 0.95, "method": method}
     return {"confidence_interval": interval, "num_samples": cell.n}
 

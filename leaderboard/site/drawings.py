@@ -24,15 +24,10 @@ class NoPlotError(Exception):
     """There is no plot of that name."""
 
 
-def spent(shelf: Shelf, shown: Table, kind: str) -> dict[str, float]:
+def spent(shown: Table, kind: str) -> dict[str, float]:
     """Seconds or cost by run, of those runs that know it."""
-    found = {}
-    for cell in shown.cells:
-        card = shelf.of(cell).card
-        value = card.seconds.get("generate") if kind == "seconds" else card.usage.get("cost")
-        if isinstance(value, int | float) and value > 0:
-            found[cell.run] = float(value)
-    return found
+    known = {cell.run: cell.seconds if kind == "seconds" else cell.cost for cell in shown.cells}
+    return {run: value for run, value in known.items() if isinstance(value, float) and value > 0}
 
 
 def names(shelf: Shelf, slice_keys: dict[str, str]) -> Iterator[str]:
@@ -41,7 +36,7 @@ def names(shelf: Shelf, slice_keys: dict[str, str]) -> Iterator[str]:
         yield f"forest~{shown.id}"
         own = shelf.slice_names.get(shown.first.data_fingerprint, [])
         yield from (f"heat~{shown.id}~{key}" for key, name in slice_keys.items() if name in own)
-        yield from (f"{kind}~{shown.id}" for kind in SPENT if len(spent(shelf, shown, kind)) > 1)
+        yield from (f"{kind}~{shown.id}" for kind in SPENT if len(spent(shown, kind)) > 1)
         if agreements(shelf, shown):
             yield f"judges~{shown.id}"
     for name, path in shelf.trainings.items():
@@ -70,7 +65,7 @@ def figure(shelf: Shelf, slice_keys: dict[str, str], name: str, theme: Theme) ->
     if what == "forest":
         return plots.forest(shown.cells, shown.names, theme)
     if what in SPENT:
-        return plots.scatter(shown.cells, shown.names, spent(shelf, shown, what), SPENT[what], theme)
+        return plots.scatter(shown.cells, shown.names, spent(shown, what), SPENT[what], theme)
     if what == "judges":
         return plots.agreement(agreements(shelf, shown), theme)
     if what == "heat" and slice_key in slice_keys:

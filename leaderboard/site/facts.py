@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from harness.records import RunCard
+from harness.shown import asked, cost_of, count, dollars, duration
+from leaderboard.cell import judge_cost
 from leaderboard.site import text
 from leaderboard.site.training import Training
 
@@ -27,14 +29,13 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
     dropped = "; ".join(f"{k}: {v}" for k, v in list(d.dropped.items())[:5])
     data = _given(
         ("task", d.task), ("split", d.split), ("source", d.source), ("resolution", d.resolution), ("origin", d.origin),
-        ("rows", f"{d.rows:,}"),
-        ("images", f"{d.images:,}"), ("answers a question", d.repeats if d.repeats > 1 else None),
+        ("rows", asked(d.rows, d.repeats)), ("images", f"{d.images:,}"),
         ("left out", f"{len(d.dropped)} ({dropped})" if d.dropped else None), ("limit", card.limit),
         ("fingerprint", _hash(d.fingerprint)), ("spec", _hash(d.spec_sha256)),
     )  # fmt: skip
-    asked = _given(
+    how = _given(
         ("prompt", card.prompt), ("prompt hash", _hash(card.prompt_sha256)),
-        ("at most", text.count(g.max_new_tokens, "new token")),
+        ("at most", count(g.max_new_tokens, "new token")),
         ("temperature", f"{g.temperature:g}"), ("top p", f"{g.top_p:g}" if g.top_p != 1 else None), ("seed", g.seed),
         ("answer reader", card.reader),
     )  # fmt: skip
@@ -44,7 +45,7 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
         ("commit", card.git_sha), *card.packages.items(),
     )  # fmt: skip
     judges = [(f"Judge {name}", _flat(about)) for name, about in card.judges.items() if about]
-    return [("Model", model), ("Data", data), ("Asked", asked), *judges, ("Machine", where)]
+    return [("Model", model), ("Data", data), ("Asked", how), *judges, ("Machine", where)]
 
 
 def _hash(value: str | None) -> str | None:
@@ -53,10 +54,10 @@ def _hash(value: str | None) -> str | None:
 
 def spent(card: RunCard) -> Facts:
     """Seconds and money, as tiles: label and value, the value first on the page."""
-    steps = [(f"{step.replace(':', ' by ')}", text.duration(s)) for step, s in card.seconds.items()]
-    cost = card.usage.get("cost")
-    money = [("cost", f"${cost:.4f}" if isinstance(cost, int | float) else "unknown")] if card.usage else []
-    return steps + money
+    steps = [(step.replace(":", " by ", 1), duration(s)) for step, s in card.seconds.items()]
+    bought = [("cost of the answers", cost_of(card.usage))]
+    bought += [(f"cost of judge {name}", judge_cost(about)) for name, about in card.judges.items()]
+    return steps + [(label, dollars(cost)) for label, cost in bought if cost is not None]
 
 
 def of_training(t: Training) -> list[tuple[str, Facts]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
+from harness import shown as numbers
 from harness.errors import UserError
 from harness.runs import slug
 from leaderboard import plots, table
@@ -151,7 +152,7 @@ class Site:
             t=shown,
             slices=slices,
             slice_keys={key: name for key, name in self.slice_keys.items() if name in own},
-            spent=[(kind, label) for kind, label in SPENT.items() if len(spent(self.shelf, shown, kind)) > 1],
+            spent=[(kind, label) for kind, label in SPENT.items() if len(spent(shown, kind)) > 1],
             agreement=agreements(self.shelf, shown),
             claims=[c for c in claims([shown.first.task]) if c.slice is None],
         )  # fmt: skip
@@ -345,7 +346,9 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"percent": table.percent, "note": table.note, "thoughts": text.thoughts, "points": text.points,
-                    "duration": text.duration, "count": text.count, "spaced": text.spaced}  # fmt: skip
+    env.filters |= {"note": table.note, "thoughts": text.thoughts, "spaced": text.spaced, "p": numbers.p_number,
+                    "points": lambda d: numbers.points(d).replace("-", "−")}  # fmt: skip
+    env.filters |= {f.__name__: f for f in (numbers.percent, numbers.duration, numbers.count, numbers.dollars, numbers.plural)}
+    env.globals |= {f.__name__: f for f in (numbers.asked, numbers.answers, numbers.between, numbers.coefficient, table.heading)}
     env.globals |= {"rank_coverage": RANK_COVERAGE, "min_mixed": MIN_MIXED, "min_clusters": MIN_CLUSTERS}
     return env
