@@ -112,7 +112,8 @@ def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], judge: 
     ]
     told = story.tell(domains, judge=judge.name, version=judge.version)
     page = out / "leaderboard.html"
-    summary.write(page, Shelf([out / "runs"]), Pictures(), title="Three trainers, one base", findings=told.sentences)
+    shelf = Shelf([out / "runs"])
+    summary.write(page, shelf, Pictures(), title="Three trainers, one base", findings=told.sentences, share=shelf.share)
     if as_json:
         ui.print_json(table.as_json(found, damaged) | {"domains": told.as_json(), "says": told.sentences, "page": str(page)})
         return

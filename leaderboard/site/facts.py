@@ -17,20 +17,21 @@ def _given(*facts: tuple[str, Any]) -> Facts:
     return [(label, str(value)) for label, value in facts if value not in (None, "", {}, [])]
 
 
-def of_run(card: RunCard) -> list[tuple[str, Facts]]:
-    """The run card in groups: model, data, how it was asked, who judged, where it ran."""
+def of_run(card: RunCard, shared: bool = False) -> list[tuple[str, Facts]]:
+    """The run card in groups: model, data, how it was asked, who judged, where it ran. `shared`: without folders and row ids."""
     m, d, g = card.model, card.data, card.generation
     model = _given(
-        ("name", m.name), ("folder", m.path), ("base", m.base), ("trainer", m.trainer), ("architecture", m.architecture),
+        ("name", m.name), ("folder", None if shared else m.path), ("base", m.base),
+        ("trainer", m.trainer), ("architecture", m.architecture),
         ("parameters", f"{m.parameters:,}" if m.parameters else None), ("weights", _hash(m.weights_sha256)),
         ("settings", _hash(m.settings_sha256)), ("precision", m.dtype), ("device", m.device), ("attention", m.attention),
         ("because", m.attention_reason), ("backend", m.backend),
     )  # fmt: skip
-    dropped = "; ".join(f"{k}: {v}" for k, v in list(d.dropped.items())[:5])
+    reasons = "; ".join(f"{k}: {v}" for k, v in list(d.dropped.items())[:5])
     data = _given(
         ("task", d.task), ("split", d.split), ("source", d.source), ("resolution", d.resolution), ("origin", d.origin),
         ("rows", asked(d.rows, d.repeats)), ("images", f"{d.images:,}"),
-        ("left out", f"{len(d.dropped)} ({dropped})" if d.dropped else None), ("limit", card.limit),
+        ("left out", f"{len(d.dropped)}{'' if shared else f' ({reasons})'}" if d.dropped else None), ("limit", card.limit),
         ("fingerprint", _hash(d.fingerprint)), ("spec", _hash(d.spec_sha256)),
     )  # fmt: skip
     how = _given(
@@ -60,12 +61,12 @@ def spent(card: RunCard) -> Facts:
     return steps + [(label, dollars(cost)) for label, cost in bought if cost is not None]
 
 
-def of_training(t: Training) -> list[tuple[str, Facts]]:
-    """What trained.json says: the checkpoint and its recipe."""
+def of_training(t: Training, shared: bool = False) -> list[tuple[str, Facts]]:
+    """What trained.json says: the checkpoint and its recipe. `shared`: without the folder."""
     about = dict(t.about)
     recipe, task = about.pop("recipe", None), about.pop("task", None)
     packages = about.pop("packages", None)
-    out = [("Checkpoint", _flat(about) + _given(("folder", t.path)))]
+    out = [("Checkpoint", _flat(about) + _given(("folder", None if shared else t.path)))]
     for title, part in (("Recipe", recipe), ("Rows", task), ("Packages", packages)):
         if isinstance(part, dict) and part:
             out.append((title, _flat(part)))
