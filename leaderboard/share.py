@@ -106,9 +106,10 @@ class Share:
 
     @cached_property
     def _paths(self) -> re.Pattern[str]:
-        """Those, spaces and all, and what lies below them; of a folder and one in it only the first."""
-        top = [path for path in self._named if not any(str(parent) in self._named for parent in PurePath(path).parents)]
-        longest_first = sorted(top, key=len, reverse=True)
+        """Those, spaces and all, and what lies below them; instead of the runs, which may be many, the folder that they are in."""
+        runs = {str(path) for run in self._runs for path in (run.folder, run.folder.absolute())}
+        roots = {str(Path(run).parent.parent) for run in runs}
+        longest_first = sorted((p for p in self._named - runs | roots if len(PurePath(p).parts) > 1), key=len, reverse=True)
         return re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])[^\s\"'<>|:;,()]*")
 
     @cached_property
