@@ -106,7 +106,7 @@ class Share:
 
     @cached_property
     def _paths(self) -> re.Pattern[str]:
-        """Those, spaces and all, and what lies below them; instead of the runs, which may be many, the folder that they are in."""
+        """Those, spaces and all, and what lies below them; for the runs, which may be many, the folder that they are in."""
         runs = {str(path) for run in self._runs for path in (run.folder, run.folder.absolute())}
         roots = {str(Path(run).parent.parent) for run in runs}
         longest_first = sorted((p for p in self._named - runs | roots if len(PurePath(p).parts) > 1), key=len, reverse=True)

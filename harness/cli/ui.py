@@ -77,9 +77,10 @@ def say_use(judge: Any) -> None:
 
 
 def print_json(document: Any) -> None:
-    """One document on stdout, nothing else there; what the stream cannot write is escaped as JSON does it."""
+    """One document on stdout, nothing else there; what the stream cannot write or a terminal would act on is escaped."""
     plain_ascii = not (sys.stdout.encoding or "").lower().startswith("utf")
-    print(json.dumps(document, indent=2, ensure_ascii=plain_ascii, allow_nan=False))
+    text = json.dumps(document, indent=2, ensure_ascii=plain_ascii, allow_nan=False)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text) if not text.isascii() else text)
 
 
 @contextmanager
