@@ -54,7 +54,7 @@ def make_run(
         harness_version="0.1.0",
         created="2025-01-01T00:00:00+00:00",
         command=["run"],
-        data=DataCard(**row, rows=len(samples), images=len({s.cluster for s in samples}), spec_sha256="spec"),
+        data=DataCard(**row, rows=len(samples), images=len({i.sha256 for s in samples for i in s.images}), spec_sha256="spec"),
         model=ModelCard(name=model, path=None, base="tiny", trainer="sft" if "sft" in model else None),
         prompt=prompt,
         prompt_sha256=prompt_sha256,
