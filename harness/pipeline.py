@@ -291,16 +291,20 @@ def judge(folder: RunFolder, judges: Sequence[Judge], report: Report) -> None:
 
 def _judge_used(folder: RunFolder, judge: Judge) -> Callable[[RunCard], dict[str, Any]]:
     """The judge's card in the run's; what it uses from now on is added to what earlier tries used."""
-    label, before = f"{judge.name}@{judge.version}", judge.card().get("use", {})
-    earlier = folder.card().judges.get(label, {}).get("use", {})
+    label, before = f"{judge.name}@{judge.version}", judge.card()
+    earlier = folder.card().judges.get(label, {})
+    return lambda card: {"judges": card.judges | {label: _added_up(earlier, before, judge.card())}}
 
-    def used(card: RunCard) -> dict[str, Any]:
-        about = judge.card()
-        if "use" in about:
-            about["use"] = add_usage(earlier, before, about["use"])
-        return {"judges": card.judges | {label: card.judges.get(label, {}) | about}}
 
-    return used
+def _added_up(held: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """A judge's card, `held` by a run's card, with what was used since `before`; of a jury each member's."""
+    out = held | after
+    if "use" in after:
+        out["use"] = add_usage(held.get("use", {}), before.get("use", {}), after["use"])
+    if "members" in after:
+        was, old = before.get("members", {}), held.get("members", {})
+        out["members"] = {name: _added_up(old.get(name, {}), was.get(name, {}), card) for name, card in after["members"].items()}
+    return out
 
 
 def write_scores(folder: RunFolder, slices: Sequence[str], metrics: Sequence[str], aggregate: str | None) -> None:

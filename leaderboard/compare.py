@@ -87,11 +87,11 @@ class Comparison(Record):
 
     def seen(self) -> str:
         """How many questions both are compared on, and how many are left out."""
-        about = count(self.clusters, self.clustered_by)
+        about = "" if self.clustered_by == "question" else f" on {count(self.clusters, self.clustered_by)}"
         if self.n == self.samples:
-            return f"{asked(self.n, self.repeats)} on {about}"
+            return f"{asked(self.n, self.repeats)}{about}"
         left = self.samples - self.n
-        return f"{self.n:,} of {answers(self.samples, self.repeats)} on {about}, the other {left:,} not judged in both"
+        return f"{self.n:,} of {answers(self.samples, self.repeats)}{about}, the other {left:,} not judged in both"
 
 
 def compare(run_a: Path, run_b: Path, judge: str, version: str, *, across_prompts: bool = False) -> Comparison:

@@ -60,12 +60,16 @@ class Overview:
         return "Models x tasks" + (f", limited to {self.limit} rows" if self.limit is not None else "")
 
     @property
+    def rows_in_words(self) -> str:
+        """Which rows each column is about."""
+        return "rows: " + ", ".join(f"{c.task} {asked(c.samples, c.repeats)} ({c.data_fingerprint[:8]})" for c in self.columns)
+
+    @property
     def facts(self) -> list[str]:
         """What all of its numbers share, and what the average is over, in words."""
-        data = ", ".join(f"{c.task} {asked(c.samples, c.repeats)} ({c.data_fingerprint[:8]})" for c in self.columns)
         some = f"average over {', '.join(self.averaged)}" if 0 < len(self.averaged) < len(self.columns) else ""
         judge = f"judge {self.judge}@{self.judge_version} · prompt {self.prompt} · reader {self.reader}"
-        return [*filter(None, (some,)), judge, f"rows: {data}"]
+        return [*filter(None, (some,)), judge, self.rows_in_words]
 
 
 def overviews(board: Board) -> list[Overview]:

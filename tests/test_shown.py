@@ -10,6 +10,7 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -274,8 +275,7 @@ def test_markdown_and_latex(runs: Path, all_counted: list[Counted], command: Any
     dash, bar = ("–", " | ") if form == "--markdown" else ("--", " & ")
     for c in all_counted:
         score, between, n, clusters = numbers(c, dash)
-        model = c.model if form == "--markdown" else c.model
-        assert bar.join((score, between, n, clusters, percent(len(c.values) / len(c.cluster)))) in out, (model, c.task)
+        assert bar.join((score, between, n, clusters, percent(len(c.values) / len(c.cluster)))) in out, (c.model, c.task)
     assert "±" not in out
     assert r"\pm" not in out
 
@@ -289,7 +289,7 @@ def test_pages(site: Site, all_counted: list[Counted]) -> None:
         (row,) = named(section, c.model)
         score, between, n, clusters = numbers(c)
         assert [row[i] for i in (3, 4)] == [score, between] if row[0] == "" else [row[2], row[3]] == [score, between]
-        assert (n, clusters) in list(zip(row, row[1:], strict=False))
+        assert (n, clusters) in list(pairwise(row))
         head = rows_of(section)[0]
         assert ("Questions" if c.task == "texts" else "Images") in head
         if len(c.cluster) > 5:
@@ -433,4 +433,4 @@ def test_the_summary_has_the_same_numbers(runs: Path, all_counted: list[Counted]
     page = (tmp_path / "s.html").read_text(encoding="utf-8")
     for c in all_counted:
         rows = [row for row in named(page, c.model) if numbers(c)[:2] == tuple(row[2:4])]
-        assert any(numbers(c)[2:] in list(zip(row, row[1:], strict=False)) for row in rows), (c.model, c.task)
+        assert any(numbers(c)[2:] in list(pairwise(row)) for row in rows), (c.model, c.task)

@@ -281,9 +281,10 @@ def show(folders: list[Path], *, as_json: bool, judges: list[str] | None = None)
 
 def metric_lines(scores: dict[str, Any]) -> Iterator[str]:
     """The metrics and aggregates of a scores.json, a line each kind."""
+    from harness.shown import percent
 
     def shown(values: dict[str, float | None]) -> str:
-        return " · ".join(f"{k.replace('_', ' ')} {100 * v:.1f}" for k, v in values.items() if v is not None)
+        return " · ".join(f"{k.replace('_', ' ')} {percent(v)}" for k, v in values.items() if v is not None)
 
     if line := shown({k: m["value"] for k, m in scores["metrics"].items()}):
         yield line
