@@ -36,6 +36,8 @@ class Cell(Record):
     model: str
     #: Hash over weights, settings and generation arguments: what tells models of one name apart.
     configuration: str
+    #: The same without max_new_tokens, of which each task may have its own.
+    identity: str = ""
     trainer: str | None
     base: str | None
     task: str
@@ -156,7 +158,8 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
     about = judge_card(card, judged) if judged else {}
     return Cell(
         model=card.model.name,
-        configuration=_configuration(card),
+        configuration=_configuration(card, card.generation.model_dump_json()),
+        identity=_configuration(card, card.generation.model_dump_json(exclude={"max_new_tokens"})),
         trainer=card.model.trainer,
         base=card.model.base,
         task=card.data.task,
@@ -249,10 +252,10 @@ def _summary(runs: Path, judge: str, version: str, changed: int) -> str | None:
     return found.summary() if found else None
 
 
-def _configuration(card: RunCard) -> str:
+def _configuration(card: RunCard, generation: str) -> str:
     model = card.model
     address = [] if model.backend == "transformers" else [model.backend, model.path]  # a folder may move, an API is its address
-    what = [*address, model.name, model.weights_sha256, model.settings_sha256, model.dtype, card.generation.model_dump_json()]
+    what = [*address, model.name, model.weights_sha256, model.settings_sha256, model.dtype, generation]
     return sha256(repr(what).encode()).hexdigest()[:16]
 
 

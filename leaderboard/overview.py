@@ -21,7 +21,7 @@ import numpy as np
 from harness.shown import asked
 from leaderboard.cell import totals
 from leaderboard.stats import Interval, macro_interval
-from leaderboard.table import Board, Cell
+from leaderboard.table import Board, Cell, differing
 
 #: A cluster that is an image's hash (harness.records.Sample.cluster), and no row's id.
 _IMAGE = re.compile("[0-9a-f]{16}")
@@ -53,6 +53,8 @@ class Overview:
     columns: tuple[Cell, ...]
     #: The tasks that the average is over: those that most models have.
     averaged: tuple[str, ...]
+    #: Of each task, which generation arguments are not the same for all of its runs.
+    unlike: tuple[str, ...]
     rows: tuple[Row, ...]
 
     @property
@@ -69,7 +71,7 @@ class Overview:
         """What all of its numbers share, and what the average is over, in words."""
         some = f"average over {', '.join(self.averaged)}" if 0 < len(self.averaged) < len(self.columns) else ""
         judge = f"judge {self.judge}@{self.judge_version} · prompt {self.prompt} · reader {self.reader}"
-        return [*filter(None, (some,)), judge, self.rows_in_words]
+        return [*filter(None, (some,)), *self.unlike, judge, self.rows_in_words]
 
 
 def overviews(board: Board) -> list[Overview]:
@@ -105,23 +107,39 @@ def _one_a_task(columns: Sequence[list[Cell]]) -> Iterator[list[list[Cell]]]:
 
 def _overview(board: Board, columns: Sequence[list[Cell]]) -> Overview:
     firsts = tuple(cells[0] for cells in columns)
-    models: dict[str, dict[str, Cell]] = defaultdict(dict)
-    for cell in sorted((c for cells in columns for c in cells), key=lambda c: c.created):
-        models[cell.configuration][cell.task] = cell
-    averaged = _shared([frozenset(c.task for c in own.values() if c.ranked) for own in models.values()])
-    names = [next(iter(own.values())).model for own in models.values()]
+    models = _models([c for cells in columns for c in cells])
+    averaged = _shared([frozenset(c.task for c in own.values() if c.ranked) for own in models])
+    names = [next(iter(own.values())).model for own in models]
     rows = []
-    for (configuration, own), name in zip(models.items(), names, strict=True):
+    for own, name in zip(models, names, strict=True):
         full = averaged and all(task in own and own[task].ranked for task in averaged)
         average = macro_interval([_totals(board, own[task]) for task in averaged]) if full else None
-        label = name if names.count(name) == 1 else f"{name} [{configuration[:4]}]"
-        trainer = next(iter(own.values())).trainer
-        rows.append(Row(label, trainer, tuple(own.get(c.task) for c in firsts), average))
+        some = next(iter(own.values()))
+        label = name if names.count(name) == 1 else f"{name} [{some.configuration[:4]}]"
+        rows.append(Row(label, some.trainer, tuple(own.get(c.task) for c in firsts), average))
     rows.sort(key=lambda row: (row.average is None, -(row.average.value if row.average else 0.0), row.model))
     first = firsts[0]
     limit = None if any(c.limit is None for c in columns[0]) else first.limit
     judge, version = first.judge or "", first.judge_version or ""
-    return Overview(judge, version, first.prompt, first.reader, limit, firsts, averaged, tuple(rows))
+    unlike = tuple(f"{cells[0].task}: {said}" for cells in columns if (said := differing(cells)))
+    return Overview(judge, version, first.prompt, first.reader, limit, firsts, averaged, unlike, tuple(rows))
+
+
+def _models(cells: Sequence[Cell]) -> list[dict[str, Cell]]:
+    """For each model its cells by task, the later run where there are two. What differs only in max_new_tokens is one model as
+    long as no task was run with both."""
+    alike: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for cell in sorted(cells, key=lambda c: c.created):
+        alike[cell.configuration][cell.task] = cell
+    found: list[dict[str, Cell]] = []
+    for own in alike.values():
+        identity = next(iter(own.values())).identity
+        same = (m for m in found if next(iter(m.values())).identity == identity and m.keys().isdisjoint(own))
+        if (one := next(same, None)) is None:
+            found.append(own)
+        else:
+            one.update(own)
+    return found
 
 
 def _shared(models: Sequence[frozenset[str]]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ render(found, Console(), damaged)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -208,8 +209,9 @@ def _headings(c: Cell, before: Cell | None, group: Sequence[Cell], group_by: Gro
         out.append(c.slice[1])
     name = group_of(c, group_by)
     if name and (before is None or (before.slice, group_of(before, group_by)) != (c.slice, name)):
-        values = [x.value for x in group if x.value is not None and x.slice == c.slice and group_of(x, group_by) == name]
-        out.append(name + (f" · mean of {len(values)}: {percent(sum(values) / len(values))}" if len(values) > 1 else ""))
+        own = [x for x in group if x.ranked and x.slice == c.slice and group_of(x, group_by) == name]
+        values = [x.value for x in own if x.value is not None]
+        out.append(name + (f" · mean of {len(values)}: {percent(math.fsum(values) / len(values))}" if len(values) > 1 else ""))
     return out
 
 

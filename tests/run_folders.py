@@ -43,6 +43,7 @@ def make_run(
     samples = make_samples(len(verdicts)) if samples is None else samples
     prompt = data.pop("prompt", "question")
     prompt_sha256, reader, limit = data.pop("prompt_sha256", f"hash of {prompt}"), data.pop("reader", 1), data.pop("limit", None)
+    generation = data.pop("generation", GenerationArgs(max_new_tokens=16))
     row = {
         "task": "slake",
         "split": "test",
@@ -58,7 +59,7 @@ def make_run(
         model=ModelCard(name=model, path=None, base="tiny", trainer="sft" if "sft" in model else None),
         prompt=prompt,
         prompt_sha256=prompt_sha256,
-        generation=GenerationArgs(max_new_tokens=16),
+        generation=generation,
         limit=limit,
         reader=reader,
         git_sha=None,

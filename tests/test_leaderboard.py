@@ -611,6 +611,16 @@ def test_no_further_run_changes_or_removes_an_average(tmp_path: Path, more: dict
     assert {k: v for k, v in after.items() if k in before} == before
 
 
+def test_a_task_with_a_token_limit_of_its_own_is_averaged_all_the_same(tmp_path: Path) -> None:
+    for task, tokens in (("slake", 16), ("vqa_rad", 64)):
+        make_run(tmp_path, "base", "1100", task=task, fingerprint=task, generation=GenerationArgs(max_new_tokens=tokens))
+    assert averages(tmp_path) == {(None, "base"): (("slake", "vqa_rad"), 0.5)}
+    make_run(tmp_path, "base", "1111", task="slake", fingerprint="slake", generation=GenerationArgs(max_new_tokens=64))
+    (view,) = overviews(board(store.find([tmp_path])))
+    assert len(view.rows) == 2, "one with both, one with the other limit"
+    assert view.unlike == ("slake: not all were run alike: max_new_tokens 16 or 64",)
+
+
 def test_limited_runs_have_averages_of_their_own(tmp_path: Path) -> None:
     for task, limit in (("slake", None), ("vqa_rad", None), ("slake", 4), ("vqa_rad", 4)):
         rows = "11110000"[:limit]

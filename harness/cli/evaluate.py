@@ -77,7 +77,7 @@ def run(
     from harness.models.lm_eval_bridge import split_tasks
     from harness.pipeline import askable, make_judges, repeated
     from harness.records import GenerationArgs
-    from harness.shown import dollars
+    from harness.shown import cost_of, dollars
 
     if num_samples > 1 and temperature == 0:
         raise UserError(f"--num-samples {num_samples}: greedy answers are all the same", hint="give --temperature, such as 0.7")
@@ -142,7 +142,7 @@ def run(
         if foreign and rank.main:
             folders += run_foreign(backend, foreign, runs, limit=limit, seed=seed, fresh=fresh)
     if usage := getattr(backend, "usage", None):
-        cost = dollars("unknown" if usage.cost is None else usage.cost)
+        cost = dollars(cost_of(usage.row()))
         ui.note(f"{usage.answered} answered, {usage.failed} failed, cost {cost}, served by {dict(usage.served)}")
     if rank.main:
         for one in judges:
