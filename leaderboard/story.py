@@ -92,7 +92,7 @@ def _points(c: Change) -> Text:
     if d is None:
         return plain("–")
     colour = {"gained": "green", "lost": "red"}.get(c.verdict, "dim")
-    return plain(points(d.value), colour).append(plain(f" {points(d.low)} – {points(d.high)}", "not bold dim"))
+    return plain(points(d.value), colour).append(plain(f"\n{points(d.low)} – {points(d.high)}", "not bold dim"))
 
 
 def tell(domains: Sequence[Domain], *, judge: str, version: str) -> Story:
