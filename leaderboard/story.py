@@ -72,7 +72,7 @@ class Story:
 
         domains = list(dict.fromkeys(c.domain.short for c in self.changes))
         shown = Table(title="What training changed, in points against the base (95 % interval)", title_justify="left", box=None)
-        shown.add_column("model", header_style="bold", no_wrap=True)
+        shown.add_column("model", header_style="bold", overflow="fold")
         for domain in domains:
             shown.add_column(f"{domain} %", justify="right", header_style="bold", no_wrap=True)
             shown.add_column("change", justify="right", header_style="bold", no_wrap=True)

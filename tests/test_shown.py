@@ -434,3 +434,34 @@ def test_the_summary_has_the_same_numbers(runs: Path, all_counted: list[Counted]
     for c in all_counted:
         rows = [row for row in named(page, c.model) if numbers(c)[:2] == tuple(row[2:4])]
         assert any(numbers(c)[2:] in list(pairwise(row)) for row in rows), (c.model, c.task)
+
+
+def test_what_is_sent_of_samples_is_not_called_so_many_questions(slake: Any) -> None:
+    from harness.models.endpoint import outgoing
+    from harness.pipeline import repeated
+
+    assert str(outgoing(repeated(slake, 3), images=False)) == "slake: 1,061 questions x 3 samples"
+    assert str(outgoing(slake, images=False)) == "slake: 1,061 questions"
+
+
+def test_what_training_changed_fits_and_shows_names_as_they_are(runs: Path) -> None:
+    from rich.console import Console
+
+    from leaderboard import story
+
+    pictures = {
+        m: next(p for p in (runs / m).glob("pictures-*") if len(lines(p / "samples.jsonl")) > 5) for m in ("none", "every")
+    }
+    domains = [
+        story.Domain(f"domain {k}", f"d{k}", {"[b]x[/b]": pictures["none"], ":100:": pictures["every"]}) for k in range(3)
+    ]
+    told = story.tell(domains, judge="exact", version="1")
+    out = io.StringIO()
+    told.render(Console(file=out, width=80))
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    assert "[b]x[/b]" in out.getvalue()
+    assert ":100:" in out.getvalue()
+    found = told.changes[1].difference
+    assert found is not None
+    assert out.getvalue().count(f"{100 * found.value:+.1f}") == 3
+    assert out.getvalue().count(f"{100 * found.low:+.1f} – {100 * found.high:+.1f}") == 3

@@ -45,7 +45,7 @@ def going(folder: RunFolder) -> Outgoing:
     card = folder.card()
     now = specs.catalog().get(card.data.task)
     revoked = now is not None and not specs.read(now).may_leave_machine
-    return Outgoing(card.data.task, card.data.rows, card.data.may_leave_machine and not revoked)
+    return Outgoing(card.data.task, card.data.rows, card.data.may_leave_machine and not revoked, repeats=card.data.repeats)
 
 
 def judge(
