@@ -463,5 +463,5 @@ def test_what_training_changed_fits_and_shows_names_as_they_are(runs: Path) -> N
     assert ":100:" in out.getvalue()
     found = told.changes[1].difference
     assert found is not None
-    assert out.getvalue().count(f"{100 * found.value:+.1f}") == 3
+    assert out.getvalue().count(f" {100 * found.value:+.1f}") >= 3
     assert out.getvalue().count(f"{100 * found.low:+.1f} – {100 * found.high:+.1f}") == 3
