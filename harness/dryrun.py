@@ -167,10 +167,14 @@ def render(found: Sequence[dict[str, Any]]) -> Any:
     """The documents as a rich table, a column a task."""
     from rich.table import Table
 
+    from harness.shown import plain
+
     def shown(value: Any) -> str:
         return f"{value:,}" if isinstance(value, int) else str(value)
 
-    table = Table("", *(d["task"] for d in found), box=None, header_style="bold")
+    table = Table("", box=None, header_style="bold")
+    for d in found:
+        table.add_column(plain(d["task"]))
     for key in dict.fromkeys(k for d in found for k in d if k != "task"):
-        table.add_row(key.replace("_", " "), *(shown(d.get(key, "")) for d in found))
+        table.add_row(key.replace("_", " "), *(plain(shown(d.get(key, ""))) for d in found))
     return table

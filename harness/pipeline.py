@@ -30,6 +30,9 @@ from harness.scoring.summary import scores
 #: Called as report(step, rows done, rows in all).
 Report = Callable[[Literal["generate", "judge"], int, int], None]
 
+#: While a step goes on its seconds and cost are written into the card this often, in seconds.
+KEEP_EVERY = 5.0
+
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers", "pillow", "torchvision")
 
 
@@ -137,7 +140,7 @@ def run(
     if not rank.main:
         if refused := rank.share(None):
             raise RunError(refused)
-        _generate(task, model, prompt, args, folder, {}, rank, lambda *_: None, tags)
+        _generate(task, model, prompt, args, folder, rank, lambda *_: None, tags)
         rank.wait()  # for every rank's answers
         return folder
     with contextlib.ExitStack() as held:
@@ -149,22 +152,41 @@ def run(
             rank.share(str(e))  # so that no rank waits for a folder that never comes
             raise
         rank.share(None)
-        card = folder.card()
-        seconds = dict(card.seconds)
-        before = _usage(model)
-        _generate(task, model, prompt, args, folder, seconds, rank, report, tags)
+        _generate(task, model, prompt, args, folder, rank, report, tags)
         rank.wait()
         folder.gather()
-        judge(folder, judges, seconds, report)
+        judge(folder, judges, report)
         spec = task.spec
         write_scores(folder, spec.slices, spec.metrics, spec.aggregate)
-        closing = {
-            "finished": now(),
-            "seconds": seconds,
-            "usage": add_usage(card.usage, before, _usage(model)),
-        }
-        folder.write_card(folder.card().model_copy(update=closing))
+        folder.write_card(folder.card().model_copy(update={"finished": now()}))
     return folder
+
+
+@contextlib.contextmanager
+def spending(folder: RunFolder, step: str, used: Callable[[RunCard], dict[str, Any]]) -> Iterator[Callable[[], None]]:
+    """Keep what a step takes in the run's card: its seconds, on top of those of earlier tries, and what `used` makes of the card.
+
+    Written when the step ends, however it ends; and, so that a killed run has lost little, whenever the function that this
+    gives is called and the card is older than `KEEP_EVERY` seconds.
+    """
+    before = folder.card().seconds.get(step, 0.0)
+    start = kept = time.perf_counter()
+
+    def keep() -> None:
+        card = folder.card()
+        seconds = card.seconds | {step: round(before + time.perf_counter() - start, 3)}
+        folder.write_card(card.model_copy(update={"seconds": seconds, **used(card)}))
+
+    def tick() -> None:
+        nonlocal kept
+        if time.perf_counter() - kept > KEEP_EVERY:
+            keep()
+            kept = time.perf_counter()
+
+    try:
+        yield tick
+    finally:
+        keep()
 
 
 def _usage(model: Model) -> dict[str, Any]:
@@ -199,7 +221,6 @@ def _generate(
     prompt: Prompt,
     args: GenerationArgs,
     folder: RunFolder,
-    seconds: dict[str, float],
     rank: Rank,
     report: Report,
     tags: answers.Tags,
@@ -210,13 +231,21 @@ def _generate(
     todo = [s for s in mine if s.id not in done or done[s.id].finish == "error"]
     count, total = len(mine) - len(todo), len(mine)
     report("generate", count, total)
-    start = time.perf_counter()
-    for batch in model.generate(todo, prompt, args) if todo else ():
-        folder.add_predictions([read_again(p, tags) for p in batch] if tags else batch, rank.index)
-        count += len(batch)
-        report("generate", count, total)
-    if todo:
-        seconds["generate"] = round(seconds.get("generate", 0.0) + time.perf_counter() - start, 3)
+    if not todo:
+        return
+    kept = spending(folder, "generate", _model_used(folder, model)) if rank.main else contextlib.nullcontext(lambda: None)
+    with kept as tick:
+        for batch in model.generate(todo, prompt, args):
+            folder.add_predictions([read_again(p, tags) for p in batch] if tags else batch, rank.index)
+            count += len(batch)
+            report("generate", count, total)
+            tick()
+
+
+def _model_used(folder: RunFolder, model: Model) -> Callable[[RunCard], dict[str, Any]]:
+    """What an API model uses from now on, added to what earlier tries used."""
+    before, earlier = _usage(model), folder.card().usage
+    return lambda card: {"usage": add_usage(earlier, before, _usage(model))}
 
 
 def read_again(prediction: Prediction, tags: answers.Tags) -> Prediction:
@@ -236,8 +265,8 @@ def verdicts_of(judge: Judge, pairs: Sequence[tuple[Sample, Prediction]]) -> Ite
     yield from judge.judge([(s, p) for s, p in pairs if p.finish != "error"])
 
 
-def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float], report: Report) -> None:
-    """Judge what a run folder holds, adding to what is judged already, and write each judge's card into the run's.
+def judge(folder: RunFolder, judges: Sequence[Judge], report: Report) -> None:
+    """Judge what a run folder holds, adding to what is judged already, and write each judge's card and seconds into the run's.
 
     The folder must be held (`with folder:`). Whatever was judged before an error is kept.
     """
@@ -254,31 +283,39 @@ def judge(folder: RunFolder, judges: Sequence[Judge], seconds: dict[str, float],
         report("judge", count, len(samples))
         if not pairs:
             continue
-        start, before = time.perf_counter(), one.card().get("use", {})
         buffer: list[Verdict] = []
-        try:
-            for verdict in verdicts_of(one, pairs):
-                buffer.append(verdict)
-                count += 1
-                if len(buffer) == 256:
+        with spending(folder, f"judge:{one.name}@{one.version}", _judge_used(folder, one)) as tick:
+            try:
+                for verdict in verdicts_of(one, pairs):
+                    buffer.append(verdict)
+                    count += 1
+                    if len(buffer) == 256:
+                        folder.add_verdicts(one.name, one.version, buffer)
+                        buffer = []
+                        report("judge", count, len(samples))
+                        tick()
+            finally:
+                if buffer:
                     folder.add_verdicts(one.name, one.version, buffer)
-                    buffer = []
-                    report("judge", count, len(samples))
-        finally:
-            if buffer:
-                folder.add_verdicts(one.name, one.version, buffer)
-            _add_judge(folder, one, before)
-        seconds[f"judge:{one.name}"] = round(time.perf_counter() - start, 3)
         report("judge", len(samples), len(samples))
 
 
-def _add_judge(folder: RunFolder, judge: Judge, before: dict[str, Any]) -> None:
-    """Put the judge's card into the run's; what it used since `before` is added to what earlier tries used."""
-    card, label, about = folder.card(), f"{judge.name}@{judge.version}", judge.card()
-    held = card.judges.get(label, {})
-    if "use" in about:
-        about["use"] = add_usage(held.get("use", {}), before, about["use"])
-    folder.write_card(card.model_copy(update={"judges": card.judges | {label: held | about}}))
+def _judge_used(folder: RunFolder, judge: Judge) -> Callable[[RunCard], dict[str, Any]]:
+    """The judge's card in the run's; what it uses from now on is added to what earlier tries used."""
+    label, before = f"{judge.name}@{judge.version}", judge.card()
+    earlier = folder.card().judges.get(label, {})
+    return lambda card: {"judges": card.judges | {label: _added_up(earlier, before, judge.card())}}
+
+
+def _added_up(held: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """A judge's card, `held` by a run's card, with what was used since `before`; of a jury each member's."""
+    out = held | after
+    if "use" in after:
+        out["use"] = add_usage(held.get("use", {}), before.get("use", {}), after["use"])
+    if "members" in after:
+        was, old = before.get("members", {}), held.get("members", {})
+        out["members"] = {name: _added_up(old.get(name, {}), was.get(name, {}), card) for name, card in after["members"].items()}
+    return out
 
 
 def write_scores(folder: RunFolder, slices: Sequence[str], metrics: Sequence[str], aggregate: str | None) -> None:
@@ -293,13 +330,10 @@ def write_scores(folder: RunFolder, slices: Sequence[str], metrics: Sequence[str
 def judge_again(folder: RunFolder, judges: Sequence[Judge], report: Report = lambda *_: None) -> None:
     """Judge the stored answers of a run, without its model or its data. Raises RunError for a run that is not finished."""
     with folder:
-        card = folder.card()
         before = folder.scores()
-        seconds = dict(card.seconds)
-        judge(folder, judges, seconds, report)
+        judge(folder, judges, report)
         slices = {name for entry in before["judges"].values() for name in entry["slices"]}
         write_scores(folder, sorted(slices), list(before["metrics"]), next(iter(before["aggregates"]), None))
-        folder.write_card(folder.card().model_copy(update={"seconds": seconds}))
 
 
 def update_card(folder: RunFolder, judge: str, found: dict[str, Any]) -> None:

@@ -1,18 +1,20 @@
 """How far two judges agree on the same rows: raw agreement, Cohen's kappa, Gwet's AC1, the confusion, the rows that differ.
 
-Questions about one image are not independent, so every interval is a jackknife over images (delete one image at a time,
-t with images - 1 degrees of freedom).
+Questions about one image are not independent. Raw agreement is a share of rows and has the interval of one
+(leaderboard/stats.py); those of kappa and AC1 are a jackknife over images (delete one image at a time, t with images - 1
+degrees of freedom). The terminal, the pages and the plots all show what `agreement` gives.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.records import Record
+from leaderboard.stats import totals_interval
 
 Counts = NDArray[np.float64]
 
@@ -41,34 +43,35 @@ class Agreement(Record):
     differ: tuple[str, ...]
 
 
-def raw_agreement(m: Counts) -> float:
-    return float(np.trace(m) / m.sum())
+def raw_agreement(m: Counts) -> Counts:
+    return np.asarray(np.trace(m, axis1=-2, axis2=-1) / m.sum((-2, -1)))
 
 
-def cohens_kappa(m: Counts) -> float:
+def cohens_kappa(m: Counts) -> Counts:
     """Cohen 1960: agreement beyond what the two judges' own shares would give. NaN where both always say the same one."""
-    p = m / m.sum()
-    chance = float(p.sum(1) @ p.sum(0))
-    return (raw_agreement(m) - chance) / (1 - chance) if chance < 1 else math.nan
+    p = m / m.sum((-2, -1), keepdims=True)
+    chance = (p.sum(-1) * p.sum(-2)).sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(chance < 1, (raw_agreement(m) - chance) / (1 - chance), math.nan)
 
 
-def gwets_ac1(m: Counts) -> float:
+def gwets_ac1(m: Counts) -> Counts:
     """Gwet 2008: stable where nearly all rows fall in one category, as kappa is not."""
-    share = float((m.sum(1) + m.sum(0))[1] / (2 * m.sum()))
+    share = (m.sum(-1) + m.sum(-2))[..., 1] / (2 * m.sum((-2, -1)))
     chance = 2 * share * (1 - share)
-    return (raw_agreement(m) - chance) / (1 - chance)
+    return np.asarray((raw_agreement(m) - chance) / (1 - chance))
 
 
-def agreement(a: Mapping[str, int | None], b: Mapping[str, int | None], cluster: Mapping[str, str]) -> Agreement:
+def agreement(a: Mapping[str, int | None], b: Mapping[str, int | None], cluster: Mapping[str, Hashable]) -> Agreement:
     """Agreement over the rows of `cluster` (sample id -> image). Raises ValueError when no row was judged by both."""
     both = [i for i in cluster if a.get(i) is not None and b.get(i) is not None]
     if not both:
         raise ValueError("no row that both have judged")
-    tables: dict[str, Counts] = {}
+    tables: dict[Hashable, Counts] = {}
     for i in both:
         tables.setdefault(cluster[i], np.zeros((2, 2)))[a[i], b[i]] += 1
-    parts = list(tables.values())
-    total = np.sum(parts, axis=0)
+    parts = np.array(list(tables.values()))
+    total = parts.sum(axis=0)
     one = sum((a.get(i) is None) != (b.get(i) is None) for i in cluster)
     (n00, n01), (n10, n11) = total.astype(int).tolist()
     return Agreement(
@@ -77,7 +80,7 @@ def agreement(a: Mapping[str, int | None], b: Mapping[str, int | None], cluster:
         confusion=((n00, n01), (n10, n11)),
         share_a=(n10 + n11) / len(both),
         share_b=(n01 + n11) / len(both),
-        raw=_raw(total, parts),
+        raw=_raw(parts),
         kappa=_estimate(cohens_kappa, total, parts),
         ac1=_estimate(gwets_ac1, total, parts),
         only_one=one,
@@ -85,25 +88,20 @@ def agreement(a: Mapping[str, int | None], b: Mapping[str, int | None], cluster:
     )
 
 
-def _raw(total: Counts, parts: Sequence[Counts]) -> Estimate:
-    """Raw agreement; where every row agrees (or none does), Wilson's limits on as many rows as there are images."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    found = _estimate(raw_agreement, total, parts)
-    if found.low is not None or found.value not in (0.0, 1.0):
-        return found
-    low, high = proportion_confint(round(found.value * len(parts)), len(parts), method="wilson")
-    return Estimate(value=found.value, low=float(low), high=float(high))
+def _raw(parts: Counts) -> Estimate:
+    """The share of rows with the same verdict, with the interval that every share of rows has here."""
+    found = totals_interval(np.trace(parts, axis1=1, axis2=2), parts.sum((1, 2)))
+    return Estimate(value=found.value, low=found.low, high=found.high)
 
 
-def _estimate(f: Callable[[Counts], float], total: Counts, parts: Sequence[Counts]) -> Estimate:
+def _estimate(f: Callable[[Counts], Counts], total: Counts, parts: Counts) -> Estimate:
     from scipy.special import stdtrit
 
-    value = f(total)
+    value = float(f(total))
     if math.isnan(value):
         return Estimate(value=None)
     count = len(parts)
-    left_out = np.array([f(total - part) for part in parts]) if count > 1 else np.array([math.nan])
+    left_out = f(total - parts) if count > 1 else np.array([math.nan])
     if np.isnan(left_out).any():
         return Estimate(value=value)
     error = math.sqrt((count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum()))

@@ -24,6 +24,7 @@ from harness.pipeline import now
 from harness.records import Prediction, Record, Sample, Verdict
 from harness.runs import slug, write_atomic
 from harness.scoring.exact import same
+from harness.shown import percent
 
 FOLDER = ".certificates"
 #: How many failures of an attack are kept, word for word.
@@ -219,8 +220,8 @@ class Certificate(Record):
     def summary(self) -> str:
         """One line, as the leaderboard shows it."""
         share, worst = self.withstands
-        fooled = f"{100 * share:.0f} % of attacks; {worst.replace('_', ' ')}: {100 * self.attacks[worst].share:.0f} %"
-        return f"accepts {100 * self.accepts:.0f} % of right answers, withstands {'all attacks' if share == 1 else fooled}"
+        fooled = f"{percent(share)} % of attacks; {worst.replace('_', ' ')}: {percent(self.attacks[worst].share)} %"
+        return f"accepts {percent(self.accepts)} % of right answers, withstands {'all attacks' if share == 1 else fooled}"
 
 
 def _order(sample: Sample) -> str:

@@ -11,6 +11,7 @@
     claims.py    what papers report (published/*.yaml)
     importing.py others' per-sample logs -> run folders
     plots.py     pictures of these numbers
+    share.py     what a report or an export to send leaves out
     site/        all of it as pages: served, or as a folder of files, or as one file
 
 Run folders are the truth: everything kept beside them (RUNS/.index, RUN/.index) is made from them and can be deleted.

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records import Record, RunCard
+from harness.shown import Cost, cluster_of, cost_of
 from leaderboard.reading import FINISH, NONE, Int8, Judged, Run
 from leaderboard.stats import Floats, totals_interval
 
@@ -35,6 +36,8 @@ class Cell(Record):
     model: str
     #: Hash over weights, settings and generation arguments: what tells models of one name apart.
     configuration: str
+    #: The same without max_new_tokens, of which each task may have its own.
+    identity: str = ""
     trainer: str | None
     base: str | None
     task: str
@@ -61,14 +64,19 @@ class Cell(Record):
     reader: int
     #: max_new_tokens, temperature, top_p and seed; they may differ within a table, which then says so.
     generation: dict[str, float]
+    #: How often each question was asked (--num-samples): `samples` and `n` count answers.
+    repeats: int = 1
+    #: Rows that the run was limited to (--limit), where that left some out.
+    limit: int | None = None
     value: float | None
     low: float | None
     high: float | None
     #: Which formula gave `low` and `high` (leaderboard/stats.py).
     method: str | None
-    #: Judged rows, and how many images they are about.
+    #: Judged rows, and how many clusters they are about: images, say, or what else `clustered_by` names.
     n: int
     clusters: int
+    clustered_by: str = "image"
     #: Rows asked, and how many of them the model has answered.
     samples: int
     predicted: int
@@ -89,6 +97,11 @@ class Cell(Record):
     reasoning_n: int
     #: Those of scores.json that were asked for: means without an interval.
     metrics: dict[str, float] = {}
+    #: What answering and judging the whole run took, over all tries: seconds, and dollars where an API was paid.
+    seconds: float | None = None
+    cost: Cost = None
+    judge_seconds: float | None = None
+    judge_cost: Cost = None
     run: str
     created: str
 
@@ -142,16 +155,18 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
     predicted = int(np.count_nonzero(finish != NONE))
     finished = card.finished is not None and predicted == samples
     certificate = _certificate(run, judged) if judged else None
+    about = judge_card(card, judged) if judged else {}
     return Cell(
         model=card.model.name,
-        configuration=_configuration(card),
+        configuration=_configuration(card, card.generation.model_dump_json()),
+        identity=_configuration(card, card.generation.model_dump_json(exclude={"max_new_tokens"})),
         trainer=card.model.trainer,
         base=card.model.base,
         task=card.data.task,
         split=card.data.split,
         judge=judged.judge if judged else None,
         judge_version=judged.version if judged else None,
-        certified=certificate is not None or (None if judged is None or "model" not in judge_card(card, judged) else False),
+        certified=certificate is not None or (False if "model" in about else None),
         certificate=certificate,
         slice=slice_,
         slice_sha256=run.asked.slice_hashes[slice_[0]] if slice_ else None,
@@ -163,12 +178,15 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         prompt_sha256=card.prompt_sha256,
         reader=card.reader,
         generation=card.generation.model_dump(),
+        repeats=card.data.repeats,
+        limit=limit_of(card),
         value=interval.value if interval else None,
         low=interval.low if interval else None,
         high=interval.high if interval else None,
         method=interval.method if interval else None,
         n=n,
         clusters=len(images),
+        clustered_by=cluster_of(card.data),
         samples=samples,
         predicted=predicted,
         missing=samples - n,
@@ -181,6 +199,10 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         truncated=int(np.count_nonzero(finish == FINISH.index("length"))) / predicted if predicted else 0.0,
         reasoning=int(reasoned.sum()) / len(reasoned) if len(reasoned) else None,
         reasoning_n=len(reasoned),
+        seconds=card.seconds.get("generate"),
+        cost=cost_of(card.usage),
+        judge_seconds=judge_seconds(card, judged) if judged else None,
+        judge_cost=judge_cost(about),
         run=str(run.folder),
         created=card.created,
     )
@@ -189,6 +211,27 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
 def judge_card(card: RunCard, judged: Judged) -> dict[str, Any]:
     """What the run's card says of a judge: model, prompt, parameters. Empty for judges that are no models, and in older cards."""
     return card.judges.get(f"{judged.judge}@{judged.version}", {})
+
+
+def judge_seconds(card: RunCard, judged: Judged) -> float | None:
+    """What judging took; older cards name the judge without its version."""
+    name = f"judge:{judged.judge}"
+    return card.seconds.get(f"{name}@{judged.version}", card.seconds.get(name))
+
+
+def judge_cost(about: dict[str, Any]) -> Cost:
+    """What a judge was paid by its card; a jury, what its members were."""
+    members = [cost for member in about.get("members", {}).values() if (cost := judge_cost(member)) is not None]
+    if not members:
+        return cost_of(about.get("use", {}))
+    return "unknown" if "unknown" in members else sum(cost for cost in members if cost != "unknown")
+
+
+def limit_of(card: RunCard) -> int | None:
+    """The --limit that left rows out; None where there were not more rows than that."""
+    data = card.data
+    used = data.rows // data.repeats + len(data.dropped)
+    return card.limit if card.limit is not None and used >= card.limit else None
 
 
 def _certificate(run: Run, judged: Judged) -> str | None:
@@ -209,10 +252,10 @@ def _summary(runs: Path, judge: str, version: str, changed: int) -> str | None:
     return found.summary() if found else None
 
 
-def _configuration(card: RunCard) -> str:
+def _configuration(card: RunCard, generation: str) -> str:
     model = card.model
     address = [] if model.backend == "transformers" else [model.backend, model.path]  # a folder may move, an API is its address
-    what = [*address, model.name, model.weights_sha256, model.settings_sha256, model.dtype, card.generation.model_dump_json()]
+    what = [*address, model.name, model.weights_sha256, model.settings_sha256, model.dtype, generation]
     what += [repr(card.reasoning_tags)] if card.reasoning_tags else []
     return sha256(repr(what).encode()).hexdigest()[:16]
 

@@ -8,6 +8,7 @@ compare_all([Path("runs/tiny"), Path("runs/tiny-sft"), Path("runs/tiny-rarl")]) 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from harness.errors import UserError
 from harness.plugins import did_you_mean
 from harness.records import Record, RunCard
 from harness.runs import RunFolder
+from harness.shown import answers, asked, cluster_of, count, p_value, points
 from leaderboard import power
 from leaderboard.browse import Browser, Row
 from leaderboard.power import Pair
@@ -40,10 +42,13 @@ class Comparison(Record):
     judge: str
     judge_version: str
     data_fingerprint: str
-    #: Rows asked; rows judged in both; the images these are about.
+    #: Rows asked; rows judged in both; the images (or what `clustered_by` names) that these are about.
     samples: int
     n: int
     clusters: int
+    clustered_by: str
+    #: How often each question was asked.
+    repeats: int
     value_a: float
     value_b: float
     #: a - b, its 95 % interval and two-sided p value, and the formulas they come from (leaderboard/stats.py).
@@ -69,8 +74,9 @@ class Comparison(Record):
 
     def sentence(self) -> str:
         """The finding in plain words."""
-        more = f"{abs(100 * self.difference):.1f} points {'more' if self.difference >= 0 else 'less'} often than {self.model_b}"
-        limits = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}"
+        size, way = points(self.difference)[1:], "more" if self.difference >= 0 else "less"
+        more = f"{size} points {way} often than {self.model_b}"
+        limits = f"95 % interval {points(self.low)} to {points(self.high)}"
         corrected = f", {p_value(self.p_holm)} by Holm over {self.comparisons} comparisons" if self.comparisons > 1 else ""
         chance = "" if self.real else " This may be chance."
         unlike = f" They were not run alike: {self.unlike}." if self.unlike else ""
@@ -81,14 +87,11 @@ class Comparison(Record):
 
     def seen(self) -> str:
         """How many questions both are compared on, and how many are left out."""
-        missing = f", the other {self.samples - self.n} not judged in both" if self.n < self.samples else ""
-        of = f"{self.n} of {self.samples}" if missing else str(self.n)
-        return f"{of} questions on {self.clusters} images{missing}"
-
-
-def p_value(p: float) -> str:
-    """As one writes it: p = 0.012, p < 0.001."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        about = "" if self.clustered_by == "question" else f" on {count(self.clusters, self.clustered_by)}"
+        if self.n == self.samples:
+            return f"{asked(self.n, self.repeats)}{about}"
+        left = self.samples - self.n
+        return f"{self.n:,} of {answers(self.samples, self.repeats)}{about}, the other {left:,} not judged in both"
 
 
 def compare(run_a: Path, run_b: Path, judge: str, version: str, *, across_prompts: bool = False) -> Comparison:
@@ -151,7 +154,8 @@ def observed(paths: Sequence[Path], judge: str | None = None) -> Pair:
     final_a, final_b, rows = _paired(a, b, *_both(a, b, judge))
     if np.array_equal(final_a[rows], final_b[rows]):
         raise UserError(f"{a.folder} and {b.folder} differ on no row: they say nothing of how large a difference is")
-    return power.observed(final_a[rows].tolist(), final_b[rows].tolist(), a.asked.clusters[rows].tolist())
+    found = power.observed(final_a[rows].tolist(), final_b[rows].tolist(), a.asked.clusters[rows].tolist())
+    return replace(found, clustered_by=cluster_of(a.card.data))
 
 
 def _different(paths: Sequence[Path]) -> None:
@@ -254,6 +258,8 @@ def _compare(a: Run, b: Run, judged_a: Judged, judged_b: Judged) -> Comparison:
         samples=len(a.asked.ids),
         n=d.n,
         clusters=d.clusters,
+        clustered_by=cluster_of(a.card.data),
+        repeats=a.card.data.repeats,
         value_a=sum(rows_a) / d.n,
         value_b=sum(rows_b) / d.n,
         difference=d.value,

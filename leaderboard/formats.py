@@ -11,17 +11,19 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.shown import between, percent, plural, with_interval
 from leaderboard.claims import Claim
 from leaderboard.overview import Overview
 from leaderboard.site.text import visible
 from leaderboard.stats import Interval
-from leaderboard.table import Cell, differing, grouped, labels, percent
+from leaderboard.table import Cell, differing, grouped, heading, labels, rank
 
 #: A cell's fields in the order of a CSV.
 CSV_FIELDS = (
     "task", "split", "slice", "model", "trainer", "base", "judge", "judge_version", "prompt", "value", "low", "high", "method",
-    "rank", "n", "clusters", "samples", "coverage", "bound_low", "bound_high", "reasoning", "reasoning_n", "truncated",
-    "ranked", "finished", "data_fingerprint", "source", "resolution", "configuration", "created", "run",
+    "rank", "n", "clusters", "clustered_by", "samples", "repeats", "limit", "coverage", "bound_low", "bound_high", "reasoning",
+    "reasoning_n", "truncated", "seconds", "cost", "judge_seconds", "judge_cost", "ranked", "finished", "data_fingerprint",
+    "source", "resolution", "reader", "configuration", "created", "run",
 )  # fmt: skip
 
 
@@ -71,31 +73,32 @@ def _tables(views: Sequence[Overview], found: Sequence[Cell]) -> list[Table]:
     for view in views:
         head = ("model", *(f"{c.task} ({c.split})" for c in view.columns), "average")
         rows = [(row.model, *(_score(c) for c in row.cells), _score(row.average)) for row in view.rows]
-        note = f"Percent ± half of the 95 % interval. Judge {view.judge}@{view.judge_version}, prompt {view.prompt}."
-        out.append(Table("Models x tasks", head, rows, note))
+        note = ". ".join(["Percent, 95 % interval", *view.facts])
+        out.append(Table(view.title, head, rows, f"{note}."))
     for group in grouped(found):
         first, names = group[0], labels(group)
         metrics = sorted({name for c in group for name in c.metrics})
         slices = ("slice",) if first.slice else ()
-        head = ("model", *slices, "trainer", "score", "95 % interval", "n", "images", "coverage", "rank", *metrics)
+        clusters = plural(first.clustered_by)
+        head = ("model", *slices, "trainer", "score", "95 % interval", "n", clusters, "coverage", "rank", *metrics)
         rows = [
             (
                 names[c.run],
                 *((c.slice[1],) if c.slice else ()),
                 c.trainer or "–",
                 percent(c.value),
-                "–" if c.low is None else f"{percent(c.low)} – {percent(c.high)}",
+                between(c.low, c.high),
                 *(str(c.n), str(c.clusters), percent(c.coverage)),
-                "–".join(map(str, dict.fromkeys(c.rank))) if c.rank else "–",
+                rank(c) or "–",
                 *(percent(c.metrics.get(name)) for name in metrics),
             )
             for c in group
         ]
         judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
-        note = f"{judge}, prompt {first.prompt}, {first.source} data {first.data_fingerprint[:8]}, {first.resolution}."
+        data = f"{first.source} data {first.data_fingerprint[:8]}, {first.resolution}"
+        note = f"{judge}, prompt {first.prompt}, reader {first.reader}, {data}."
         note += f" {differing(group).capitalize()}." if differing(group) else ""
-        by = f", by {first.slice[0]}" if first.slice else ""
-        out.append(Table(f"{first.task} ({first.split}){by}", head, rows, note[:1].upper() + note[1:]))
+        out.append(Table(heading(first), head, rows, note[:1].upper() + note[1:]))
     return out
 
 
@@ -108,7 +111,7 @@ def _claimed(claimed: Sequence[Claim]) -> list[Table]:
             (
                 *(c.model, c.trainer or "–", c.judge or "–", c.prompt or "–", c.slice[1] if c.slice else "–", c.metric),
                 f"{c.percent:.2f}",
-                f"{percent(c.interval.low)} – {percent(c.interval.high)}" if c.interval else "–",
+                between(c.interval.low, c.interval.high) if c.interval else "–",
                 *(str(c.n or "–"), f"Table {c.source.table}"),
             )
             for c in own
@@ -120,9 +123,11 @@ def _claimed(claimed: Sequence[Claim]) -> list[Table]:
 
 
 def _score(what: Cell | Interval | None) -> str:
-    if what is None or what.value is None or what.low is None or what.high is None:
+    """With the interval; of a cell also whether it counts."""
+    if what is None:
         return "–"
-    return f"{percent(what.value)} ± {percent((what.high - what.low) / 2)}"
+    aside = "" if isinstance(what, Interval) or what.ranked or what.value is None else ", not ranked"
+    return with_interval(what.value, what.low, what.high) + aside
 
 
 def markdown(t: Table) -> str:
@@ -142,7 +147,7 @@ def _escaped(text: str, special: str) -> str:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--",
     "[": "{[}", "]": "{]}",  # after \\ a [ would begin its optional argument
     "<": r"\textless{}", ">": r"\textgreater{}", **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip

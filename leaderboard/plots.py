@@ -23,13 +23,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from harness.shown import between, percent
 from leaderboard.site.text import visible
 from leaderboard.stats import Floats, Interval
-from leaderboard.table import Cell
+from leaderboard.table import Cell, heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    import judges.agreement
 
 Theme = Literal["light", "dark"]
 
@@ -150,35 +153,29 @@ def forest(cells: Sequence[Cell], names: Mapping[str, str], theme: Theme = "ligh
         rows.append(_Row(_short(names[c.run]), interval, c.ranked, bounds))
     first = cells[0]
     judge = f"judge {first.judge}@{first.judge_version}" if first.judge else "not judged"
-    title = f"{first.task} · {first.split}, {first.samples:,} questions, {judge}, prompt {first.prompt}"
+    title = f"{heading(first)}, {judge}, prompt {first.prompt}"
     left_out = f", the best {len(shown)} of {len(scored)}" if len(shown) < len(scored) else ""
     return _intervals(rows, title, f"% right, 95 % interval{left_out}", theme)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two judges' verdicts on one model's answers: the share on which they agree, and Cohen's kappa (None: undefined).
-
-    `only_first` and `only_second` count the answers that one of them alone calls right.
-    """
+    """Two judges, the model whose answers both judged, and how far they agree."""
 
     first: str
     second: str
     model: str
-    share: Interval
-    kappa: float | None
-    only_first: int
-    only_second: int
+    found: judges.agreement.Agreement
 
 
 def agreement(found: Sequence[Agreement], theme: Theme = "light") -> Figure:
     """How often each pair of judges gives the same verdict, with its 95 % interval and kappa."""
-    rows = [
-        _Row(
-            _short(f"{a.first} / {a.second} · {a.model}", 48), a.share, True, None, "" if a.kappa is None else f"κ {a.kappa:.2f}"
-        )
-        for a in found
-    ]
+    rows = []
+    for a in found:
+        raw, kappa = a.found.raw, a.found.kappa.value
+        share = Interval(raw.value or 0.0, raw.low or 0.0, raw.high or 0.0, a.found.n, a.found.clusters, "")
+        said = "" if kappa is None else f"κ {kappa:.3f}"
+        rows.append(_Row(_short(f"{a.first} / {a.second} · {a.model}", 48), share, True, None, said))
     return _intervals(rows, "Judges against each other", "% of answers with the same verdict, 95 % interval", theme)
 
 
@@ -203,7 +200,7 @@ def _intervals(rows: Sequence[_Row], title: str, label: str, theme: Theme) -> Fi
                 i.value, y, xerr=[[i.value - i.low], [i.high - i.value]], color=c.accent, lw=1.8, capsize=3, capthick=1.8
             )
             axes.plot(i.value, y, "o", ms=6.5, mfc=c.accent if row.filled else c.ground, mec=c.accent, mew=1.5, zorder=3)
-            said = f"{100 * i.value:.1f}   {100 * i.low:.1f} – {100 * i.high:.1f}" + (f"   {row.extra}" if row.extra else "")
+            said = f"{percent(i.value)}   {between(i.low, i.high)}" + (f"   {row.extra}" if row.extra else "")
             axes.annotate(said, (1.02, y), xycoords=("axes fraction", "data"), va="center", color=c.ink if row.filled else c.soft)
         axes.set_yticks(range(len(rows)), [row.label for row in rows], color=c.ink)
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -230,9 +227,8 @@ def heat(
             for x, cell in enumerate(row):
                 if cell is not None and cell.value is not None and cell.low is not None and cell.high is not None:
                     style = "normal" if cell.ranked else "italic"
-                    axes.text(x, y - 0.12, f"{100 * cell.value:.1f}", ha="center", va="center", weight="bold", style=style)
-                    between = f"{100 * cell.low:.1f} – {100 * cell.high:.1f}"
-                    axes.text(x, y + 0.24, between, ha="center", va="center", size=6.5, style=style)
+                    axes.text(x, y - 0.12, percent(cell.value), ha="center", va="center", weight="bold", style=style)
+                    axes.text(x, y + 0.24, between(cell.low, cell.high), ha="center", va="center", size=6.5, style=style)
         axes.set_xticks(range(len(models)), [_short(m, 16) for m in models], color=c.ink)
         axes.set_yticks(range(len(values)), [_labelled(value, row) for value, row in values], color=c.ink)
         axes.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False)

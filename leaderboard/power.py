@@ -30,6 +30,7 @@ class Pair:
     clusters: int
     discordance: float
     effect: float
+    clustered_by: str = "image"
 
 
 def detectable(

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.runs import RunFolder
+from harness.shown import percent, plain, points
 from leaderboard import stats
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 ALPHA = 0.05
 
@@ -70,27 +72,27 @@ class Story:
 
         domains = list(dict.fromkeys(c.domain.short for c in self.changes))
         shown = Table(title="What training changed, in points against the base (95 % interval)", title_justify="left", box=None)
-        shown.add_column("model", header_style="bold", no_wrap=True)
+        shown.add_column("model", header_style="bold", overflow="fold")
         for domain in domains:
             shown.add_column(f"{domain} %", justify="right", header_style="bold", no_wrap=True)
             shown.add_column("change", justify="right", header_style="bold", no_wrap=True)
         for model in dict.fromkeys(c.model for c in self.changes):
-            cells = [model]
+            cells = [plain(model)]
             for c in self.changes:
                 if c.model == model:
-                    cells += [f"{100 * c.score.value:.1f}", _points(c)]
+                    cells += [plain(percent(c.score.value)), _points(c)]
             shown.add_row(*cells)
         if self.changes:
             console.print(shown)
             console.print()
 
 
-def _points(c: Change) -> str:
-    if c.difference is None:
-        return "-"
-    colour = {"gained": "green", "lost": "red"}.get(c.verdict, "dim")
+def _points(c: Change) -> Text:
     d = c.difference
-    return f"[{colour}]{100 * d.value:+.1f}[/] [dim]{100 * d.low:+.0f}…{100 * d.high:+.0f}[/]"
+    if d is None:
+        return plain("–")
+    colour = {"gained": "green", "lost": "red"}.get(c.verdict, "dim")
+    return plain(points(d.value), colour).append(plain(f"\n{points(d.low)} – {points(d.high)}", "not bold dim"))
 
 
 def tell(domains: Sequence[Domain], *, judge: str, version: str) -> Story:
@@ -135,7 +137,7 @@ def _sentences(changes: Sequence[Change]) -> list[str]:
     end = "None both learned and kept what it knew." if moved else "Nothing changed beyond chance."
     if kept:
         end = f"Learned without a measurable loss: {', '.join(kept)}."
-    rows = {c.domain.name: f"{c.domain.name}: {c.score.n} questions on {c.score.clusters} images" for c in changes}
+    rows = {c.domain.name: f"{c.domain.name}: {c.score.n:,} questions on {c.score.clusters:,} images" for c in changes}
     return [
         f"Against the base, {'; '.join(said)}. {end}",
         f"Rows: {'; '.join(rows.values())}. One seed; p values by Holm over {sum(map(len, by_model.values()))} comparisons.",
@@ -145,7 +147,7 @@ def _sentences(changes: Sequence[Change]) -> list[str]:
 def _word(c: Change) -> str:
     assert c.difference is not None
     verb = {"gained": "gained on", "lost": "lost on"}.get(c.verdict, "shows no clear change on")
-    return f"{verb} {c.domain.name} ({100 * c.difference.value:+.1f} points)"
+    return f"{verb} {c.domain.name} ({points(c.difference.value)} points)"
 
 
 def _and(parts: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.plugins import did_you_mean
 from harness.records import RunCard
+from harness.shown import asked, percent
 from leaderboard.cell import NO_VALUE as NO_VALUE
 from leaderboard.cell import RANK_COVERAGE as RANK_COVERAGE
 from leaderboard.cell import Cell as Cell
@@ -235,15 +236,21 @@ def labels(found: Iterable[Cell]) -> dict[str, str]:
     return {run: m if len(runs) == 1 else f"{m} [{run.rpartition('-')[2]}]" for m, runs in models.items() for run in runs}
 
 
-def percent(share: float | None) -> str:
-    """One decimal; an en dash where there is nothing."""
-    return "–" if share is None else f"{100 * share:.1f}"
+def heading(c: Cell) -> str:
+    """Of a cell's table: task, split, and the slice or how many questions were asked, and how often."""
+    what = f"by {c.slice[0]}" if c.slice else asked(c.samples, c.repeats)
+    return f"{c.task} · {c.split} · {what}" + (f" (--limit {c.limit})" if c.limit is not None else "")
+
+
+def rank(c: Cell) -> str:
+    """Empty without one."""
+    return "–".join(map(str, dict.fromkeys(c.rank))) if c.rank else ""
 
 
 def note(cell: Cell) -> str:
     """What a reader must know of a cell: why it is not ranked, and what the missing verdicts could make of it. Often empty."""
     if cell.predicted < cell.samples:
-        return f"not ranked, {cell.predicted} of {cell.samples} answered so far"
+        return f"not ranked, {cell.predicted:,} of {cell.samples:,} answered so far"
     if not cell.finished:
         return "not ranked, the run was not closed"
     if cell.value is None:
@@ -251,7 +258,7 @@ def note(cell: Cell) -> str:
     if not cell.missing:
         return ""
     bounds = f"{percent(cell.bound_low)} if the other {cell.missing} were all wrong, {percent(cell.bound_high)} if all right"
-    return f"{'' if cell.ranked else 'not ranked, '}{cell.n} of {cell.samples} judged; {bounds}"
+    return f"{'' if cell.ranked else 'not ranked, '}{cell.n:,} of {cell.samples:,} judged; {bounds}"
 
 
 def differing(group: Iterable[Cell]) -> str:

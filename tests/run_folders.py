@@ -42,6 +42,8 @@ def make_run(
     """A run folder as the pipeline leaves it, one letter of `verdicts` a question."""
     samples = make_samples(len(verdicts)) if samples is None else samples
     prompt = data.pop("prompt", "question")
+    prompt_sha256, reader, limit = data.pop("prompt_sha256", f"hash of {prompt}"), data.pop("reader", 1), data.pop("limit", None)
+    generation = data.pop("generation", GenerationArgs(max_new_tokens=16))
     row = {
         "task": "slake",
         "split": "test",
@@ -53,12 +55,13 @@ def make_run(
         harness_version="0.1.0",
         created="2025-01-01T00:00:00+00:00",
         command=["run"],
-        data=DataCard(**row, rows=len(samples), images=len({s.cluster for s in samples}), spec_sha256="spec"),
+        data=DataCard(**row, rows=len(samples), images=len({i.sha256 for s in samples for i in s.images}), spec_sha256="spec"),
         model=ModelCard(name=model, path=None, base="tiny", trainer="sft" if "sft" in model else None),
         prompt=prompt,
-        prompt_sha256=f"hash of {prompt}",
-        generation=GenerationArgs(max_new_tokens=16),
-        limit=None,
+        prompt_sha256=prompt_sha256,
+        generation=generation,
+        limit=limit,
+        reader=reader,
         git_sha=None,
         packages={},
         hardware="a CPU",

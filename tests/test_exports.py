@@ -175,7 +175,7 @@ def test_a_model_cards_section(run: RunFolder) -> None:
     text = run_cli("export", "model-card", run.path)
     limits = f"{100 * cell.low:.1f} – {100 * cell.high:.1f}"  # type: ignore[operator]
     assert text.startswith("## Evaluation\n")
-    assert f"| slake (test) | exact@1 | 70.0 | {limits} | 10 | 5 | 83.3 % | bundled, 224 px |" in text
+    assert f"| slake (test) | 12 questions | exact@1 | 70.0 | {limits} | 10 | 5 | 83.3 % | bundled, 224 px |" in text
     assert "greedy, at most 16 new tokens" in text
 
 

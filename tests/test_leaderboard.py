@@ -573,14 +573,76 @@ def test_models_x_tasks_with_the_average_over_tasks(tmp_path: Path) -> None:
     assert view.rows[2].average is None
     out = io.StringIO()
     render_overview(view, Console(file=out, width=80))
-    assert re.search(r"sft +\S+ ±\S+ +\S+ ±\S+ +\S+ +\S+ – \S+", out.getvalue())
+    scores, limits = out.getvalue().partition("sft ")[2].splitlines()[:2]
+    assert re.fullmatch(r" *[0-9.]+ +[0-9.]+ +[0-9.]+ *", scores), "no plus or minus: an interval is seldom even"
+    assert re.fullmatch(r"( +[0-9.]+ – [0-9.]+){3} *", limits)
 
 
 def test_two_sets_of_rows_of_one_task_are_not_averaged(tmp_path: Path) -> None:
     make_run(tmp_path, "base", many(0.5, 0))
     make_run(tmp_path, "base", many(0.5, 0), fingerprint="the first 100 rows")
+    assert overviews(board(store.find([tmp_path]))) == []
+
+
+def averages(runs: Path) -> dict[tuple[int | None, str], tuple[tuple[str, ...], float]]:
+    views = overviews(board(store.find([runs])))
+    return {(v.limit, r.model): (v.averaged, r.average.value) for v in views for r in v.rows if r.average}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"limit": 5},  # a smoke run
+        {"fingerprint": "other pixels"},
+        {"fingerprint": "three samples", "repeats": 3},
+        {"split": "validation", "fingerprint": "validation"},
+        {"task": "a_third", "fingerprint": "third"},  # one model has a task that the others have not
+        {"reader": 7},
+        {"prompt_sha256": "the same name, other words"},
+    ],
+)
+def test_no_further_run_changes_or_removes_an_average(tmp_path: Path, more: dict[str, Any]) -> None:
+    two_tasks(tmp_path)
+    before = averages(tmp_path)
+    assert set(before) == {(None, "base"), (None, "sft")}
+    few = make_samples(6 if "limit" not in more else 5)
+    make_run(tmp_path, "sft", "111000"[: len(few)], samples=few, **{"fingerprint": "few rows"} | more)
+    after = averages(tmp_path)
+    assert {k: v for k, v in after.items() if k in before} == before
+
+
+def test_a_task_with_a_token_limit_of_its_own_is_averaged_all_the_same(tmp_path: Path) -> None:
+    for task, tokens in (("slake", 16), ("vqa_rad", 64)):
+        make_run(tmp_path, "base", "1100", task=task, fingerprint=task, generation=GenerationArgs(max_new_tokens=tokens))
+    assert averages(tmp_path) == {(None, "base"): (("slake", "vqa_rad"), 0.5)}
+    make_run(tmp_path, "base", "1111", task="slake", fingerprint="slake", generation=GenerationArgs(max_new_tokens=64))
     (view,) = overviews(board(store.find([tmp_path])))
-    assert view.rows[0].average is None
+    assert len(view.rows) == 2, "one with both, one with the other limit"
+    assert view.unlike == ("slake: not all were run alike: max_new_tokens 16 or 64",)
+
+
+def test_limited_runs_have_averages_of_their_own(tmp_path: Path) -> None:
+    for task, limit in (("slake", None), ("vqa_rad", None), ("slake", 4), ("vqa_rad", 4)):
+        rows = "11110000"[:limit]
+        make_run(tmp_path, "base", rows, task=task, fingerprint=f"{task} {limit}", limit=limit)
+    assert averages(tmp_path) == {
+        (None, "base"): (("slake", "vqa_rad"), 0.5),
+        (4, "base"): (("slake", "vqa_rad"), 1.0),
+    }
+    whole, cut = overviews(board(store.find([tmp_path])))[::-1]
+    assert (whole.title, cut.title) == ("Models x tasks, limited to 4 rows", "Models x tasks")
+
+
+def test_a_limit_above_the_number_of_rows_is_none(tmp_path: Path) -> None:
+    make_run(tmp_path, "base", "1100", limit=100)
+    assert only(tmp_path).limit is None
+
+
+def test_the_average_is_over_the_tasks_that_most_models_have(tmp_path: Path) -> None:
+    for model, tasks in {"a": "xyz", "b": "xy", "c": "xy", "d": "z", "e": "yz"}.items():
+        for task in tasks:
+            make_run(tmp_path, model, "110110110110", task=task, fingerprint=task)
+    assert {model: tasks for (_, model), (tasks, _) in averages(tmp_path).items()} == dict.fromkeys("abc", ("x", "y"))
 
 
 def test_a_wide_table_goes_on_below_and_loses_no_column(tmp_path: Path) -> None:

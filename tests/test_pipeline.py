@@ -1,6 +1,7 @@
 """load -> generate -> judge -> score: which run is whose, what is brought up to date, and what an API model used."""
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -132,6 +133,70 @@ def test_usage_is_each_tasks_own_and_is_added_up(own, server, tmp_path):
     again = run(LitellmModel(f"openai/m@{server.base}"), first, tmp_path / "runs").card().usage
     assert (again["answered"], again["failed"], again["served"]) == (4, 1, {"served-model": 4})
     assert run(LitellmModel(f"openai/m@{server.base}"), first, tmp_path / "runs").card().usage == again
+
+
+class Stops(ExactJudge):
+    """The exact judge, taking its time, which is cut off before verdict number `stop`."""
+
+    def __init__(self, stop=None):
+        self.stop = stop
+
+    def judge(self, pairs):
+        for n, verdict in enumerate(super().judge(pairs)):
+            if n == self.stop:
+                raise KeyboardInterrupt
+            time.sleep(0.02)
+            yield verdict
+
+
+def test_what_interrupted_tries_took_is_kept_and_added_up(own, server, tmp_path):
+    """Answers, requests, seconds of answering and of judging: none is of the last try alone."""
+
+    def cut_off(step, done, total):
+        if step == "generate" and done == 2:
+            raise KeyboardInterrupt
+
+    task, runs, ask = own(), tmp_path / "runs", PROMPTS["question"]
+    model, key = LitellmModel(f"openai/m@{server.base}", max_in_flight=1, batch_size=2), f"judge:exact@{ExactJudge.version}"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(task, model, ask, ARGS, [Stops()], runs, report=cut_off)
+    (path,) = runs.glob("*/*/card.json")
+    folder = RunFolder(path.parent)
+    first = folder.card()
+    assert first.finished is None
+    assert first.seconds["generate"] > 0
+    asked = len(server.hits)
+    assert 2 <= first.usage["answered"] <= asked
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(task, LitellmModel(f"openai/m@{server.base}"), ask, ARGS, [Stops(3)], runs)
+    second = folder.card()
+    assert second.usage["answered"] >= len(folder.predictions()) == 6
+    assert second.seconds["generate"] > first.seconds["generate"]
+    assert second.seconds[key] >= 3 * 0.02
+    assert len(folder.verdicts("exact", ExactJudge.version)) == 3
+    pipeline.run(task, LitellmModel(f"openai/m@{server.base}"), ask, ARGS, [Stops()], runs)
+    last = folder.card()
+    assert last.seconds[key] >= second.seconds[key] + 3 * 0.02
+    assert last.seconds["generate"] == second.seconds["generate"]  # nothing was left to answer
+    assert last.finished
+    pipeline.judge_again(folder, [Stops()])
+    assert folder.card().seconds == last.seconds
+
+
+def test_a_killed_run_has_its_seconds_but_for_the_last_few(own, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "KEEP_EVERY", 0.0)
+    seen = []
+
+    def look(step, done, total):
+        if step == "generate" and done:
+            (path,) = (tmp_path / "runs").glob("*/*/card.json")
+            seen.append(RunFolder(path.parent).card())
+
+    model = LitellmModel(f"openai/m@{server.base}", max_in_flight=1, batch_size=2)
+    pipeline.run(own(), model, PROMPTS["question"], ARGS, [ExactJudge()], tmp_path / "runs", report=look)
+    assert [c.usage.get("answered", 0) for c in seen[1:]] == sorted(c.usage["answered"] for c in seen[1:])
+    assert seen[-1].seconds["generate"] > 0
+    assert seen[-1].usage["answered"] >= 2
 
 
 def test_a_cost_is_known_whole_or_not_at_all():

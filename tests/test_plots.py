@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from statsmodels.stats.inter_rater import cohens_kappa, to_table
 
+from judges.agreement import agreement
 from leaderboard import plots, table
 from leaderboard.plots import COLOURS, Agreement
-from leaderboard.site.judges import agreements, kappa
+from leaderboard.site.judges import agreements
 from leaderboard.site.layout import slice_tables
 from leaderboard.site.library import Shelf
 from leaderboard.stats import mean_interval
@@ -136,29 +137,26 @@ def test_judges_agree_as_statsmodels_counts_it(tmp_path: Path) -> None:
     assert (found.first, found.second) == ("exact@1", "human-rater@2"), "the human is the one to agree with"
     pairs = [(int(a), int(b)) for a, b in zip("1111?1000000", "110110?00101", strict=True) if "?" not in a + b]
     clusters = [i // 2 for i, (a, b) in enumerate(zip("1111?1000000", "110110?00101", strict=True)) if "?" not in a + b]
-    assert found.share == mean_interval([float(a == b) for a, b in pairs], clusters)
-    assert found.kappa == pytest.approx(cohens_kappa(to_table(np.array(pairs))[0]).kappa)
-    assert (found.only_first, found.only_second) == (sum(p == (1, 0) for p in pairs), sum(p == (0, 1) for p in pairs))
+    share = mean_interval([float(a == b) for a, b in pairs], clusters)
+    raw, kappa = found.found.raw, found.found.kappa.value
+    assert (raw.value, raw.low, raw.high, found.found.n) == (share.value, share.low, share.high, share.n)
+    assert kappa == pytest.approx(cohens_kappa(to_table(np.array(pairs))[0]).kappa)
+    ((_, only_second), (only_first, _)) = found.found.confusion
+    assert (only_first, only_second) == (sum(p == (1, 0) for p in pairs), sum(p == (0, 1) for p in pairs))
     figure = plots.agreement([found])
-    assert any(f"κ {found.kappa:.2f}" in t for t in texts(figure))
-
-
-def test_kappa_is_unknown_where_both_always_say_the_same() -> None:
-    ones = np.ones(5, dtype=np.int8)
-    assert kappa(ones, ones) is None
-    assert kappa(np.array([1, 0], dtype=np.int8), np.array([0, 1], dtype=np.int8)) == -1
+    assert any(f"κ {kappa:.3f}" in t for t in texts(figure))
 
 
 def figures(cells: list[Cell], name: str) -> dict[str, object]:
     named = [c.model_copy(update={"model": name, "task": name, "prompt": name}) for c in cells]
     labels = {c.run: f"{name} {i}" for i, c in enumerate(named)}
-    share = mean_interval([1.0, 0.0], [1, 2])
+    same = agreement({"1": 1, "2": 0}, {"1": 1, "2": 1}, {"1": 1, "2": 2})
     return {
         "forest": plots.forest(named, labels),
         "heat": plots.heat(name, [(name, named)], [name] * 3),
         "curves": plots.curves({f"rewards/{name}/mean": [(1, 1.0), (2, 2.0)], "rewards/b/mean": [(1, 1.0)]}),
         "scatter": plots.scatter(named, labels, {c.run: 1.0 + i for i, c in enumerate(named)}, "seconds"),
-        "agreement": plots.agreement([Agreement(name, name, name, share, None, 0, 0)]),
+        "agreement": plots.agreement([Agreement(name, name, name, same)]),
     }
 
 

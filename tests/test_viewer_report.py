@@ -51,7 +51,7 @@ def test_a_report_needs_nothing_outside_its_folder(written: Path, viewed: Viewed
         assert not set("\u202e\u202c\x00") & set(page.source)
         assert not [k for _, k, _ in page.attributes if k.startswith("on") or k == "style"]
     shown = {row["cluster"] for row in RunFolder(viewed.slake["tiny"]).samples()[:40]}
-    assert {p.name for p in (written / "images").iterdir()} == {f"{cluster}-0.png" for cluster in shown}
+    assert {p.name for p in (written / "images").iterdir()} == {f"{image}.png" for image in shown}, "a row here has one image"
     assert (written / "plots" / "curves~tiny-sft.png").is_file()
 
 

@@ -80,6 +80,7 @@ def run(
     from harness.models.lm_eval_bridge import split_tasks
     from harness.pipeline import askable, make_judges, repeated
     from harness.records import GenerationArgs
+    from harness.shown import cost_of, dollars
 
     if num_samples > 1 and temperature == 0:
         raise UserError(f"--num-samples {num_samples}: greedy answers are all the same", hint="give --temperature, such as 0.7")
@@ -147,7 +148,7 @@ def run(
         if foreign and rank.main:
             folders += run_foreign(backend, foreign, runs, limit=limit, seed=seed, fresh=fresh)
     if usage := getattr(backend, "usage", None):
-        cost = "unknown" if usage.cost is None else f"${usage.cost:.4f}"
+        cost = dollars(cost_of(usage.row()))
         ui.note(f"{usage.answered} answered, {usage.failed} failed, cost {cost}, served by {dict(usage.served)}")
     if rank.main:
         for one in judges:
@@ -247,11 +248,9 @@ def run_task(
     limit: int | None = None, fresh: bool = False, rank: Rank | None = None, tags: Tags = (),
 ) -> RunFolder:  # fmt: skip
     """One task through the pipeline with a progress bar."""
-    from rich.markup import escape
-
     from harness import distributed, pipeline
 
-    name = escape(model.card.name)
+    name = model.card.name
     line = bar.add_task(f"{name} on {task.spec.name}", total=len(task.samples))
 
     def report(step: str, done: int, total: int) -> None:
@@ -305,9 +304,10 @@ def say_unread(folders: Sequence[RunFolder]) -> None:
 
 def metric_lines(scores: dict[str, Any]) -> Iterator[str]:
     """The metrics and aggregates of a scores.json, a line each kind."""
+    from harness.shown import percent
 
     def shown(values: dict[str, float | None]) -> str:
-        return " · ".join(f"{k.replace('_', ' ')} {100 * v:.1f}" for k, v in values.items() if v is not None)
+        return " · ".join(f"{k.replace('_', ' ')} {percent(v)}" for k, v in values.items() if v is not None)
 
     if line := shown({k: m["value"] for k, m in scores["metrics"].items()}):
         yield line

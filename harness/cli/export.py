@@ -17,6 +17,7 @@ app = typer.Typer(help="Write runs, or tasks, for other programs.", no_args_is_h
 
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of them such as runs/MODEL.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="File to write instead of the screen.")]
+Share = Annotated[bool, typer.Option("--share/--no-share", help="Leave out commands, paths, addresses, and the names of images.")]
 RELATIONSHIPS = ("first_party", "third_party", "collaborative", "other")
 
 
@@ -25,10 +26,10 @@ def _group() -> None:
     pass
 
 
-def _read(runs: list[Path]) -> list[Exported]:
+def _read(runs: list[Path], share: bool) -> list[Exported]:
     from leaderboard.exports import read
 
-    return read(runs)
+    return read(runs, shared=share)
 
 
 def _put(text: str, out: Path | None) -> None:
@@ -49,6 +50,7 @@ def eee(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("every_eval_ever"),
     organization: Annotated[str, typer.Option("--organization", help="Who ran the evaluation.")] = "unknown",
     relationship: Annotated[str, typer.Option("--relationship", help=f"To the model: {', '.join(RELATIONSHIPS)}.")] = "other",
+    share: Share = True,
     json: opt.Json = False,
 ) -> None:
     """Every Eval Ever's JSON.
@@ -60,7 +62,8 @@ def eee(
 
     if relationship not in RELATIONSHIPS:
         raise UserError(f"--relationship {relationship}: no such choice", hint=f"one of: {', '.join(RELATIONSHIPS)}")
-    written = [str(form.write(run, out, organization=organization, relationship=relationship)) for run in _read(runs)]
+    found = _read(runs, share)
+    written = [str(form.write(run, out, organization=organization, relationship=relationship)) for run in found]
     if json:
         ui.print_json({"written": written})
         return
@@ -76,11 +79,12 @@ def model_index(
         Path | None,
         typer.Option("--eval-results", help="Also write .eval_results/TASK.yaml into this folder."),
     ] = None,
+    share: Share = True,
 ) -> None:
     """A model's scores as YAML for its hub README."""
     from leaderboard.exports import hub
 
-    found = _read(runs)
+    found = _read(runs, share)
     _put(hub.model_index(found), out)
     if eval_results is not None:
         for name, text in hub.eval_results(found).items():
@@ -88,24 +92,24 @@ def model_index(
 
 
 @app.command("model-card")
-def model_card(runs: RunsArgument, out: Out = None) -> None:
+def model_card(runs: RunsArgument, out: Out = None, share: Share = True) -> None:
     """A section for a model's card, in Markdown.
 
     Scores, intervals, and how they were measured.
     """
     from leaderboard.exports import hub
 
-    _put(hub.model_card(_read(runs)), out)
+    _put(hub.model_card(_read(runs, share)), out)
 
 
 @app.command("lm-eval-results")
-def lm_eval_results(runs: RunsArgument, out: Out = None) -> None:
+def lm_eval_results(runs: RunsArgument, out: Out = None, share: Share = True) -> None:
     """A model's scores as a results JSON of lm-eval."""
     import json
 
     from leaderboard.exports import lm_eval
 
-    _put(json.dumps(lm_eval.document(_read(runs)), indent=2, ensure_ascii=False, allow_nan=False) + "\n", out)
+    _put(json.dumps(lm_eval.document(_read(runs, share)), indent=2, ensure_ascii=False, allow_nan=False) + "\n", out)
 
 
 @app.command("lm-eval")
@@ -149,5 +153,5 @@ def lm_eval(
         ui.print_json({"written": [str(p) for p in written], "command": command})
         return
     for path in written:
-        ui.out.print(str(path), soft_wrap=True, highlight=False)
-    ui.out.print(f"run with: {command}", soft_wrap=True, highlight=False)
+        ui.line(str(path))
+    ui.line(f"run with: {command}")

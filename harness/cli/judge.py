@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import options as opt
 from harness.errors import UserError
+from harness.shown import cluster_of, coefficient, count, percent, with_interval
 
 if TYPE_CHECKING:
     from harness.answers import Tags
@@ -45,7 +46,7 @@ def going(folder: RunFolder) -> Outgoing:
     card = folder.card()
     now = specs.catalog().get(card.data.task)
     revoked = now is not None and not specs.read(now).may_leave_machine
-    return Outgoing(card.data.task, card.data.rows, card.data.may_leave_machine and not revoked)
+    return Outgoing(card.data.task, card.data.rows, card.data.may_leave_machine and not revoked, repeats=card.data.repeats)
 
 
 def judge(
@@ -159,15 +160,8 @@ def _retest(found: list[RunFolder], by: str, options: JudgeOptions, share: float
                 continue
             same = agree({i: first[i].final for i in second}, second, clusters)
             update_card(folder, f"{one.name}@{one.version}", {"retest": same.model_dump(mode="json")})
-            ui.line(f"{one.name} asked again on {same.n} rows of {folder.path.name}: the same verdict on {shown(same.raw)}")
+            ui.line(f"{one.name} asked again on {same.n} rows of {folder.path.name}: the same verdict on {_agreed(same)}")
         ui.say_use(one)
-
-
-def shown(e: Any) -> str:
-    """An estimate with its interval, as a percentage."""
-    if e.value is None:
-        return "-"
-    return f"{100 * e.value:.1f} %" + (f" ({100 * e.low:.1f} – {100 * e.high:.1f})" if e.low is not None else "")
 
 
 def version_of(folder: RunFolder, judge: str) -> tuple[str, str]:
@@ -229,15 +223,16 @@ def show_agreement(folder: RunFolder, a: str, b: str, same: Agreement) -> None:
     (n00, n01), (n10, n11) = same.confusion
     missing = f"; {same.only_one} rows judged by one alone" if same.only_one else ""
     ui.line(f"{folder.path}", "bold")
-    ui.line(f"  {same.n} rows on {same.clusters} images{missing}")
-    ui.line(f"  {a}: {100 * same.share_a:.1f} % right    {b}: {100 * same.share_b:.1f} % right")
-    kappa = "-" if same.kappa.value is None else f"{same.kappa.value:.3f}" + _limits(same.kappa)
-    ui.line(f"  agree on {shown(same.raw)}    Cohen's kappa {kappa}    Gwet's AC1 {same.ac1.value:.3f}{_limits(same.ac1)}")
+    about = count(same.clusters, cluster_of(folder.card().data))
+    ui.line(f"  {count(same.n, 'row')} on {about}{missing}")
+    ui.line(f"  {a}: {percent(same.share_a)} % right    {b}: {percent(same.share_b)} % right")
+    kappa, ac1 = coefficient(same.kappa), coefficient(same.ac1)
+    ui.line(f"  agree on {_agreed(same)}    Cohen's kappa {kappa}    Gwet's AC1 {ac1}")
     ui.line(f"  both 1: {n11}    both 0: {n00}    only {a}: {n10}    only {b}: {n01}")
     if same.differ:
         first = ", ".join(same.differ[:10])
         ui.line(f"  they differ on {first}{f' and {len(same.differ) - 10} more' if len(same.differ) > 10 else ''}", "dim")
 
 
-def _limits(e: Any) -> str:
-    return f" ({e.low:.3f} – {e.high:.3f})" if e.low is not None else ""
+def _agreed(same: Agreement) -> str:
+    return f"{with_interval(same.raw.value, same.raw.low, same.raw.high)} %"

@@ -10,6 +10,7 @@ import typer
 from harness.cli import options as opt
 from harness.cli.judge import Folders, agree_on, run_folders, show_agreement, version_of
 from harness.errors import UserError
+from harness.shown import between, p_value, percent, plain, points
 
 if TYPE_CHECKING:
     from judges.certificate import Certificate
@@ -41,7 +42,7 @@ def list_judges(judge_registry: opt.JudgeRegistry = None, runs: opt.Runs = Path(
 
     table = Table("judge", "", box=None, header_style="bold")
     for name, about in offline.items():
-        table.add_row(name, about)
+        table.add_row(plain(name), plain(about))
     ui.out.print(table)
     table = Table(box=None, header_style="bold")
     for column in ("LLM judge", "$ a million tokens", "until"):
@@ -52,9 +53,9 @@ def list_judges(judge_registry: opt.JudgeRegistry = None, runs: opt.Runs = Path(
         left = k.days_left(today)
         until = "" if left is None else f"retired {k.ends}" if left <= 0 else f"{k.ends}, {left} days"
         price = f"{k.price[0]:.2f} / {k.price[1]:.2f}" if k.price else ""
-        table.add_row(name, price, until, k.model, style="dim" if left is not None and left <= 0 else "")
+        table.add_row(plain(name), price, until, plain(k.model), style="dim" if left is not None and left <= 0 else "")
         if k.successor:
-            table.add_row(f"  → {k.successor}", "", "", "", style="dim")
+            table.add_row(plain(f"  → {k.successor}"), "", "", "", style="dim")
     ui.out.print(table)
     ui.line(f"checked on {known.checked}; any LiteLLM name works: PROVIDER/NAME, openai/NAME@http://HOST:PORT/v1", "dim")
 
@@ -134,18 +135,18 @@ def _show_certificate(made: Certificate, where: Path) -> None:
     from harness.cli import ui
 
     ui.line(f"{made.judge}@{made.version} on {', '.join(made.tasks)}", "bold")
-    table = Table("", "deserves", "passed", "", "95 % interval", "missing", box=None, header_style="bold")
+    table = Table("", "deserves", "passed %", "", "95 % interval", "missing", box=None, header_style="bold")
     for name, r in sorted(made.attacks.items(), key=lambda a: -a[1].deserves):
         style = "" if r.share >= 0.95 else "yellow" if r.share >= 0.5 else "red"
         table.add_row(
-            name.replace("_", " "), str(r.deserves), f"{100 * r.share:.0f} %", f"{r.passed} of {r.n}",
-            f"{100 * r.low:.0f} – {100 * r.high:.0f}", str(r.missing or ""), style=style,
+            name.replace("_", " "), str(r.deserves), percent(r.share), f"{r.passed} of {r.n}", between(r.low, r.high),
+            str(r.missing or ""), style=style,
         )  # fmt: skip
         if r.reasoning_n:
             table.add_row(
                 "  its reasoning",
                 "",
-                f"{100 * r.reasoning_passed / r.reasoning_n:.0f} %",
+                percent(r.reasoning_passed / r.reasoning_n),
                 f"{r.reasoning_passed} of {r.reasoning_n}",
                 "",
                 "",
@@ -263,8 +264,8 @@ def bridge(
     for folder, same, moved in found:
         show_agreement(folder, old, new, same)
         ui.line(
-            f"  moving from {old} to {new} changes the score by {100 * moved.value:+.1f} points "
-            f"({100 * moved.low:+.1f} to {100 * moved.high:+.1f}, p = {moved.p:.3g}, {moved.p_method})"
+            f"  moving from {old} to {new} changes the score by {points(moved.value)} points "
+            f"({points(moved.low)} to {points(moved.high)}, {p_value(moved.p)}, {moved.p_method})"
         )
 
 

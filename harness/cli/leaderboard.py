@@ -148,6 +148,7 @@ def power(
     harness power runs/a/slake-1 runs/b/slake-2 (n, images, discordance and clustering as these two runs show them)
     """
     from harness.cli import ui
+    from harness.shown import count, percent
     from leaderboard import power as powers
 
     if n is None and difference is None and not runs:
@@ -175,12 +176,14 @@ def power(
         ui.print_json(document)
         return
     told = (
-        f"{100 * pair.discordance:.1f} % of rows right in one only, design effect {pair.effect:.2f}, power {100 * chance:.0f} %"
+        f"{percent(pair.discordance)} % of rows right in one only, design effect {pair.effect:.2f}, "
+        f"two-sided 5 % test, power {100 * chance:g} %"
     )
     if "detectable" in document:
         found = document["detectable"]
         none = " No difference is that large: these rows find none." if found > pair.discordance else ""
-        ui.line(f"{pair.n} rows on {pair.clusters} images find a difference of {100 * found:.1f} points or more.{none}")
+        about = count(pair.clusters, pair.clustered_by)
+        ui.line(f"{count(pair.n, 'row')} on {about} find a difference of {percent(found)} points or more.{none}")
     if difference is not None:
         ui.line(f"A difference of {difference:g} points takes {document['rows_needed']:,} rows.")
     ui.line(told, "dim")

@@ -11,7 +11,21 @@ import sys
 
 import typer
 
-from harness.cli import doctor, evaluate, export, importing, judge, judges, leaderboard, model, quickstart, tasks, train, view
+from harness.cli import (
+    doctor,
+    evaluate,
+    export,
+    importing,
+    judge,
+    judges,
+    leaderboard,
+    model,
+    quickstart,
+    streams,
+    tasks,
+    train,
+    view,
+)
 from harness.errors import UserError
 
 app = typer.Typer(
@@ -65,6 +79,7 @@ def _interrupt(*_: object) -> None:
 def main() -> None:
     """Run the app and end the process; a UserError prints its message and hint, never a traceback."""
     signal.signal(signal.SIGINT, _interrupt)
+    streams.show_anything()
     try:
         code = _run()
         sys.stdout.flush()

@@ -36,8 +36,6 @@ def quickstart(
     The base never saw SLAKE's 716 questions about abnormality. Each trainer learns from them; then all four models
     answer the SLAKE test (the new domain, and the old one, so that forgetting is seen) and VQA-RAD's (another dataset).
     """
-    from rich.markup import escape
-
     from harness.cli import ui
     from harness.cli.evaluate import load_model, load_tasks, run_task
     from harness.cli.train_setup import make
@@ -59,14 +57,14 @@ def quickstart(
             settings = [f"max_steps={steps}"] if steps else []
             if (folder / "trained.json").exists():
                 _same_recipe(folder, name, settings)
-                ui.say(f"[bold]{i}/5[/] {name.upper()}: {escape(str(folder))} is there already, keeping it")
+                ui.say(f"{name.upper()}: {folder} is there already, keeping it", head=f"{i}/5")
                 continue
-            ui.say(f"[bold]{i}/5[/] {_WORDS[name]}")
+            ui.say(_WORDS[name], head=f"{i}/5")
             trainer, report = make(name, "tiny", "slake_grounded", None, settings, folder, data="bundled", device="cpu")
             report.bar, report.line = bar, bar.add_task(report.label, total=trainer.steps())
             trainer.fit()
         counts = [len(t.samples) for t in tasks]
-        ui.say(f"[bold]4/5[/] Scoring all four on SLAKE's test ({counts[0]:,} questions) and VQA-RAD's ({counts[1]}).")
+        ui.say(f"Scoring all four on SLAKE's test ({counts[0]:,} questions) and VQA-RAD's ({counts[1]}).", head="4/5")
         folders: dict[str, list[Path]] = {}
         for name, model in models.items():
             backend = load_model(model, device="cpu")
@@ -74,7 +72,7 @@ def quickstart(
                 run_task(backend, t, t.spec.get_prompt(), GenerationArgs(max_new_tokens=128), judges, runs, bar, limit=limit).path
                 for t in tasks
             ]
-    ui.say("[bold]5/5[/] Comparing them.")
+    ui.say("Comparing them.", head="5/5")
     _finish(out, folders, domain, judges[0], as_json=json, seconds=time.monotonic() - start)
 
 
@@ -114,7 +112,8 @@ def _finish(out: Path, folders: dict[str, list[Path]], domain: set[str], judge: 
     ]
     told = story.tell(domains, judge=judge.name, version=judge.version)
     page = out / "leaderboard.html"
-    summary.write(page, Shelf([out / "runs"]), Pictures(), title="Three trainers, one base", findings=told.sentences)
+    shelf = Shelf([out / "runs"])
+    summary.write(page, shelf, Pictures(), title="Three trainers, one base", findings=told.sentences, share=shelf.share)
     if as_json:
         ui.print_json(table.as_json(found, damaged) | {"domains": told.as_json(), "says": told.sentences, "page": str(page)})
         return

@@ -29,10 +29,8 @@ class Progress:
         if self.panel is not None:
             self.panel(step, steps, log)
         if self.bar is not None:
-            from rich.markup import escape
-
             shown = next((f"{k} {float(log[k]):.2f}" for k in ("reward", "loss") if k in log), "")
-            self.bar.update(self.line, completed=step, total=steps, description=f"{escape(self.label)} [dim]{shown}[/]")
+            self.bar.update(self.line, completed=step, total=steps, description=f"{self.label} {shown}")
 
 
 def make(

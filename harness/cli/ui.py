@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,9 +22,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from harness.shown import dollars, plain
+
 #: Results go to stdout; everything else (progress, notes, errors) to stderr.
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 
 def set_quiet(quiet: bool) -> None:
@@ -34,36 +36,32 @@ def set_quiet(quiet: bool) -> None:
 def error(message: str, hint: str | None = None) -> None:
     """Shown even with --quiet."""
     console = Console(stderr=True)
-    console.print(f"[bold red]error:[/] {escape(harmless(message))}", soft_wrap=True, highlight=False)
+    console.print(_headed("error:", "bold red", message), soft_wrap=True)
     if hint:
-        console.print(f"  [dim]{escape(hint)}[/]", soft_wrap=True, highlight=False)
+        console.print(plain(f"  {hint}", "dim"), soft_wrap=True)
 
 
 def note(message: str) -> None:
-    err.print(f"[yellow]note:[/] {escape(harmless(message))}", soft_wrap=True, highlight=False)
+    err.print(_headed("note:", "yellow", message), soft_wrap=True)
 
 
 def announce(message: str) -> None:
     """A note that --quiet does not hide: what will leave this machine, and what it will cost."""
-    Console(stderr=True).print(f"[yellow]note:[/] {escape(harmless(message))}", soft_wrap=True, highlight=False)
+    Console(stderr=True).print(_headed("note:", "yellow", message), soft_wrap=True)
 
 
-def say(message: str) -> None:
-    err.print(message, soft_wrap=True, highlight=False)
+def say(message: str, head: str = "") -> None:
+    """A line of progress, `head` before it in bold."""
+    err.print(_headed(head, "bold", message) if head else plain(message), soft_wrap=True)
 
 
 def line(text: str, style: str = "") -> None:
     """A line of results with names, paths and answers in it: nothing in them is markup or moves the cursor."""
-    out.print(Text(harmless(text), style), soft_wrap=True)
+    out.print(plain(text, style), soft_wrap=True)
 
 
-def harmless(text: str) -> str:
-    """The text, each character that a terminal would act on as U+FFFD.
-
-    >>> harmless("red\\x1b[31m")
-    'red\ufffd[31m'
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+def _headed(head: str, style: str, message: str) -> Text:
+    return plain(head, style).append(plain(f" {message}"))
 
 
 def say_use(judge: Any) -> None:
@@ -72,15 +70,17 @@ def say_use(judge: Any) -> None:
     if several := use.get("judged_by_several"):
         say(f"{judge.name}: the members disagree on {100 * use['disagreed'] / several:.1f} % of {several} rows")
     if "answered" in use:
-        cost = "unknown" if use["cost_usd"] is None else f"${use['cost_usd']:.4f}"
+        cost = dollars("unknown" if use["cost_usd"] is None else use["cost_usd"])
         free = f", {use['from_store']} from the store, {use['shared_with_equal_rows']} shared by equal rows"
         paid = f", {use['prompt_tokens']:,} tokens read, {use['completion_tokens']:,} written, cost {cost}"
         say(f"{judge.name}: {use['answered']} answered, {use['failed']} failed{free}{paid if use['answered'] else ''}")
 
 
 def print_json(document: Any) -> None:
-    """One document on stdout, nothing else there."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    """One document on stdout, nothing else there; what the stream cannot write or a terminal would act on is escaped."""
+    plain_ascii = not (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(document, indent=2, ensure_ascii=plain_ascii, allow_nan=False)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text) if not text.isascii() else text)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def progress(transient: bool = False) -> Iterator[Progress]:
     """A bar on stderr; silent where stderr is not a terminal (CI, pipes), where a bar would be noise."""
     with Progress(
         SpinnerColumn(),
-        TextColumn("[progress.description]{task.description}"),
+        TextColumn("{task.description}", style="progress.description", markup=False),  # names stand in it
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -102,7 +102,7 @@ def progress(transient: bool = False) -> Iterator[Progress]:
 
 def reporter(bar: Progress, label: str) -> Any:
     """A callback that moves a bar of its own; its last two arguments are rows done and rows in all."""
-    line = bar.add_task(escape(label), total=None)
+    line = bar.add_task(label, total=None)
     return lambda *state: bar.update(line, completed=state[-2], total=state[-1])
 
 

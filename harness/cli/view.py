@@ -71,6 +71,10 @@ def report(
     data_dir: opt.DataDir = None,
     tasks: OwnTasks = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="So many rows of each run get a page.")] = 2000,
+    share: Annotated[
+        bool,
+        typer.Option("--share/--no-share", help="Leave out paths, commands, addresses, and the names of files and rows."),
+    ] = True,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the viewer's pages as files to send.
@@ -86,7 +90,7 @@ def report(
     with ui.progress(transient=True) as bar:
         lines = {step: bar.add_task(step, total=None) for step in ("pages", "plots")}
         first = export.write(
-            library, _pictures(data_dir, tasks), out, most=rows,
+            library, _pictures(data_dir, tasks), out, most=rows, shared=share,
             report=lambda step, done, total: bar.update(lines[step], completed=done, total=total),
         )  # fmt: skip
     ui.line(f"{first}   (one file: {first.with_name('summary.html')})")

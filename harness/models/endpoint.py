@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from harness.data import LoadedTask
 from harness.errors import ModelError, UserError
+from harness.shown import asked
 
 #: LiteLLM's providers that take images; a name that starts with one of them is an API model, any other owner/name a hub id.
 PROVIDERS = (
@@ -142,10 +143,12 @@ class Outgoing:
     may_leave: bool
     images: int = 0
     image_bytes: int = 0
+    #: How often each question is asked (--num-samples); `questions` counts the requests.
+    repeats: int = 1
 
     def __str__(self) -> str:
         pictures = f", {self.images} images ({self.image_bytes / 1e6:.1f} MB over all requests)" if self.images else ""
-        return f"{self.task}: {self.questions} questions{pictures}"
+        return f"{self.task}: {asked(self.questions, self.repeats)}{pictures}"
 
 
 def outgoing(task: LoadedTask, *, images: bool = True) -> Outgoing:
@@ -157,7 +160,7 @@ def outgoing(task: LoadedTask, *, images: bool = True) -> Outgoing:
             if image.name not in sizes:
                 sizes[image.name] = len(image.content)
             total += sizes[image.name]
-    return Outgoing(task.spec.name, len(task.samples), task.spec.may_leave_machine, len(sizes), total)
+    return Outgoing(task.spec.name, len(task.samples), task.spec.may_leave_machine, len(sizes), total, task.card.repeats)
 
 
 def check_may_leave(sent: Sequence[Outgoing], endpoint: Endpoint, *, allow_external: bool) -> str | None:

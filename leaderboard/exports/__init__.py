@@ -15,20 +15,22 @@ from pathlib import Path
 
 from harness.errors import UserError
 from leaderboard.reading import Judged, Run
+from leaderboard.share import Share
 from leaderboard.table import Cell, board
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A run and what each judge says of it."""
+    """A run and what each judge says of it. `share` says what must not be told, where the export is to be sent."""
 
     run: Run
     cells: tuple[tuple[Cell, Judged], ...]
+    share: Share | None = None
 
 
-def read(folders: Sequence[Path]) -> list[Exported]:
+def read(folders: Sequence[Path], *, shared: bool = True) -> list[Exported]:
     """These run folders, or all in folders of them such as RUNS/MODEL. Raises UserError for one that cannot be exported whole:
-    damaged, unfinished, or without a verdict.
+    damaged, unfinished, or without a verdict. `shared` leaves out what others need not know (leaderboard/share.py).
     """
     paths: list[Path] = []
     for folder in folders:
@@ -40,16 +42,19 @@ def read(folders: Sequence[Path]) -> list[Exported]:
     if found.damaged:
         raise UserError(f"{found.damaged[0].path}: {found.damaged[0].reason}", hint="export runs that are whole")
     out = []
+    share = Share([found.runs[str(path)] for path in paths]) if shared else None
     for path in paths:
         run = found.runs[str(path)]
         cells = [c for c in found.cells if c.run == str(path)]
         if not all(c.finished for c in cells):
             raise UserError(f"{path}: the run is not finished", hint="run the same command again: it goes on")
         judged = {(j.judge, j.version): j for j in run.judged}
-        pairs = tuple((c, judged[c.judge or "", c.judge_version or ""]) for c in cells if c.value is not None)
+        pairs = tuple(
+            (share.cell(c) if share else c, judged[c.judge or "", c.judge_version or ""]) for c in cells if c.value is not None
+        )
         if not pairs:
             raise UserError(f"{path}: no judge has judged it", hint="run it again with --judge")
-        out.append(Exported(run, pairs))
+        out.append(Exported(run, pairs, share))
     return out
 
 

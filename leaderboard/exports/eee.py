@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from harness import __version__
 from harness.errors import RunError
 from harness.records import Prediction, RunCard
 from harness.runs import slug, write_atomic
+from harness.shown import count
 from leaderboard.browse import Browser, Filter, Row
 from leaderboard.cell import Cell, judge_card
 from leaderboard.exports import Exported, hub_dataset
 from leaderboard.reading import Judged
+from leaderboard.share import Share
 
 SCHEMA = "0.3.0"
 #: Rows that are read at a time.
@@ -37,6 +40,7 @@ def write(exported: Exported, out: Path, *, organization: str = "unknown", relat
 
     `organization` ran the evaluation, `relationship` (first_party, third_party, collaborative, other) is its to the model.
     """
+    share = exported.share
     card = exported.run.card
     developer, _, model = model_id(card).rpartition("/")
     name = hashlib.sha256(f"{exported.run.folder.name} {card.model_dump_json()}".encode()).digest()
@@ -59,7 +63,9 @@ def write(exported: Exported, out: Path, *, organization: str = "unknown", relat
         },
         "eval_library": {"name": "medvlm-harness", "version": card.harness_version, "additional_details": _library(card)},
         "model_info": _model(card),
-        "evaluation_results": [result for cell, judged in exported.cells for result in _results(card, cell, judged)],
+        "evaluation_results": [
+            result for cell, judged in exported.cells for result in _results(card, cell, judged, share is not None)
+        ],
         "detailed_evaluation_results": {
             "format": "jsonl",
             "file_path": f"{stem}_samples.jsonl",
@@ -68,6 +74,8 @@ def write(exported: Exported, out: Path, *, organization: str = "unknown", relat
             "total_rows": len(lines),
         },
     }
+    if share:
+        document = share.tree(document)
     write_atomic(out / f"{stem}_samples.jsonl", text)
     write_atomic(out / f"{stem}.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return out / f"{stem}.json"
@@ -111,7 +119,7 @@ def _model(card: RunCard) -> dict[str, Any]:
     return info | {"inference_engine": engine}
 
 
-def _results(card: RunCard, cell: Cell, judged: Judged) -> Iterator[dict[str, Any]]:
+def _results(card: RunCard, cell: Cell, judged: Judged, shared: bool) -> Iterator[dict[str, Any]]:
     """What a judge says of the answers, with interval, and of the reasoning, where it does."""
     data = card.data
     repo = hub_dataset(data.task)
@@ -126,7 +134,7 @@ def _results(card: RunCard, cell: Cell, judged: Judged) -> Iterator[dict[str, An
             "temperature": card.generation.temperature,
             "top_p": card.generation.top_p,
             "max_tokens": max(1, card.generation.max_new_tokens),
-            "execution_command": "harness " + " ".join(card.command),
+            **({} if shared else {"execution_command": shlex.join(["harness", *card.command])}),
         },
         "additional_details": _strings(prompt=card.prompt, prompt_sha256=card.prompt_sha256, seed=card.generation.seed),
     }
@@ -182,7 +190,7 @@ def _missing(cell: Cell) -> dict[str, str]:
 
 
 def _uncertainty(cell: Cell) -> dict[str, Any]:
-    method = f"{cell.method}, clustered by image ({cell.clusters} images)"
+    method = f"{cell.method}, clustered by {cell.clustered_by} ({count(cell.clusters, cell.clustered_by)})"
     interval = {"lower": cell.low, "upper": cell.high, "confidence_level": 0.95, "method": method}
     return {"confidence_interval": interval, "num_samples": cell.n}
 
@@ -212,7 +220,16 @@ def _samples(exported: Exported, evaluation_id: str) -> Iterator[dict[str, Any]]
                     continue
                 for metric, given in (("final", verdict.final), ("reasoning", verdict.reasoning)):
                     if given is not None:
-                        yield _sample(exported.run.card, row, row.prediction, cell, metric, given, evaluation_id)
+                        one = _sample(exported.run.card, row, row.prediction, cell, metric, given, evaluation_id)
+                        yield _without_names(one, row, exported.share) if exported.share else one
+
+
+def _without_names(sample: dict[str, Any], row: Row, share: Share) -> dict[str, Any]:
+    """A line without the names of images, which may also be the row's id, and what an error says of files."""
+    named = share.words(row.id) != row.id or any(PurePath(image).stem in row.id for image in row.images)
+    metadata = {k: share.words(v) for k, v in sample["metadata"].items() if k != "images"}
+    own = {"sample_id": f"row {row.row + 1}" if named else row.id, "error": share.words(sample["error"]), "metadata": metadata}
+    return sample | own | {k: share.words(sample[k]) for k in ("evaluation_id", "model_id")}
 
 
 def _sample(card: RunCard, row: Row, p: Prediction, cell: Cell, metric: str, given: int, evaluation_id: str) -> dict[str, Any]:
@@ -250,5 +267,5 @@ def _sample(card: RunCard, row: Row, p: Prediction, cell: Cell, metric: str, giv
             "total_tokens": p.prompt_tokens + p.completion_tokens,
         },
         "error": p.error,
-        "metadata": {**row.slices, "images": " ".join(row.images), "image_sha256_16": row.cluster, "finish": p.finish},
+        "metadata": {**row.slices, "images": " ".join(row.images), "cluster": row.cluster, "finish": p.finish},
     }

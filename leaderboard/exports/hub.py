@@ -12,9 +12,10 @@ from typing import Any
 from harness.errors import UserError
 from harness.records import RunCard
 from harness.runs import slug
+from harness.shown import asked, between, count, percent, plural
 from leaderboard.exports import Exported, hub_dataset
 from leaderboard.formats import Table, markdown
-from leaderboard.table import Cell, note, percent
+from leaderboard.table import Cell, note
 
 
 def model_index(runs: Sequence[Exported]) -> str:
@@ -46,7 +47,7 @@ def _measured(cell: Cell) -> dict[str, Any]:
         "confidence_interval_95": [round(100 * (x or 0.0), 2) for x in (cell.low, cell.high)],
         "method": cell.method,
         "n": cell.n,
-        "images": cell.clusters,
+        plural(cell.clustered_by): cell.clusters,
         "coverage": round(cell.coverage, 4),
         "prompt": cell.prompt,
     }
@@ -62,7 +63,7 @@ def eval_results(runs: Sequence[Exported]) -> dict[Path, str]:
         for cell, _ in run.cells:
             repo = hub_dataset(cell.task)
             if repo:
-                limits = f"95 % interval {percent(cell.low)} to {percent(cell.high)}, n {cell.n}, {cell.clusters} images"
+                limits = f"95 % interval {between(cell.low, cell.high)}, n {cell.n}, {count(cell.clusters, cell.clustered_by)}"
                 rows = f"{cell.source} rows, {cell.resolution}"
                 notes = f"percent; {cell.judge}@{cell.judge_version}, {limits}; prompt {cell.prompt}; {rows}"
                 value, date = round(100 * (cell.value or 0.0), 2), run.run.card.finished
@@ -79,20 +80,22 @@ def eval_results(runs: Sequence[Exported]) -> dict[Path, str]:
 def model_card(runs: Sequence[Exported]) -> str:
     """A Markdown section: the scores, and how they were measured. Raises UserError for runs of several models."""
     card = one_model(runs)
-    head = ("task", "judge", "score", "95 % interval", "n", "images", "judged", "data")
+    by = list(dict.fromkeys(c.clustered_by for run in runs for c, _ in run.cells))
+    head = ("task", "questions", "judge", "score", "95 % interval", "n", " or ".join(map(plural, by)), "judged", "data")
     rows = [
         (
             f"{c.task} ({c.split})",
+            asked(c.samples, c.repeats),
             f"{c.judge}@{c.judge_version}",
             percent(c.value),
-            f"{percent(c.low)} – {percent(c.high)}",
+            between(c.low, c.high),
             *(str(c.n), str(c.clusters), f"{percent(c.coverage)} %"),
             f"{c.source}, {c.resolution}",
         )
         for run in runs
         for c, _ in run.cells
     ]
-    table = Table("Evaluation", head, rows, "Percent of rows that are right; intervals are clustered by image.")
+    table = Table("Evaluation", head, rows, f"Percent of rows that are right; intervals are clustered by {' or '.join(by)}.")
     facts = [
         f"Measured with medvlm-harness {card.harness_version} on {card.hardware}.",
         f"Prompt: {', '.join(sorted({r.run.card.prompt for r in runs}))}; {_generation(card)}.",

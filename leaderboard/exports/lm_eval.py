@@ -16,7 +16,7 @@ from leaderboard.stats import standard_error
 
 
 def document(runs: Sequence[Exported]) -> dict[str, Any]:
-    """The document for runs of one model. Standard errors are clustered by image; the intervals are under `harness`.
+    """The document for runs of one model. Standard errors are clustered as the intervals are, which stand under `harness`.
 
     Raises UserError for runs of several models, and where two runs are of the same task.
     """
@@ -48,6 +48,9 @@ def document(runs: Sequence[Exported]) -> dict[str, Any]:
         out["n-shot"][data.task] = 0
         out["n-samples"][data.task] = {"original": data.rows, "effective": data.rows}
     model = card.model
+    if share := runs[0].share:
+        model = model.model_copy(update={"path": None})
+        out = share.tree(out)
     return out | {
         "group_subtasks": {},
         "config": {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from leaderboard import plots
-from leaderboard.plots import Theme
+from leaderboard.plots import Agreement, Theme
+from leaderboard.share import Share
 from leaderboard.site import training
 from leaderboard.site.judges import agreements
 from leaderboard.site.layout import slice_tables
@@ -24,15 +25,10 @@ class NoPlotError(Exception):
     """There is no plot of that name."""
 
 
-def spent(shelf: Shelf, shown: Table, kind: str) -> dict[str, float]:
+def spent(shown: Table, kind: str) -> dict[str, float]:
     """Seconds or cost by run, of those runs that know it."""
-    found = {}
-    for cell in shown.cells:
-        card = shelf.of(cell).card
-        value = card.seconds.get("generate") if kind == "seconds" else card.usage.get("cost")
-        if isinstance(value, int | float) and value > 0:
-            found[cell.run] = float(value)
-    return found
+    known = {cell.run: cell.seconds if kind == "seconds" else cell.cost for cell in shown.cells}
+    return {run: value for run, value in known.items() if isinstance(value, float) and value > 0}
 
 
 def names(shelf: Shelf, slice_keys: dict[str, str]) -> Iterator[str]:
@@ -41,7 +37,7 @@ def names(shelf: Shelf, slice_keys: dict[str, str]) -> Iterator[str]:
         yield f"forest~{shown.id}"
         own = shelf.slice_names.get(shown.first.data_fingerprint, [])
         yield from (f"heat~{shown.id}~{key}" for key, name in slice_keys.items() if name in own)
-        yield from (f"{kind}~{shown.id}" for kind in SPENT if len(spent(shelf, shown, kind)) > 1)
+        yield from (f"{kind}~{shown.id}" for kind in SPENT if len(spent(shown, kind)) > 1)
         if agreements(shelf, shown):
             yield f"judges~{shown.id}"
     for name, path in shelf.trainings.items():
@@ -58,8 +54,9 @@ def draw(shelf: Shelf, slice_keys: dict[str, str], file: str) -> bytes:
     return plots.encode(figure(shelf, slice_keys, name.removesuffix(".dark"), theme), "png" if kind == "png" else "svg")
 
 
-def figure(shelf: Shelf, slice_keys: dict[str, str], name: str, theme: Theme) -> Figure:
-    """Raises NoPlotError."""
+def figure(shelf: Shelf, slice_keys: dict[str, str], name: str, theme: Theme, share: Share | None = None) -> Figure:
+    """Names in it as `share` says them. Raises NoPlotError."""
+    label: Callable[[str], str] = share.label if share else str
     what, _, rest = name.partition("~")
     table, _, slice_key = rest.partition("~")
     if what == "curves" and rest in shelf.trainings:
@@ -67,14 +64,18 @@ def figure(shelf: Shelf, slice_keys: dict[str, str], name: str, theme: Theme) ->
     if table not in shelf.tables:
         raise NoPlotError(name)
     shown = shelf.tables[table]
+    cells = [share.cell(c) for c in shown.cells] if share else shown.cells
+    named = {run: label(model) for run, model in shown.names.items()}
     if what == "forest":
-        return plots.forest(shown.cells, shown.names, theme)
+        return plots.forest(cells, named, theme)
     if what in SPENT:
-        return plots.scatter(shown.cells, shown.names, spent(shelf, shown, what), SPENT[what], theme)
+        return plots.scatter(cells, named, spent(shown, what), SPENT[what], theme)
     if what == "judges":
-        return plots.agreement(agreements(shelf, shown), theme)
+        found = agreements(shelf, shown)
+        return plots.agreement([Agreement(label(a.first), label(a.second), label(a.model), a.found) for a in found], theme)
     if what == "heat" and slice_key in slice_keys:
         for sliced in slice_tables(shown.cells, shelf.slices_of(shown, slice_keys[slice_key])):
-            models, by = [shown.names[run] for run in sliced.runs], spaced(sliced.name)
-            return plots.heat(sliced.name, sliced.rows, models, theme, title=f"{shown.title}, % right by {by}")
+            models, by = [named[run] for run in sliced.runs], spaced(sliced.name)
+            rows = [(label(value), row) for value, row in sliced.rows]
+            return plots.heat(sliced.name, rows, models, theme, title=label(f"{shown.title}, % right by {by}"))
     raise NoPlotError(name)

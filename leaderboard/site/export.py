@@ -19,6 +19,7 @@ from harness.records import BadImageError
 from harness.runs import slug
 from leaderboard import plots
 from leaderboard.browse import Filter, Row
+from leaderboard.share import Share
 from leaderboard.site import summary
 from leaderboard.site.drawings import figure, names
 from leaderboard.site.library import Library, Run, Shelf
@@ -57,22 +58,24 @@ class FileLinks:
         return f"row-{slug(run.card.data.task)}-{number}.html" if number else f"samples-{run.id}.html"
 
     def image(self, run: Run, row: Row, number: int) -> str:
-        image = self.pictures.find(run.card, row)[number]
+        picture = self.pictures.find(run.card, row)[number]
         try:
-            name = f"{image.sha256[:16]}-{number}.png"
-            path = self.folder / "images" / name
+            path = self.folder / "images" / f"{picture.sha256[:16]}-{number}.png"
             if not path.exists():
                 path.parent.mkdir(exist_ok=True)
-                path.write_bytes(encode(image))
+                path.write_bytes(encode(picture))
         except BadImageError as e:
             raise NoPictureError(str(e)) from None
-        return f"images/{name}"
+        return f"images/{path.name}"
 
 
-def write(library: Library, pictures: Pictures, out: Path, *, most: int = 2000, report: Report = lambda *_: None) -> Path:
+def write(
+    library: Library, pictures: Pictures, out: Path, *, most: int = 2000, shared: bool = True, report: Report = lambda *_: None
+) -> Path:
     """Write the report of everything in `library` to the folder `out` and give its first page.
 
-    `most` rows of a run get a page. An earlier report at `out` is replaced; anything else there raises UserError.
+    `most` rows of a run get a page. `shared` leaves out what those who get it need not know (leaderboard/site/share.py). An
+    earlier report at `out` is replaced; anything else there raises UserError.
     """
     if out.exists() and not (out / MARK).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: is there already and is no report", hint="give another folder with -o, or remove it")
@@ -80,14 +83,15 @@ def write(library: Library, pictures: Pictures, out: Path, *, most: int = 2000, 
     work = place.with_name(f".{place.name}.unfinished")
     shutil.rmtree(work, ignore_errors=True)
     shelf = library.shelf()
+    share = shelf.share if shared else None
     try:
         work.mkdir(parents=True)
         (work / "static").mkdir()
         for name in STATIC:
             shutil.copyfile(HERE / "static" / name, work / "static" / name)
-        _pages(shelf, pictures, work, most, report)
-        _plots(shelf, pictures, work, report)
-        summary.write(work / "summary.html", shelf, pictures)
+        _pages(shelf, pictures, work, most, report, share)
+        _plots(shelf, pictures, work, report, share)
+        summary.write(work / "summary.html", shelf, pictures, share=share)
         (work / MARK).write_text("Written by harness report; a newer report may replace this folder.\n", encoding="utf-8")
         shutil.rmtree(place, ignore_errors=True)
         work.rename(place)
@@ -96,7 +100,7 @@ def write(library: Library, pictures: Pictures, out: Path, *, most: int = 2000, 
     return out / "index.html"
 
 
-def _pages(shelf: Shelf, pictures: Pictures, work: Path, most: int, report: Report) -> None:
+def _pages(shelf: Shelf, pictures: Pictures, work: Path, most: int, report: Report, share: Share | None) -> None:
     links = FileLinks(pictures, work, most)
     rows = {path: {r.id: r for r in shelf.browser.page(Filter(run=Path(path)), 0, most).rows} for path in shelf.read}
     for path, own in rows.items():  # before any page links to them
@@ -105,7 +109,7 @@ def _pages(shelf: Shelf, pictures: Pictures, work: Path, most: int, report: Repo
     def look(wanted: Sequence[tuple[Path, str]]) -> list[Row]:
         return [rows[str(run)].get(i) or shelf.browser.sample(run, i) for run, i in wanted]
 
-    site = Site(shelf, pictures, links, policy=POLICY, looked_up=look)
+    site = Site(shelf, pictures, links, policy=POLICY, share=share, looked_up=look)
     known = list(_names(site))
     alone: dict[str, Run] = {}  # of the runs on the same rows, the best one says whose answer stands first
     for cell in shelf.cells:
@@ -113,7 +117,7 @@ def _pages(shelf: Shelf, pictures: Pictures, work: Path, most: int, report: Repo
             alone.setdefault(cell.data_fingerprint, shelf.of(cell))
     total, done = len(known) + sum(len(rows[str(run.path)]) for run in alone.values()), 0
     for name in known:
-        (work / name).write_text(site.page(name), encoding="utf-8")
+        (work / _file(name, share)).write_text(site.page(name), encoding="utf-8")
         done += 1
         report("pages", done, total)
     for run in alone.values():
@@ -124,6 +128,10 @@ def _pages(shelf: Shelf, pictures: Pictures, work: Path, most: int, report: Repo
             (work / links.sample(run, row.id)).write_text(html, encoding="utf-8")
             done += 1
             report("pages", done, total)
+
+
+def _file(name: str, share: Share | None) -> str:
+    return share.page(name) if share else name
 
 
 def _names(site: Site) -> Iterator[str]:
@@ -139,13 +147,13 @@ def _names(site: Site) -> Iterator[str]:
         yield from (f"compare-{a}~{b}~{shown.judge}.html" for a, b in combinations(ids, 2) if shown.judge)
 
 
-def _plots(shelf: Shelf, pictures: Pictures, work: Path, report: Report) -> None:
+def _plots(shelf: Shelf, pictures: Pictures, work: Path, report: Report, share: Share | None) -> None:
     site = Site(shelf, pictures, FileLinks(pictures, work, 0))
     (work / "plots").mkdir()
     known = list(names(shelf, site.slice_keys))
     for i, name in enumerate(known, start=1):
-        light, dark = (figure(shelf, site.slice_keys, name, theme) for theme in ("light", "dark"))
+        light, dark = (figure(shelf, site.slice_keys, name, theme, share) for theme in ("light", "dark"))
         for drawn, kind in ((light, "svg"), (light, "png"), (dark, "dark.svg")):
             content = plots.encode(drawn, "png" if kind == "png" else "svg")
-            (work / "plots" / f"{name}.{kind}").write_bytes(content)
+            (work / "plots" / f"{_file(name, share)}.{kind}").write_bytes(content)
         report("plots", i, len(known))

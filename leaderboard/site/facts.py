@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from harness.records import RunCard
+from harness.shown import asked, cost_of, count, dollars, duration
+from leaderboard.cell import judge_cost
 from leaderboard.site import text
 from leaderboard.site.training import Training
 
@@ -15,28 +17,28 @@ def _given(*facts: tuple[str, Any]) -> Facts:
     return [(label, str(value)) for label, value in facts if value not in (None, "", {}, [])]
 
 
-def of_run(card: RunCard) -> list[tuple[str, Facts]]:
-    """The run card in groups: model, data, how it was asked, who judged, where it ran."""
+def of_run(card: RunCard, shared: bool = False) -> list[tuple[str, Facts]]:
+    """The run card in groups: model, data, how it was asked, who judged, where it ran. `shared`: without folders and row ids."""
     m, d, g = card.model, card.data, card.generation
     model = _given(
-        ("name", m.name), ("folder", m.path), ("base", m.base), ("adapter", m.adapter), ("note", m.note),
+        ("name", m.name), ("folder", None if shared else m.path), ("base", m.base), ("adapter", m.adapter),
+        ("note", None if shared else m.note),
         ("trainer", m.trainer), ("architecture", m.architecture),
         ("parameters", f"{m.parameters:,}" if m.parameters else None), ("weights", _hash(m.weights_sha256)),
         ("settings", _hash(m.settings_sha256)), ("precision", m.dtype), ("device", m.device), ("attention", m.attention),
         ("because", m.attention_reason), ("backend", m.backend),
     )  # fmt: skip
-    dropped = "; ".join(f"{k}: {v}" for k, v in list(d.dropped.items())[:5])
+    reasons = "; ".join(f"{k}: {v}" for k, v in list(d.dropped.items())[:5])
     data = _given(
         ("task", d.task), ("split", d.split), ("source", d.source), ("resolution", d.resolution), ("origin", d.origin),
-        ("rows", f"{d.rows:,}"),
-        ("images", f"{d.images:,}"), ("answers a question", d.repeats if d.repeats > 1 else None),
-        ("left out", f"{len(d.dropped)} ({dropped})" if d.dropped else None), ("limit", card.limit),
+        ("rows", asked(d.rows, d.repeats)), ("images", f"{d.images:,}"),
+        ("left out", f"{len(d.dropped)}{'' if shared else f' ({reasons})'}" if d.dropped else None), ("limit", card.limit),
         ("pictures", "; ".join(f"{n} {what}" for what, n in d.pictures.items())), ("asked of pictures", d.reading.key),
         ("fingerprint", _hash(d.fingerprint)), ("spec", _hash(d.spec_sha256)),
     )  # fmt: skip
-    asked = _given(
+    how = _given(
         ("prompt", card.prompt), ("prompt hash", _hash(card.prompt_sha256)),
-        ("at most", text.count(g.max_new_tokens, "new token")),
+        ("at most", count(g.max_new_tokens, "new token")),
         ("temperature", f"{g.temperature:g}"), ("top p", f"{g.top_p:g}" if g.top_p != 1 else None), ("seed", g.seed),
         ("answer reader", card.reader),
         ("reasoning tags", " ".join(f"{a} {b}" for a, b in card.reasoning_tags) or None),
@@ -47,7 +49,7 @@ def of_run(card: RunCard) -> list[tuple[str, Facts]]:
         ("commit", card.git_sha), *card.packages.items(),
     )  # fmt: skip
     judges = [(f"Judge {name}", _flat(about)) for name, about in card.judges.items() if about]
-    return [("Model", model), ("Data", data), ("Asked", asked), *judges, ("Machine", where)]
+    return [("Model", model), ("Data", data), ("Asked", how), *judges, ("Machine", where)]
 
 
 def _hash(value: str | None) -> str | None:
@@ -56,18 +58,18 @@ def _hash(value: str | None) -> str | None:
 
 def spent(card: RunCard) -> Facts:
     """Seconds and money, as tiles: label and value, the value first on the page."""
-    steps = [(f"{step.replace(':', ' by ')}", text.duration(s)) for step, s in card.seconds.items()]
-    cost = card.usage.get("cost")
-    money = [("cost", f"${cost:.4f}" if isinstance(cost, int | float) else "unknown")] if card.usage else []
-    return steps + money
+    steps = [(step.replace(":", " by ", 1), duration(s)) for step, s in card.seconds.items()]
+    bought = [("cost of the answers", cost_of(card.usage))]
+    bought += [(f"cost of judge {name}", judge_cost(about)) for name, about in card.judges.items()]
+    return steps + [(label, dollars(cost)) for label, cost in bought if cost is not None]
 
 
-def of_training(t: Training) -> list[tuple[str, Facts]]:
-    """What trained.json says: the checkpoint and its recipe."""
+def of_training(t: Training, shared: bool = False) -> list[tuple[str, Facts]]:
+    """What trained.json says: the checkpoint and its recipe. `shared`: without the folder."""
     about = dict(t.about)
     recipe, task = about.pop("recipe", None), about.pop("task", None)
     packages = about.pop("packages", None)
-    out = [("Checkpoint", _flat(about) + _given(("folder", t.path)))]
+    out = [("Checkpoint", _flat(about) + _given(("folder", None if shared else t.path)))]
     for title, part in (("Recipe", recipe), ("Rows", task), ("Packages", packages)):
         if isinstance(part, dict) and part:
             out.append((title, _flat(part)))

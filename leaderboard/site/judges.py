@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import combinations
 
+from judges.agreement import agreement
 from leaderboard.plots import Agreement
-from leaderboard.reading import NONE, Int8, Int32
+from leaderboard.reading import NONE, Judged, Run
 from leaderboard.site.library import Shelf, Table
-from leaderboard.stats import mean_interval
 
 
 def agreements(shelf: Shelf, shown: Table) -> list[Agreement]:
@@ -15,29 +15,14 @@ def agreements(shelf: Shelf, shown: Table) -> list[Agreement]:
     out = []
     for cell in shown.cells:
         run = shelf.read[cell.run]
+        cluster = dict(zip(run.asked.ids, run.asked.clusters.tolist(), strict=True))
         judges = sorted(run.judged, key=lambda j: (j.judge.startswith("human"), j.path.stem))
         for a, b in combinations(judges, 2):
-            names = (a.path.stem, b.path.stem, shown.names[cell.run])
-            if found := _agreement(names, a.final, b.final, run.asked.clusters):
-                out.append(found)
+            if ((a.final != NONE) & (b.final != NONE)).any():
+                found = agreement(_finals(run, a), _finals(run, b), cluster)
+                out.append(Agreement(a.path.stem, b.path.stem, shown.names[cell.run], found))
     return out
 
 
-def _agreement(names: tuple[str, str, str], a: Int8, b: Int8, clusters: Int32) -> Agreement | None:
-    both = (a != NONE) & (b != NONE)
-    if not both.any():
-        return None
-    x, y = a[both], b[both]
-    share = mean_interval((x == y).astype(float).tolist(), clusters[both].tolist())
-    return Agreement(*names, share, kappa(x, y), int(((x == 1) & (y == 0)).sum()), int(((x == 0) & (y == 1)).sum()))
-
-
-def kappa(x: Int8, y: Int8) -> float | None:
-    """Cohen's kappa (1960) of two lists of 0 and 1; None where both judges always say the same one thing.
-
-    >>> kappa(np.array([1, 1, 0, 0], dtype=np.int8), np.array([1, 0, 0, 0], dtype=np.int8))
-    0.5
-    """
-    p, q = float(x.mean()), float(y.mean())
-    expected = p * q + (1 - p) * (1 - q)
-    return None if expected == 1 else (float((x == y).mean()) - expected) / (1 - expected)
+def _finals(run: Run, judged: Judged) -> dict[str, int | None]:
+    return {i: None if value == NONE else value for i, value in zip(run.asked.ids, judged.final.tolist(), strict=True)}

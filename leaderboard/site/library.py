@@ -19,6 +19,7 @@ from harness.records import RunCard
 from harness.runs import slug
 from leaderboard import index, overview, store, table
 from leaderboard.browse import Browser
+from leaderboard.share import Share
 from leaderboard.site import training
 from leaderboard.table import Cell
 
@@ -73,7 +74,7 @@ class Shelf:
     """Everything under the roots at one moment. What takes time is read when it is first asked for."""
 
     def __init__(self, roots: Sequence[Path], checkpoints: Sequence[Path] = ()) -> None:
-        self._roots, self._checkpoints = roots, checkpoints
+        self.roots, self._checkpoints = roots, checkpoints
         self._sliced: dict[tuple[str, ...], list[Cell]] = {}
         self._lock = threading.RLock()
         self.board = table.board(store.find(roots))
@@ -103,6 +104,12 @@ class Shelf:
     def of(self, cell: Cell) -> Run:
         """The cell's run."""
         return self.by_path[cell.run]
+
+    @cached_property
+    def share(self) -> Share:
+        """What must not be shown where pages are made to be sent."""
+        trained = [text for path in self.trainings.values() for text in training.texts(training.read(path).about)]
+        return Share(list(self.read.values()), [*self.roots, *self._checkpoints, *self.trainings.values()], trained)
 
     @cached_property
     def views(self) -> list[overview.Overview]:

@@ -12,17 +12,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
+from harness import shown as numbers
 from harness.errors import UserError
 from harness.runs import slug
 from leaderboard import plots, table
 from leaderboard.browse import Row
 from leaderboard.claims import claims
 from leaderboard.compare import compare
+from leaderboard.share import Said, Share
 from leaderboard.site import facts, rows, text, training
 from leaderboard.site.drawings import SPENT, spent
 from leaderboard.site.judges import agreements
@@ -91,6 +93,8 @@ class Site:
     pictures: Pictures
     links: Links
     policy: str | None = None
+    #: Says what must not be shown, where pages are made to be sent.
+    share: Share | None = None
     #: Where rows are looked up, if not one by one.
     looked_up: Look | None = None
 
@@ -151,7 +155,7 @@ class Site:
             t=shown,
             slices=slices,
             slice_keys={key: name for key, name in self.slice_keys.items() if name in own},
-            spent=[(kind, label) for kind, label in SPENT.items() if len(spent(self.shelf, shown, kind)) > 1],
+            spent=[(kind, label) for kind, label in SPENT.items() if len(spent(shown, kind)) > 1],
             agreement=agreements(self.shelf, shown),
             claims=[c for c in claims([shown.first.task]) if c.slice is None],
         )  # fmt: skip
@@ -177,7 +181,7 @@ class Site:
             slices=[(c, tables) for c, tables in slices if tables],
             whole=WHOLE,
             spent=facts.spent(run.card),
-            details=facts.of_run(run.card),
+            details=facts.of_run(run.card, self.share is not None),
             damaged="; ".join(d.reason for d in self.shelf.damaged if Path(d.path).is_relative_to(run.path)),
             command=shlex.join(["harness", *run.card.command]),
             training=self.shelf.training_of(run),
@@ -295,7 +299,7 @@ class Site:
             shown=[title for title, _ in plots.panels(t.curves)],
             numbers=[(k, (v[0][1], min(y for _, y in v), max(y for _, y in v), v[-1][1])) for k, v in sorted(t.curves.items())],
             runs=[r for r in self.shelf.runs.values() if self.shelf.training_of(r) == name],
-            details=facts.of_training(t),
+            details=facts.of_training(t, self.share is not None),
             task_of=facts.task_of,
         )  # fmt: skip
 
@@ -307,7 +311,7 @@ class Site:
             "shelf": self.shelf, "section": section, "policy": self.policy, "sample_url": self.links.sample,
             "pickable": PICKABLE if self.links.files else None,
         }  # fmt: skip
-        return environment().get_template(f"{template}.html.j2").render(shared | values)
+        return render(template, self.share, **(shared | values))
 
 
 def _known(what: str, known: Mapping[str, Any], name: str) -> Any:
@@ -332,8 +336,14 @@ def told_apart(*runs: Run) -> dict[str, str]:
     return names
 
 
-@cache
-def environment() -> Environment:
+def render(template: str, share: Share | None, **values: Any) -> str:
+    """A page; without what must not be shown where there is a `share`."""
+    html = _environment(share).get_template(f"{template}.html.j2").render(values | {"share": share is not None})
+    return share.page(html) if share else html
+
+
+@lru_cache(maxsize=4)
+def _environment(share: Share | None) -> Environment:
     """Jinja2 with every value escaped and made visible."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -341,11 +351,14 @@ def environment() -> Environment:
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=text.visible,
+        finalize=(lambda value: text.visible(share.words(value))) if share else text.visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"percent": table.percent, "note": table.note, "thoughts": text.thoughts, "points": text.points,
-                    "duration": text.duration, "count": text.count, "spaced": text.spaced}  # fmt: skip
+    env.filters |= {"said": Said, "shared": share.tree if share else lambda value: value, "note": table.note,
+                    "thoughts": text.thoughts, "spaced": text.spaced, "p": numbers.p_number,
+                    "points": lambda d: numbers.points(d).replace("-", "−")}  # fmt: skip
+    env.filters |= {f.__name__: f for f in (numbers.percent, numbers.duration, numbers.count, numbers.dollars, numbers.plural)}
+    env.globals |= {f.__name__: f for f in (numbers.asked, numbers.answers, numbers.between, numbers.coefficient, table.heading)}
     env.globals |= {"rank_coverage": RANK_COVERAGE, "min_mixed": MIN_MIXED, "min_clusters": MIN_CLUSTERS}
     return env

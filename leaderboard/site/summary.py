@@ -17,10 +17,11 @@ from harness.records import BadImageError
 from harness.runs import write_atomic
 from leaderboard.browse import Filter, Row
 from leaderboard.compare import compare
+from leaderboard.share import Share
 from leaderboard.site import rows
 from leaderboard.site.layout import Axis, SliceTable, slice_tables
 from leaderboard.site.library import Run, Shelf, Table
-from leaderboard.site.pages import HERE, environment, told_apart
+from leaderboard.site.pages import HERE, render, told_apart
 from leaderboard.site.pictures import NoPictureError, Pictures, encode_small
 
 #: Rows shown as examples, and models whose answers stand under each.
@@ -29,15 +30,25 @@ EXAMPLES, MODELS = 8, 6
 VALUES = 12
 
 
-def write(path: Path, shelf: Shelf, pictures: Pictures, *, title: str = "Leaderboard", findings: Sequence[str] = ()) -> None:
+def write(
+    path: Path,
+    shelf: Shelf,
+    pictures: Pictures,
+    *,
+    title: str = "Leaderboard",
+    findings: Sequence[str] = (),
+    share: Share | None = None,
+) -> None:
     """Write the summary to `path`. `findings` are plain sentences; by default the best two models of each table compared.
+    With a `share` nothing is said of paths, addresses and the names of files.
 
     The same input gives the same bytes.
     """
     style = (HERE / "static" / "site.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     tables = list(shelf.tables.values())
-    html = environment().get_template("summary.html.j2").render(
+    html = render(
+        "summary", share,
         title=title,
         style=style,
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",

@@ -1,4 +1,4 @@
-"""Words and numbers as pages show them. Text from a run folder is never trusted to be harmless."""
+"""Words as pages show them (harness/shown.py has the numbers). Text from a run folder is never trusted to be harmless."""
 
 from __future__ import annotations
 
@@ -30,33 +30,6 @@ def thoughts(text: str) -> list[tuple[bool, str]]:
     """
     pieces = re.split(r"(<think>.*?(?:</think>|\Z))", text, flags=re.DOTALL | re.IGNORECASE)
     return [(i % 2 == 1, piece) for i, piece in enumerate(pieces) if piece]
-
-
-def points(difference: float) -> str:
-    """A difference of shares in points, with its sign.
-
-    >>> points(-0.0421), points(0.0)
-    ('−4.2', '+0.0')
-    """
-    return f"{100 * difference:+.1f}".replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(2.995), duration(84), duration(7500)
-    ('3.0 s', '1.4 min', '2.1 h')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """
-    >>> count(1, "image"), count(1061, "question"), count(2, "entry", "entries")
-    ('1 image', '1,061 questions', '2 entries')
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def spaced(name: str) -> str:

@@ -9,6 +9,7 @@ completions.jsonl    {"step", "sample_id", "text", "tokens", reward parts ..., "
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,15 @@ def read(folder: Path) -> Training:
     name = about.get("name")
     name = name if isinstance(name, str) else folder.name.strip(".")
     return Training(name, folder, about, bool(trained), curves, completions, questions, "; ".join(wrong) or None)
+
+
+def texts(tree: Any) -> Iterator[str]:
+    """Every text in what a checkpoint says of itself."""
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict | list):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from texts(part)
 
 
 def _number(value: Any) -> bool:
