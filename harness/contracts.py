@@ -95,6 +95,7 @@ class Judge(Protocol):
 
         Raises UserError where this judge cannot be asked at all: what would be found out after hours is known now.
         """
+        return
 
     def card(self) -> dict[str, Any]:
         """What explains the verdicts, for the run's card; JSON values."""

@@ -120,7 +120,8 @@ class VerdictStore:
     def repair(self) -> int:
         """Move the damaged lines, a torn last one among them, to a file of their own beside the store; how many there were."""
         with self._lock():
-            good, bad = [], []
+            good: list[bytes] = []
+            bad: list[bytes] = []
             with open(self.path, "rb") as f:
                 for line in _lines(f, torn=True):
                     (bad if isinstance(parsed(line), str) else good).append(line)

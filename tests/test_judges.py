@@ -608,15 +608,17 @@ def test_a_sheet_is_about_its_rows_whatever_a_spreadsheet_does_to_the_texts(comm
 
 
 def test_one_person_has_one_vote(tmp_path):
-    found = human(tmp_path, "sample_id,final,annotator\na,1,ann\na,1,ann\na,0,bob\nb,1,ann\nb,0,ann\n")
+    found = human(tmp_path, "sample_id,final,annotator\na,1,ann\na,1,ann\na,0,bob\nb,,ann\nb,0,ann\nb,,ann\n")
     assert found[0].missing == "people disagree: 1 say 1, 1 say 0"
-    assert found[1].final == 0  # her later word
+    assert found[1].final == 0  # nothing is no word
+    with pytest.raises(UserError, match=r"ward.csv:3: 'ann' says final 0 of 'b', and 1 in line 2"):
+        human(tmp_path, "sample_id,final,annotator\nb,1,ann\nb,0,ann\n")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sample_id,Final\na,1\n", r"ward\.csv:1: no column 'final'"),
+        ("sample_id,finals\na,1\n", r"ward\.csv:1: no column 'final'"),
         ("", "no column 'sample_id'"),
         ("sample_id,final\n", "holds no verdicts"),
     ],
@@ -688,7 +690,8 @@ def test_a_jury_is_the_same_in_any_order_and_under_a_long_name(tmp_path, run, co
     file = tmp_path / ("long" * 50 + ".csv")
     file.write_text("sample_id,final\n1,1\n")
     code, _, err = command("judge", run, "--judge", f"human:{file}")
-    assert (code, err) == (0, "")
+    assert code == 1  # nobody in it judged a row of this run
+    assert "no verdict on any of 120 rows" in err
 
 
 def test_certificate_needs_rows_that_differ():

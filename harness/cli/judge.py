@@ -55,6 +55,7 @@ def judge(
     judge_prompt: opt.JudgePrompt = "rarl-v2",
     allow_external: opt.AllowExternal = False,
     max_cost: opt.MaxCost = None,
+    ask_again: opt.AskAgain = False,
     judge_in_flight: opt.JudgeInFlight = 64,
     judge_rpm: opt.JudgeRpm = None,
     judge_tpm: opt.JudgeTpm = None,
@@ -73,9 +74,10 @@ def judge(
 
     harness judge runs/tiny/slake-1a2b3c4d --judge gpt-4o-mini --allow-external
     """
-    from harness.cli import ui
-    from harness.cli.evaluate import show
+    from harness.cli import missing, ui
+    from harness.cli.evaluate import end_of_judging, show
     from harness.pipeline import judge_again, make_judges
+    from harness.runs import check_writable
 
     ui.set_quiet(quiet)
     found = run_folders(folders)
@@ -90,8 +92,11 @@ def judge(
         judge_registry,
         judge_seed,
         device,
+        ask_again,
     )
     chosen = make_judges(by, options)
+    for folder in found:
+        check_writable(folder.path)
     for one in chosen:
         for note in one.prepare([going(f) for f in found]):
             ui.announce(note)
@@ -102,7 +107,9 @@ def judge(
         ui.say_use(one)
     if retest:
         _retest(found, by, options, retest)
-    show([f.path for f in found], as_json=json, judges=[one.name for one in chosen])
+    lacking = missing.find(found, chosen)
+    show([f.path for f in found], as_json=json, judges=[one.name for one in chosen], lacking=lacking)
+    end_of_judging(lacking, as_json=json)
 
 
 def _retest(found: list[RunFolder], by: str, options: JudgeOptions, share: float) -> None:

@@ -156,6 +156,22 @@ def _show_certificate(made: Certificate, where: Path) -> None:
     ui.line(f"certificate: {where}", "dim")
 
 
+@app.command("repair")
+def repair(runs: opt.Runs = Path("runs")) -> None:
+    """Move damaged lines out of the store of verdicts.
+
+    They go to a file beside it; whole verdicts stay, and what is lost is asked
+    for again by the next command.
+    """
+    from harness.cli import ui
+    from judges.store import stores
+
+    for store in stores(runs):
+        if moved := store.repair():
+            ui.line(f"{store.path}: {moved} damaged line{'s' * (moved > 1)} moved to {store.path.with_suffix('.damaged').name}")
+    ui.line(f"{len(stores(runs))} stores are whole")
+
+
 @app.command("export")
 def export(
     folders: Folders,
