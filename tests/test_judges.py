@@ -398,9 +398,11 @@ def test_store_keeps_what_was_given_and_gives_back_the_last(tmp_path):
     store.add([("a", Verdict(sample_id="1", judge="j", final=0))])
     with store.path.open("a") as f:
         f.write('{"key": "c", "torn')
-    assert {k: v.final for k, v in store.read().items()} == {"a": 0}
-    store.add([("c", Verdict(sample_id="3", judge="j", final=1))])
-    assert {k: v.final for k, v in store.read().items()} == {"a": 0, "c": 1}
+    assert {k: v.final for k, v in store.read().items()} == {"a": 0, "b": None}
+    store.add([("c", Verdict(sample_id="3", judge="j", final=1)), ("b", Verdict(sample_id="2", judge="j", final=1))])
+    store.add([("b", Verdict(sample_id="2", judge="j", final=None, missing="y"))])  # a word that is none takes no verdict away
+    for read in (store, VerdictStore(tmp_path, "j", "1")):
+        assert {k: v.final for k, v in read.read().items()} == {"a": 0, "b": 1, "c": 1}
     assert key({"a": 1, "b": 2}) == key({"b": 2, "a": 1}) != key({"a": 1, "b": 3})
 
 

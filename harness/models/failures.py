@@ -206,6 +206,7 @@ def _transport(links: list[BaseException], seconds: float, reached: bool) -> Fai
     import aiohttp
 
     fixed: Kind = "lost" if reached else "final"
+    links = links[::-1]  # the root first: what stands on it has names of its own
     for x in links:
         if isinstance(x, ssl.SSLCertVerificationError):
             return Failure(f"TLS: the server's certificate is refused: {x.verify_message}", fixed, _certificate(x.verify_code))
