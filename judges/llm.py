@@ -44,6 +44,10 @@ OTHER_MODEL = "answered by another model"
 _SNAPSHOT = re.compile(r"[-@](?:\d{4}-?\d{2}-?\d{2}|\d{3,4}|main|latest)")
 
 
+#: A row's key, its verdict, and whether it was asked for by this process.
+Answered = tuple[str, Verdict | None, bool]
+
+
 class LlmJudge(Judge):
     """Fulfils harness.contracts.Judge. `endpoint` says who answers; `known` is its entry in the registry, if it has one."""
 
@@ -167,6 +171,8 @@ class LlmJudge(Judge):
         """One verdict a pair, those that need no request first. Raises UserError where no request can succeed, or none of the
         first brings a verdict; verdicts given before are yielded, and kept, first."""
         kept = dict(self.store.read()) if self.options.use_store else {}
+        if any(v.final is not None for v in kept.values()):
+            self.patience.verdict()
         open_rows: dict[str, list[tuple[Sample, Prediction]]] = {}
         questions: dict[str, dict[str, Any]] = {}
         for sample, prediction in pairs:
@@ -195,9 +201,11 @@ class LlmJudge(Judge):
         try:
             for batch in finished:
                 if self.options.use_store:
-                    self.store.add((row, v) for row, v, paid in batch if paid and v.raw is not None)
+                    self.store.add((row, v) for row, v, paid in batch if v is not None and paid and v.raw is not None)
                     self.store.release(row for row, _, _ in batch)
                 for row, verdict, paid in batch:
+                    if verdict is None:
+                        continue
                     for i, (sample, prediction) in enumerate(open_rows[row]):
                         self.shared += paid and i > 0
                         if not paid and verdict.raw is not None:
@@ -207,12 +215,15 @@ class LlmJudge(Judge):
                         yield self._final(verdict.model_copy(update=own), prediction)
         finally:
             self.store.release_all()
+        if self._stop:
+            raise self._stop
 
     def _from_store(self, verdict: Verdict, sample: Sample, prediction: Prediction) -> Verdict:
         """A verdict that was paid for before, by this run or another."""
         self.from_store += 1
         self.kept_missing += verdict.final is None
-        self._tallied(verdict)
+        if not self.patience.seen:
+            self._tallied(verdict)
         return self._final(verdict.model_copy(update={"sample_id": sample.id, "usage": None}), prediction)
 
     def _read_again(self, kept: Verdict, sample: Sample) -> Verdict:
@@ -275,10 +286,10 @@ class LlmJudge(Judge):
         again = "; a verdict may differ from one time to the next" if {"temperature", "seed"} & set(names) else ""
         return [f"judge {self.name}: the model takes no {' and no '.join(names)}, and is asked without{again}"]
 
-    async def _verdict(self, row: str, sample: Sample, asked: dict[str, Any], old: Verdict | None) -> tuple[str, Verdict, bool]:
-        """(row, its verdict, whether it was asked for now)."""
-        if self._stop:
-            raise self._stop
+    async def _verdict(self, row: str, sample: Sample, asked: dict[str, Any], old: Verdict | None) -> Answered:
+        """(row, its verdict, whether it was asked for now); no verdict once it is known that none will come."""
+        if self._stop:  # what is under way was paid for, and is waited for
+            return row, None, False
         if self.options.use_store and (found := await self._elsewhere(row, sample, old)):
             return row, found, False
         sent = dict(self.parameters)
@@ -335,7 +346,7 @@ class LlmJudge(Judge):
         """The verdict itself; where too many were none, the next request stops everything."""
         if verdict.final is not None:
             self.patience.verdict()
-        elif stop := self.patience.no_verdict(str(verdict.missing)):
+        elif stop := self.patience.no_verdict(str(verdict.missing), foreign=OTHER_MODEL in str(verdict.missing)):
             kept = "What was said is kept and not paid for again; --ask-again asks once more"
             self._stop = JudgeError(f"{self._where()}: {stop}", hint=f"{self._way_out(stop)}. {kept}")
         return verdict

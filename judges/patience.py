@@ -16,18 +16,19 @@ class Patience:
 
     def __init__(self) -> None:
         self.seen = False
-        self.answered = self.failed = self.silent = 0
+        self.answered = self.failed = self.silent = self.foreign = 0
         self.barren: Counter[str] = Counter()
 
     def verdict(self) -> None:
         """A verdict came, or is in the store."""
-        self.seen, self.barren = True, Counter()
+        self.seen, self.foreign, self.barren = True, 0, Counter()
 
-    def no_verdict(self, why: str) -> str | None:
-        """A reply was no verdict."""
+    def no_verdict(self, why: str, foreign: bool) -> str | None:
+        """A reply was no verdict; `foreign`: another model gave it, which is no chance of one row."""
         self.barren[why] += 1
+        self.foreign = self.foreign + 1 if foreign else 0
         count = sum(self.barren.values())
-        if count < (IN_A_ROW if self.seen else GIVE_UP_AFTER):
+        if self.foreign < GIVE_UP_AFTER and count < (IN_A_ROW if self.seen else GIVE_UP_AFTER):
             return None
         reasons = ", ".join(f"{reason} ({n})" for reason, n in self.barren.most_common(3))
         return (

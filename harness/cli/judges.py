@@ -225,7 +225,7 @@ def sheet(
 
     from harness.cli import ui
     from harness.runs import write_atomic
-    from judges.human import COLUMNS
+    from judges.sheets import COLUMNS
     from judges.replay import pair
 
     (found,) = run_folders([folder])

@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 #: So many requests are open until as many have come back: what is wrong with all of them is seen at the first.
 FIRST = 8
+#: Seconds in which requests that are under way may still come back after another has failed for good.
+GRACE = 3.0
 #: Seconds between the first requests. Sent all at once they would come back all at once, again and again, and each would wait
 #: for the reading of all others: at 64 in flight and 200 ms that costs a third of the time.
 APART = 0.003
@@ -82,6 +84,10 @@ def in_flight(
                     if task.exception() is None:
                         done.append(task.result())
                 ended.clear()
+            if failed and open_tasks:  # what is under way may have been paid for
+                ready, _ = await asyncio.wait(open_tasks, timeout=GRACE)
+                done += [task.result() for task in ready if task.exception() is None]
+                open_tasks.difference_update(ready)
         finally:
             if here:
                 loop.remove_signal_handler(signal.SIGINT)
