@@ -344,6 +344,8 @@ class LlmJudge(Judge):
 
     def _tallied(self, verdict: Verdict) -> Verdict:
         """The verdict itself; where too many were none, the next request stops everything."""
+        if self.endpoint.in_process:  # it costs nothing, and nothing else answers
+            return verdict
         if verdict.final is not None:
             self.patience.verdict()
         elif stop := self.patience.no_verdict(str(verdict.missing), foreign=OTHER_MODEL in str(verdict.missing)):

@@ -142,7 +142,7 @@ def test_wrong_key_or_model_ends_the_run(faults, step):
 
 def test_server_that_is_down(faults, quick):
     faults.stop()
-    with pytest.raises(ModelError, match=r"first \d+ requests all failed: Connection error. \(2 tries\)$"):
+    with pytest.raises(ModelError, match=r"first \d+ requests all failed: Connection error: refused \(2 tries\)$"):
         ask(at(faults, retries=1, max_in_flight=4), questions(30))
 
 

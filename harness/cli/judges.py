@@ -225,8 +225,8 @@ def sheet(
 
     from harness.cli import ui
     from harness.runs import write_atomic
-    from judges.sheets import COLUMNS
     from judges.replay import pair
+    from judges.sheets import COLUMNS
 
     (found,) = run_folders([folder])
     predictions = found.predictions()
