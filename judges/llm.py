@@ -134,9 +134,12 @@ class LlmJudge(Judge):
             sample_id=sample.id, text=text, reasoning=thought, answer=answer, finish="stop", prompt_tokens=0, completion_tokens=0
         )
         for verdict in self.judge([(sample, prediction)]):
-            if verdict.missing and (verdict.raw is None or verdict.missing.startswith(OTHER_MODEL)):
-                raise JudgeError(f"judge {self.name}: a first row, asked before any work, got no verdict: {verdict.missing}",
-                                 hint=self._way_out(verdict.missing))  # fmt: skip
+            why = str(verdict.missing)
+            # an odd or a withheld reply to one row says nothing of the others
+            if verdict.final is None and (OTHER_MODEL in why or why not in self.patience.barren):
+                raise JudgeError(
+                    f"{self._where()}: a first row, asked before any work, got no verdict: {why}", hint=self._way_out(why)
+                )
 
     def _price(self) -> Price | None:
         if self.known and (cost := self.known.cost()):
@@ -227,8 +230,8 @@ class LlmJudge(Judge):
         return self._final(verdict.model_copy(update={"sample_id": sample.id, "usage": None}), prediction)
 
     def _read_again(self, kept: Verdict, sample: Sample) -> Verdict:
-        """What is kept; a reply that was no verdict when it came is read anew, by what is known of the judge today."""
-        if kept.final is not None or not kept.raw or not self._is_asked_for(kept.served):
+        """What is kept. The reply of a model that is known by now to be the judge (`serves:`) is read anew."""
+        if not (kept.raw and OTHER_MODEL in str(kept.missing) and self._is_asked_for(kept.served)):
             return kept
         scores = reply.read(kept.raw, reasoning=sample.reference.reasoning is not None)
         return kept if isinstance(scores, str) else self._scored(sample, scores, raw=kept.raw, served=kept.served)
@@ -278,7 +281,11 @@ class LlmJudge(Judge):
 
     @property
     def _untaken(self) -> list[str]:
-        return sorted(set(self.client.untaken) & {*self.parameters, "response_format"}) if self._client else []
+        if self._client is None:
+            return []
+        return sorted(
+            n for n, other in self._client.untaken.items() if other is None and n in {*self.parameters, "response_format"}
+        )
 
     def _untaken_notes(self) -> list[str]:
         if not (names := self._untaken):
@@ -359,7 +366,11 @@ class LlmJudge(Judge):
     def _way_out(self, why: str) -> str:
         if OTHER_MODEL in why:
             return "name the judge that answers, or say `serves: NAME` of this one in a --judge-registry file"
-        return "read its words under `raw` in the run's verdicts"
+        if "--max-cost" in why:
+            return "give more with --max-cost"
+        return (
+            "is the server up, and is this its address?" if self.patience.failed else "its words are under `raw` in the verdicts"
+        )
 
     def _read(self, sample: Sample, answer: Reply) -> Verdict:
         use = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens, "tries": answer.tries}

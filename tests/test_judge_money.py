@@ -127,7 +127,7 @@ def test_missing_verdicts_are_printed_by_reason(faults, run, command):
     assert code == 0
     (entry,) = json.loads(out)["missing"]
     assert entry["reasons"] == {"the reply is not a JSON object": entry["missing"]}  # what was not paid for was asked again
-    assert "of them no verdicts (--ask-again" in err
+    assert f"{entry['missing']} replies from earlier are no verdicts, and were not paid for again (--ask-again)" in err
 
 
 def test_nothing_judged_is_a_failure(run, command, tmp_path):

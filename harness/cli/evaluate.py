@@ -156,7 +156,7 @@ def run(
         lacking = missing.find(folders[: len(loaded)], judges)
         shown = None if foreign else [j.name for j in judges]
         show([f.path for f in folders], as_json=json, judges=shown, lacking=lacking)
-        end_of_judging(lacking, as_json=json)
+        end_of_judging(lacking, judges, as_json=json)
 
 
 def bad_row_policy(on_bad_row: str) -> OnBadRow:
@@ -273,11 +273,11 @@ def run_foreign(model: Model, tasks: dict[str, Any], runs: Path, *, limit: int |
     return run_lm_eval(tasks, model, runs, limit=limit, seed=seed, fresh=fresh, report=lambda n: ui.say(f"lm-eval: {n}"))
 
 
-def end_of_judging(lacking: Sequence[Missing], *, as_json: bool) -> None:
+def end_of_judging(lacking: Sequence[Missing], judges: Sequence[Judge], *, as_json: bool) -> None:
     """Say why verdicts are missing. Ends with exit code 1 where a judge could not judge a single row."""
     from harness.cli import missing
 
-    missing.say(lacking, as_json=as_json)
+    missing.say(lacking, judges, as_json=as_json)
     if any(m.everything for m in lacking):
         raise typer.Exit(1)
 

@@ -109,7 +109,7 @@ def judge(
         _retest(found, by, options, retest)
     lacking = missing.find(found, chosen)
     show([f.path for f in found], as_json=json, judges=[one.name for one in chosen], lacking=lacking)
-    end_of_judging(lacking, as_json=json)
+    end_of_judging(lacking, chosen, as_json=json)
 
 
 def _retest(found: list[RunFolder], by: str, options: JudgeOptions, share: float) -> None:

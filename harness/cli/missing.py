@@ -57,10 +57,19 @@ def find(folders: Sequence[RunFolder], judges: Sequence[Judge]) -> list[Missing]
     return out
 
 
-def say(found: Sequence[Missing], *, as_json: bool = False) -> None:
-    """Print them; a judge that gave no verdict at all is an error, shown on stderr whatever the flags."""
+def say(found: Sequence[Missing], judges: Sequence[Judge], *, as_json: bool = False) -> None:
+    """Print them, and what else there is to know of how these judges were asked.
+
+    A judge that gave no verdict at all is an error, shown on stderr whatever the flags.
+    """
     from harness.cli import ui
 
+    for judge in judges:
+        card = judge.card()
+        if kept := card.get("use", {}).get("kept_without_verdict"):
+            ui.note(f"judge {judge.name}: {kept} replies from earlier are no verdicts, and were not paid for again (--ask-again)")
+        if names := card.get("not_taken"):
+            ui.note(f"judge {judge.name}: the model takes no {' and no '.join(names)}, and was asked without")
     for one in found:
         words = f"judge {one.judge} on {one.task}: {one.missing} of {one.rows} verdicts are missing"
         if one.everything:

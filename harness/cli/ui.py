@@ -75,8 +75,6 @@ def say_use(judge: Any) -> None:
         cost = "unknown" if use["cost_usd"] is None else f"${use['cost_usd']:.4f}"
         free = f", {use['from_store']} from the store, {use['shared_with_equal_rows']} shared by equal rows"
         paid = f", {use['prompt_tokens']:,} tokens read, {use['completion_tokens']:,} written, cost {cost}"
-        if kept := use.get("kept_without_verdict"):
-            free += f", {kept} of them no verdicts (--ask-again asks for these once more)"
         say(f"{judge.name}: {use['answered']} answered, {use['failed']} failed{free}{paid if use['answered'] else ''}")
 
 

@@ -199,7 +199,7 @@ class Client:
         for name, value in sent.items():
             try:
                 self.litellm.utils.get_optional_params(model=model, custom_llm_provider=provider, **{name: value})
-            except Exception as error:
+            except self.litellm.exceptions.UnsupportedParamsError as error:
                 if name not in optional:
                     hint = f"this model does not take '{name}' as it would be sent"
                     raise RequestFailed(failures.redact(str(error).split("To drop")[0]), "parameter", hint) from None
