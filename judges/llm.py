@@ -22,7 +22,7 @@ from harness.errors import JudgeError, ModelError, UserError
 from harness.models.api_client import Client, RequestFailed, worst_tokens
 from harness.models.endpoint import Endpoint, Outgoing, check_may_leave
 from harness.models.flight import FIRST, in_flight
-from harness.models.usage import Price, Reply, Usage
+from harness.models.usage import Price, Usage
 from harness.plugins import available, did_you_mean
 from harness.records import Prediction, Sample, Verdict
 from judges import prompt, registry, reply
@@ -39,7 +39,6 @@ TYPICAL = (450, 60)
 PARAMETERS: dict[str, Any] = {"temperature": 0, "max_tokens": 512}
 #: The paper's prompt asks in words only: no schema holds the judge to a form.
 WORDS_ONLY = "rarl-v1"
-OTHER_MODEL = "answered by another model"
 #: How vendors mark a snapshot of the model that was asked for.
 _SNAPSHOT = re.compile(r"[-@](?:\d{4}-?\d{2}-?\d{2}|\d{3,4}|main|latest)")
 
@@ -136,7 +135,7 @@ class LlmJudge(Judge):
         for verdict in self.judge([(sample, prediction)]):
             why = str(verdict.missing)
             # an odd or a withheld reply to one row says nothing of the others
-            if verdict.final is None and (OTHER_MODEL in why or why not in self.patience.barren):
+            if verdict.final is None and (reply.OTHER_MODEL in why or why not in self.patience.barren):
                 raise JudgeError(
                     f"{self._where()}: a first row, asked before any work, got no verdict: {why}", hint=self._way_out(why)
                 )
@@ -231,10 +230,12 @@ class LlmJudge(Judge):
 
     def _read_again(self, kept: Verdict, sample: Sample) -> Verdict:
         """What is kept. The reply of a model that is known by now to be the judge (`serves:`) is read anew."""
-        if not (kept.raw and OTHER_MODEL in str(kept.missing) and self._is_asked_for(kept.served)):
+        if not (kept.raw and reply.OTHER_MODEL in str(kept.missing) and self._is_asked_for(kept.served)):
             return kept
         scores = reply.read(kept.raw, reasoning=sample.reference.reasoning is not None)
-        return kept if isinstance(scores, str) else self._scored(sample, scores, raw=kept.raw, served=kept.served)
+        if isinstance(scores, str):
+            return kept
+        return reply.scored(self.name, sample, scores, raw=kept.raw, served=kept.served)
 
     def _unasked(self, sample: Sample, prediction: Prediction) -> Verdict | None:
         """The verdict on a row that no judge is asked about: there is nothing in it that could be judged."""
@@ -320,7 +321,7 @@ class LlmJudge(Judge):
             budget.settle(held, cost)
         self.usage.add(answer)
         self.patience.reply()
-        return row, self._tallied(self._read(sample, answer)), True
+        return row, self._tallied(reply.verdict(self.name, sample, answer, asked_for=self._is_asked_for(answer.served))), True
 
     def _worst(self, asked: dict[str, Any]) -> float:
         """Dollars that one try cannot pass; 0 where no price is known, and no budget can be kept either."""
@@ -355,7 +356,7 @@ class LlmJudge(Judge):
             return verdict
         if verdict.final is not None:
             self.patience.verdict()
-        elif stop := self.patience.no_verdict(str(verdict.missing), foreign=OTHER_MODEL in str(verdict.missing)):
+        elif stop := self.patience.no_verdict(str(verdict.missing), foreign=reply.OTHER_MODEL in str(verdict.missing)):
             kept = "What was said is kept and not paid for again; --ask-again asks once more"
             self._stop = JudgeError(f"{self._where()}: {stop}", hint=f"{self._way_out(stop)}. {kept}")
         return verdict
@@ -364,38 +365,13 @@ class LlmJudge(Judge):
         return f"judge {self.name} at {self.endpoint.api_base or self.endpoint.where}"
 
     def _way_out(self, why: str) -> str:
-        if OTHER_MODEL in why:
+        if reply.OTHER_MODEL in why:
             return "name the judge that answers, or say `serves: NAME` of this one in a --judge-registry file"
         if "--max-cost" in why:
             return "give more with --max-cost"
         return (
             "is the server up, and is this its address?" if self.patience.failed else "its words are under `raw` in the verdicts"
         )
-
-    def _read(self, sample: Sample, answer: Reply) -> Verdict:
-        use = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens, "tries": answer.tries}
-        about: dict[str, Any] = {
-            "raw": answer.text, "served": answer.served,
-            "usage": use | ({"cost_usd": answer.cost} if answer.cost is not None else {}),
-        }  # fmt: skip
-        if not self._is_asked_for(answer.served):
-            return self._missing(sample, f"{OTHER_MODEL}: {answer.served}", **about)
-        if answer.finish == "filter":
-            return self._missing(sample, "withheld by the vendor's content filter", **about)
-        if answer.refusal and not answer.content:
-            return self._missing(sample, "the judge refused to say", **about)
-        scores = reply.read(answer.text, reasoning=sample.reference.reasoning is not None)
-        if isinstance(scores, str):
-            cut = "the reply was cut off at the token limit" if answer.finish == "length" else scores
-            return self._missing(sample, cut, **about)
-        return self._scored(sample, scores, **about)
-
-    def _scored(self, sample: Sample, scores: reply.Scores, **about: Any) -> Verdict:
-        reasoning = scores.reasoning_score if sample.reference.reasoning is not None else None
-        return Verdict(
-            sample_id=sample.id, judge=self.name, final=scores.prediction_score, reasoning=reasoning,
-            rationale=scores.evaluation or None, **about,
-        )  # fmt: skip
 
     def _is_asked_for(self, served: str | None) -> bool:
         """Whether the model that says it answered is the one that was asked, or a snapshot of it."""

@@ -320,3 +320,20 @@ def test_at_first_only_a_few_are_open():
 
     list(in_flight((job for _ in range(60)), at_most=20, batch=60, flush=5, close=close))
     assert max(most[:8]) <= 8 < max(most) <= 20
+
+
+def test_a_mistake_of_ours_shows_no_key_and_moves_no_cursor(command, monkeypatch):
+    """A traceback may quote whatever a server sent."""
+    from harness.cli import main
+
+    canary = "sk-canary-1f2e3d4c5b6a7980"
+    monkeypatch.setenv("HARNESS_API_KEY", canary)
+
+    def broken():
+        raise RuntimeError(f"{canary} \x1b[2J")
+
+    monkeypatch.setattr(main, "app", broken)
+    code, out, err = command("run")
+    assert code == 1
+    assert "RuntimeError: [key] \N{REPLACEMENT CHARACTER}[2J" in err
+    assert canary not in out + err
