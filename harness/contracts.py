@@ -72,6 +72,8 @@ class JudgeOptions:
     device: str = "auto"
     #: Whether verdicts in the store are used again; a test-retest asks anew, and keeps nothing.
     use_store: bool = True
+    #: Whether a judge is asked again about rows that it has answered, and been paid for, without a verdict.
+    ask_again: bool = False
 
 
 @runtime_checkable
@@ -87,6 +89,13 @@ class Judge(Protocol):
         Raises UserError where these rows cannot be judged: no key, or they may not leave this machine.
         """
         return []
+
+    def probe(self, sample: Sample) -> None:
+        """Called once, before any answer is generated, with a row that will be judged.
+
+        Raises UserError where this judge cannot be asked at all: what would be found out after hours is known now.
+        """
+        return
 
     def card(self) -> dict[str, Any]:
         """What explains the verdicts, for the run's card; JSON values."""

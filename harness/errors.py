@@ -31,3 +31,15 @@ class ModelError(UserError):
 
 class RunError(UserError):
     """A run folder that cannot be used."""
+
+
+class JudgeError(UserError):
+    """A judge that cannot go on. Verdicts so far are kept."""
+
+    exit_code = 1
+
+
+class RanksError(RunError):
+    """A run that went wrong while it ran: rows without an answer, ranks that do not work on the same thing."""
+
+    exit_code = 1

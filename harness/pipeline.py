@@ -21,7 +21,7 @@ from harness import __version__, answers, plugins
 from harness.contracts import Judge, JudgeOptions, Model, Task
 from harness.data import LoadedTask, OnBadRow, fingerprint, without
 from harness.distributed import Rank, shard
-from harness.errors import RunError, UserError
+from harness.errors import RanksError, RunError, UserError
 from harness.prompts import Prompt
 from harness.records import GenerationArgs, Prediction, RunCard, Sample, Verdict
 from harness.runs import RunFolder
@@ -137,11 +137,15 @@ def run(
         git_sha=git_sha(), packages=packages(), hardware=hardware(), processes=rank.count,
     )  # fmt: skip
     folder = RunFolder.place(runs, card)
+    rank.agree(_work(card, task))
     if not rank.main:
         if refused := rank.share(None):
             raise RunError(refused)
+        rank.see(folder.path)
         _generate(task, model, prompt, args, folder, rank, lambda *_: None, tags)
         rank.wait()  # for every rank's answers
+        if lacking := rank.share(None):
+            raise RanksError(lacking)
         return folder
     with contextlib.ExitStack() as held:
         try:
@@ -152,9 +156,12 @@ def run(
             rank.share(str(e))  # so that no rank waits for a folder that never comes
             raise
         rank.share(None)
+        rank.see(folder.path)
         _generate(task, model, prompt, args, folder, rank, report, tags)
         rank.wait()
         folder.gather()
+        if lacking := rank.share(_lacking(folder, task.samples)):
+            raise RanksError(lacking, hint="run the same command again: it asks for what is missing")
         judge(folder, judges, report)
         spec = task.spec
         write_scores(folder, spec.slices, spec.metrics, spec.aggregate)
@@ -215,6 +222,41 @@ def add_usage(held: dict[str, Any], before: dict[str, Any], after: dict[str, Any
     return out
 
 
+def _work(card: RunCard, task: Task) -> dict[str, str]:
+    """What several ranks must have in common, by the name that a message has for it."""
+    return {
+        "rows": f"{card.data.fingerprint} {card.data.rows} {sorted(s.id for s in task.samples)}",
+        "prompt": card.prompt_sha256,
+        "generation arguments": card.generation.model_dump_json(),
+        "weights": f"{card.model.weights_sha256 or card.model.name} {card.model.settings_sha256} {card.model.dtype}",
+        "version of the harness": f"{card.harness_version} {card.reader}",
+    }
+
+
+def _each_once(batches: Iterator[list[Prediction]], asked: Sequence[Sample]) -> Iterator[list[Prediction]]:
+    """The batches. Raises RanksError where a model answers what it was not asked, or twice, or leaves rows without an answer."""
+    waiting = {s.id for s in asked}
+    for batch in batches:
+        for prediction in batch:
+            if prediction.sample_id not in waiting:
+                raise RanksError(f"the model answered row '{prediction.sample_id}' twice, or without being asked")
+            waiting.remove(prediction.sample_id)
+        yield batch
+    if waiting:
+        raise RanksError(f"the model gave no answer to {_rows(waiting)}")
+
+
+def _lacking(folder: RunFolder, samples: Sequence[Sample]) -> str | None:
+    """In words, which rows have no answer on disk now that all have been asked; None when each has one."""
+    missing = {s.id for s in samples} - folder.predictions().keys()
+    return f"{folder.path}: no answer is there to {_rows(missing)} of {len(samples)}" if missing else None
+
+
+def _rows(ids: set[str]) -> str:
+    first = ", ".join(sorted(ids)[:3])
+    return f"{len(ids)} rows ({first}{', ...' if len(ids) > 3 else ''})"
+
+
 def _generate(
     task: Task,
     model: Model,
@@ -235,7 +277,7 @@ def _generate(
         return
     kept = spending(folder, "generate", _model_used(folder, model)) if rank.main else contextlib.nullcontext(lambda: None)
     with kept as tick:
-        for batch in model.generate(todo, prompt, args):
+        for batch in _each_once(model.generate(todo, prompt, args), todo):
             folder.add_predictions([read_again(p, tags) for p in batch] if tags else batch, rank.index)
             count += len(batch)
             report("generate", count, total)

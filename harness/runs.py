@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 R = TypeVar("R", bound=BaseModel)
+#: Bytes that must fit before a run begins.
+ROOM = 1_000_000
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -53,6 +56,28 @@ def write_atomic(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_writable(folder: Path, file: Path | None = None) -> None:
+    """Raises RunError, before any work, where nothing can be kept in `folder` (made or not) or added to `file` in it.
+
+    A little is written for that, without a name, and gone at once.
+    """
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place) as f:
+            f.write(bytes(ROOM))
+            f.flush()
+            os.fsync(f.fileno())
+        if file is not None and file.exists():
+            with open(file, "ab"):
+                pass
+    except OSError as e:
+        raise RunError(
+            f"{folder}: nothing can be kept there: {e.strerror or e}", hint="is there room, and may you write there?"
+        ) from None
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

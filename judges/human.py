@@ -2,16 +2,13 @@
 
 `harness judges sheet` writes a file to fill in. Columns: sample_id and final (0, 1 or empty); where given also reasoning,
 annotator, comment, and pair (a hash over question, reference and the model's text, which the sheet holds) or text: a verdict
-never counts for another text. Several people may judge one row: the majority counts, a tie is missing; of two lines by one
-person about one row the later one holds.
+never counts for another text. Several people may judge one row: the majority counts, a tie is missing; one person who says two
+things of one row is asked which holds.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,11 +18,11 @@ from pydantic import ValidationError, field_validator
 
 from harness.contracts import Judge, JudgeOptions
 from harness.errors import UserError
-from harness.plugins import did_you_mean
 from harness.records import Prediction, Record, Sample, Verdict
+from judges import sheets
 from judges.replay import pair
+from judges.sheets import COLUMNS
 
-COLUMNS = ("sample_id", "final", "reasoning", "annotator", "comment", "text", "pair")
 Score = Literal[0, 1] | None
 
 
@@ -43,9 +40,9 @@ class Given(Record):
     @field_validator("final", "reasoning", mode="before")
     @classmethod
     def _score(cls, value: Any) -> Any:
-        if isinstance(value, str) and not value.strip():
-            return None
-        if isinstance(value, str) and value.strip() in ("0", "1"):
+        if isinstance(value, str):
+            return sheets.score(value)
+        if type(value) is float and value in (0, 1):
             return int(value)
         if type(value) is not int and value is not None:
             raise ValueError("expected 0, 1 or nothing")
@@ -65,10 +62,12 @@ class HumanJudge(Judge):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        #: sample id -> each person's last word, by what it is about.
+        #: sample id -> each person's word, by what it is about.
         self.given: dict[str, dict[tuple[str, str | None], Given]] = defaultdict(dict)
         for row in _read(path):
-            self.given[row.sample_id][row.annotator, row.pair or row.text] = row
+            key = (row.annotator, row.pair or row.text)
+            if row.final is not None or key not in self.given[row.sample_id]:
+                self.given[row.sample_id][key] = row
         self.name = f"human:{path.stem}"
         self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
@@ -104,49 +103,32 @@ class HumanJudge(Judge):
 
 
 def _read(path: Path) -> Iterator[Given]:
-    """The file's rows. Raises UserError naming file, line and column."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets write a mark first
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"--judge human:{path}: cannot be read: {e}", hint="a CSV or JSONL file in UTF-8") from None
-    rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text)
-    count = 0
-    for n, row in rows:
-        if not isinstance(row, dict) or not row.get("sample_id"):
+    """The file's rows. Raises UserError naming file, line and column, and where one person says two things of one row."""
+    seen: dict[tuple[str, str, str | None], tuple[int, Given]] = {}
+    for n, row in sheets.rows(path):
+        if not str(row.get("sample_id") or "").strip():
             raise UserError(f"{path}:{n}: no sample_id", hint=f"the columns are {', '.join(COLUMNS)}")
-        count += 1
         try:
-            yield Given.model_validate({k: v for k, v in row.items() if k in COLUMNS and v not in (None, "")})
+            given = Given.model_validate({k: v for k, v in row.items() if k in COLUMNS and v not in (None, "")})
         except ValidationError as e:
             first = e.errors()[0]
             said = first["msg"].removeprefix("Value error, ")
             raise UserError(f"{path}:{n}: column '{first['loc'][0]}': {said}", hint="0, 1 or empty") from None
-    if not count:
+        about = (given.sample_id, given.annotator, given.pair or given.text)
+        line, before = seen.get(about, (n, given))
+        for column in ("final", "reasoning"):
+            one, other = getattr(before, column), getattr(given, column)
+            if None not in (one, other) and one != other:
+                who = f"'{given.annotator}' says" if given.annotator else "the file says"
+                raise UserError(
+                    f"{path}:{n}: {who} {column} {other} of '{given.sample_id}', and {one} in line {line}",
+                    hint="leave one of the two; several people are told apart by the column 'annotator'",
+                )
+        if given.final is not None or about not in seen:
+            seen[about] = (n, given)
+        yield given
+    if not seen:
         raise UserError(f"{path}: holds no verdicts", hint=f"the columns are {', '.join(COLUMNS)}")
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(10_000_000)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        header = [name.strip() for name in reader.fieldnames or []]
-        for needed in ("sample_id", "final"):
-            if needed not in header:
-                raise UserError(f"{path}:1: no column '{needed}'", hint=did_you_mean(needed, header))
-        reader.fieldnames = header
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as e:
-        raise UserError(f"{path}:{reader.line_num}: {e}") from None
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    for n, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield n, json.loads(line)
-            except ValueError:
-                raise UserError(f"{path}:{n}: not a JSON object", hint="a .csv file, or JSON lines") from None
 
 
 def create(argument: str, options: JudgeOptions) -> HumanJudge:

@@ -30,6 +30,10 @@ class JuryJudge(Judge):
     def prepare(self, rows: Sequence[Outgoing]) -> list[str]:
         return [note for m in self.members for note in m.prepare(rows)]
 
+    def probe(self, sample: Sample) -> None:
+        for m in self.members:
+            m.probe(sample)
+
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterator[Verdict]:
         said = [{v.sample_id: v for v in m.judge(pairs)} for m in self.members]
         for sample, _ in pairs:

@@ -160,7 +160,7 @@ class LocalJudge(LlmJudge):
         endpoint = Endpoint(f"{provider_of(self.model)}/{name}", None, in_process=True)
         super().__init__(f"local:{name}", endpoint, options, identity=self.model.identity)
 
-    def _drop_unsupported(self) -> None:
+    def _settle_parameters(self) -> None:
         if self.provider is None:
             self.model.load()
             self.provider = Provider(self.name.removeprefix("local:"), self.model)

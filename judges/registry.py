@@ -8,14 +8,16 @@ from __future__ import annotations
 import datetime
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from harness.errors import UserError
 from harness.models.usage import Price
 from harness.specs import Strict
 
+#: US dollars for a million tokens.
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 #: What may be sent. Nothing that would let something else answer, or nobody.
 Parameter = Literal["temperature", "top_p", "max_tokens", "seed", "reasoning_effort", "verbosity"]
 #: What marks a snapshot or an alias of a model.
@@ -31,7 +33,7 @@ class Known(Strict):
 
     model: str
     api_base: str | None = None
-    price: tuple[float, float] | None = None
+    price: tuple[Dollars, Dollars] | tuple[Dollars, Dollars, Dollars] | None = None
     ends: datetime.date | None = None
     successor: str | None = None
     #: The name under which it answers, where that is not the model's.

@@ -12,6 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from harness.models.api_client import encodable
+from harness.models.usage import Reply
+from harness.records import Sample, Verdict
+
+#: Why a verdict is missing where the model that was asked is not the one that answered.
+OTHER_MODEL = "answered by another model"
 
 #: What a server may leave of a reasoning model's thinking, its opening tag or not.
 _THOUGHT_END = "</think>"
@@ -76,3 +81,36 @@ def read(text: str, *, reasoning: bool) -> Scores | str:
     if reasoning and scores.reasoning_score is None:
         return "the reply has no reasoning_score"
     return scores
+
+
+def verdict(judge: str, sample: Sample, answer: Reply, *, asked_for: bool) -> Verdict:
+    """What a judge's answer says of a row: a verdict, or a missing one with the reason. Its words and its use are kept with both.
+
+    `asked_for`: whether it comes from the model that was asked.
+    """
+    use = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens, "tries": answer.tries}
+    about: dict[str, Any] = {
+        "raw": answer.text, "served": answer.served,
+        "usage": use | ({"cost_usd": answer.cost} if answer.cost is not None else {}),
+    }  # fmt: skip
+    scores = read(answer.text, reasoning=sample.reference.reasoning is not None)
+    if not asked_for:
+        why = f"{OTHER_MODEL}: {answer.served}"
+    elif answer.finish == "filter":
+        why = "withheld by the vendor's content filter"
+    elif answer.refusal and not answer.content:
+        why = "the judge refused to say"
+    elif isinstance(scores, str):
+        why = "the reply was cut off at the token limit" if answer.finish == "length" else scores
+    else:
+        return scored(judge, sample, scores, **about)
+    return Verdict(sample_id=sample.id, judge=judge, final=None, missing=why, **about)
+
+
+def scored(judge: str, sample: Sample, scores: Scores, **about: Any) -> Verdict:
+    """The verdict with these scores; one on the reasoning where there is a reference for it."""
+    reasoning = scores.reasoning_score if sample.reference.reasoning is not None else None
+    return Verdict(
+        sample_id=sample.id, judge=judge, final=scores.prediction_score, reasoning=reasoning,
+        rationale=scores.evaluation or None, **about,
+    )  # fmt: skip

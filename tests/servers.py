@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.models import TINY
 
@@ -60,6 +62,13 @@ def completion(content: str | None, *, finish: str = "stop", tokens: int = 3, **
     }  # fmt: skip
 
 
+class Says(NamedTuple):
+    """A status with a body of one's own: how a vendor words its errors."""
+
+    status: int
+    body: dict[str, object]
+
+
 class Handler(BaseHTTPRequestHandler):
     """Does what the server's plan says: a status, "drop", "hang", seconds to take, a reply, or what a function of the request
     gives; "fine" when it is used up."""
@@ -90,7 +99,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, step: object) -> None:
         headers: dict[str, str] = {}
-        if isinstance(step, tuple):
+        status = 200
+        if isinstance(step, Says):
+            status, step = step
+        elif isinstance(step, tuple):
             step, headers = step
         if step == "drop":
             self.close_connection = True
@@ -103,8 +115,8 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(step, float):
             time.sleep(step)
             step = completion("fine")
-        status = step if isinstance(step, int) else 200
         if isinstance(step, int):
+            status = step
             # vendors do quote the key back
             step = {"error": {"message": f"status {step}, you sent {self.headers['authorization']}", "type": "t", "code": "c"}}
         data = json.dumps(step).encode()
@@ -120,8 +132,14 @@ class FaultServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
+        """`certificate`: files of a certificate and its key, for a server that speaks TLS."""
         super().__init__(("127.0.0.1", 0), Handler)
+        self.scheme = "https" if certificate else "http"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.lock = threading.Lock()
         self.released = threading.Event()
         self.plan: list[object] = []
@@ -133,7 +151,7 @@ class FaultServer(ThreadingHTTPServer):
 
     @property
     def base(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}/v1"
 
     def stop(self) -> None:
         self.released.set()

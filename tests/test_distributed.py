@@ -35,6 +35,16 @@ def torchrun():
     return f"-m torch.distributed.run --nproc_per_node 2 {where}".split()
 
 
+def ranks(tmp_path, words):
+    """Two gloo ranks, each with its own command line; `words` may hold $RANK."""
+    where = f"--master_addr 127.0.0.1 --master_port {free_port()}"
+    command = f"exec {sys.executable} {COMMAND.replace('--limit 110', '')} {words}"
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "RUNS": str(tmp_path)}
+    launcher = f"-m torch.distributed.run --nproc_per_node 2 {where} --no_python".split()
+    whole = [sys.executable, *launcher, "bash", "-c", command]
+    return subprocess.run(whole, capture_output=True, text=True, env=env, timeout=280, check=False)
+
+
 def run(runs, launcher=()):
     done = call(runs, launcher)
     assert done.returncode == 0, done.stderr
@@ -75,6 +85,78 @@ def test_a_folder_that_is_taken_ends_every_rank(one, tmp_path):
     assert "another process is writing this run" in done.stderr
     assert "harness/pipeline.py" not in done.stderr
     assert {p: p.stat().st_mtime_ns for p in folder.path.iterdir() if p.name != ".lock"} == before
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_shared_is_refused_before_any_work(tmp_path):
+    """Two hosts with a disk of their own each: rank 0 would have scored its own rows alone."""
+    done = ranks(tmp_path, "--limit 30 --runs $RUNS/$RANK")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "rank 1 does not see the folder that rank 0 writes" in done.stderr
+    for rank in (0, 1):
+        assert f"error: rank {rank} of 2: " in done.stderr  # each says so
+    assert done.stderr.count("exitcode  : 1") == 2
+    assert "harness/" not in done.stderr.split("=====")[0].replace("harness run", "")  # no traceback of ours
+    assert not list(tmp_path.rglob("scores.json"))
+    assert not list(tmp_path.rglob("predictions*.jsonl"))
+
+
+@pytest.mark.slow
+def test_ranks_that_read_other_rows_are_refused_before_any_work(tmp_path):
+    done = ranks(tmp_path, "--limit 3$RANK --runs $RUNS")
+    assert done.returncode != 0
+    assert "rank 1 works on other rows than rank 0" in done.stderr
+    assert done.stderr.count("exitcode  : 1") == 2
+    assert not list(tmp_path.rglob("scores.json"))
+    done = ranks(tmp_path, "--limit 30 --runs $RUNS --seed $RANK")
+    assert "rank 1 works on other generation arguments than rank 0" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_says_which_it_is(tmp_path):
+    done = ranks(tmp_path, "--limit 30 --runs $RUNS --on-bad-row $([ $RANK = 1 ] && echo none || echo fail)")
+    assert done.returncode != 0
+    assert "error: rank 1 of 2: --on-bad-row none: unknown" in done.stderr
+    assert not list(tmp_path.rglob("scores.json"))
+
+
+class Forgetful:
+    """A model that leaves a row out, or answers one twice."""
+
+    def __init__(self, model, change):
+        self.model, self.change = model, change
+
+    @property
+    def card(self):
+        return self.model.card
+
+    def generate(self, samples, prompt, args):
+        yield self.change([p for batch in self.model.generate(samples, prompt, args) for p in batch])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows[:-1], r"the model gave no answer to 1 rows"),
+        (lambda rows: [*rows, rows[0]], "twice, or without being asked"),
+        (lambda rows: [*rows[:-1], rows[0].model_copy(update={"sample_id": "other"})], "'other' twice, or without being asked"),
+    ],
+)
+def test_every_row_has_one_answer_or_it_is_an_error(tiny, tmp_path, change, said):
+    from harness import pipeline
+    from harness.errors import RanksError
+    from harness.prompts import PROMPTS
+    from harness.records import GenerationArgs
+    from judges.exact import ExactJudge
+
+    task, args = load("slake", limit=6), GenerationArgs(max_new_tokens=4)
+    with pytest.raises(RanksError, match=said) as caught:
+        pipeline.run(task, Forgetful(tiny, change), PROMPTS["question"], args, [ExactJudge()], tmp_path)
+    assert caught.value.exit_code == 1
+    assert not list(tmp_path.rglob("scores.json"))
+    folder = pipeline.run(task, tiny, PROMPTS["question"], args, [ExactJudge()], tmp_path)  # it goes on
+    assert len(folder.predictions()) == 6
 
 
 def test_shards_are_whole_images_and_balanced(slake):

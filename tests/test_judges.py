@@ -398,9 +398,11 @@ def test_store_keeps_what_was_given_and_gives_back_the_last(tmp_path):
     store.add([("a", Verdict(sample_id="1", judge="j", final=0))])
     with store.path.open("a") as f:
         f.write('{"key": "c", "torn')
-    assert {k: v.final for k, v in store.read().items()} == {"a": 0}
-    store.add([("c", Verdict(sample_id="3", judge="j", final=1))])
-    assert {k: v.final for k, v in store.read().items()} == {"a": 0, "c": 1}
+    assert {k: v.final for k, v in store.read().items()} == {"a": 0, "b": None}
+    store.add([("c", Verdict(sample_id="3", judge="j", final=1)), ("b", Verdict(sample_id="2", judge="j", final=1))])
+    store.add([("b", Verdict(sample_id="2", judge="j", final=None, missing="y"))])  # a word that is none takes no verdict away
+    for read in (store, VerdictStore(tmp_path, "j", "1")):
+        assert {k: v.final for k, v in read.read().items()} == {"a": 0, "b": 1, "c": 1}
     assert key({"a": 1, "b": 2}) == key({"b": 2, "a": 1}) != key({"a": 1, "b": 3})
 
 
@@ -608,15 +610,17 @@ def test_a_sheet_is_about_its_rows_whatever_a_spreadsheet_does_to_the_texts(comm
 
 
 def test_one_person_has_one_vote(tmp_path):
-    found = human(tmp_path, "sample_id,final,annotator\na,1,ann\na,1,ann\na,0,bob\nb,1,ann\nb,0,ann\n")
+    found = human(tmp_path, "sample_id,final,annotator\na,1,ann\na,1,ann\na,0,bob\nb,,ann\nb,0,ann\nb,,ann\n")
     assert found[0].missing == "people disagree: 1 say 1, 1 say 0"
-    assert found[1].final == 0  # her later word
+    assert found[1].final == 0  # nothing is no word
+    with pytest.raises(UserError, match=r"ward.csv:3: 'ann' says final 0 of 'b', and 1 in line 2"):
+        human(tmp_path, "sample_id,final,annotator\nb,1,ann\nb,0,ann\n")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sample_id,Final\na,1\n", r"ward\.csv:1: no column 'final'"),
+        ("sample_id,finals\na,1\n", r"ward\.csv:1: no column 'final'"),
         ("", "no column 'sample_id'"),
         ("sample_id,final\n", "holds no verdicts"),
     ],
@@ -688,7 +692,8 @@ def test_a_jury_is_the_same_in_any_order_and_under_a_long_name(tmp_path, run, co
     file = tmp_path / ("long" * 50 + ".csv")
     file.write_text("sample_id,final\n1,1\n")
     code, _, err = command("judge", run, "--judge", f"human:{file}")
-    assert (code, err) == (0, "")
+    assert code == 1  # nobody in it judged a row of this run
+    assert "no verdict on any of 120 rows" in err
 
 
 def test_certificate_needs_rows_that_differ():

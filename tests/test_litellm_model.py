@@ -14,9 +14,10 @@ from harness import pipeline
 from harness.errors import ModelError, UserError
 from harness.images import portable
 from harness.models import api_client, endpoint
-from harness.models.api_client import Client, redact, retry_after
+from harness.models.api_client import Client
 from harness.models.endpoint import Endpoint, check_may_leave, is_api_model, outgoing
-from harness.models.litellm_model import LitellmModel, Usage, data_url, join
+from harness.models.failures import redact, retry_after
+from harness.models.litellm_model import LitellmModel, Usage, data_url
 from harness.models.usage import Reply
 from harness.prompts import PROMPTS
 from harness.records import BadImageError, GenerationArgs, ImageRef, Reference, Sample
@@ -141,7 +142,7 @@ def test_wrong_key_or_model_ends_the_run(faults, step):
 
 def test_server_that_is_down(faults, quick):
     faults.stop()
-    with pytest.raises(ModelError, match=r"first \d+ requests all failed: Connection error. \(2 tries\)$"):
+    with pytest.raises(ModelError, match=r"first \d+ requests all failed: Connection error: refused \(2 tries\)$"):
         ask(at(faults, retries=1, max_in_flight=4), questions(30))
 
 
@@ -302,7 +303,7 @@ def test_cost_is_known_or_unknown_never_nothing():
     ],
 )
 def test_join(content, reasoning, finish, text):
-    assert join(Reply(content, reasoning, finish, None, 1, 1, None, 1)) == text
+    assert Reply(content, reasoning, finish, None, 1, 1, None, 1).text == text
 
 
 def test_retry_after():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from harness.answers import Tags
+    from harness.cli.missing import Missing
     from harness.contracts import Judge, Model
     from harness.data import LoadedTask, OnBadRow
     from harness.distributed import Rank
@@ -56,6 +57,7 @@ def run(
     judge_seed: opt.JudgeSeed = 0,
     judge_registry: opt.JudgeRegistry = None,
     max_cost: opt.MaxCost = None,
+    ask_again: opt.AskAgain = False,
     on_bad_row: Annotated[
         str, typer.Option("--on-bad-row", help="fail before anything is generated, or skip and count.")
     ] = "fail",
@@ -74,12 +76,13 @@ def run(
     harness run --model tiny --tasks slake,vqa_rad --judge exact
     """
     from harness import distributed
-    from harness.cli import ui
+    from harness.cli import missing, ui
     from harness.models.endpoint import is_api_model, outgoing
     from harness.models.lm_eval_bridge import load_tasks as load_foreign
     from harness.models.lm_eval_bridge import split_tasks
     from harness.pipeline import askable, make_judges, repeated
     from harness.records import GenerationArgs
+    from harness.runs import check_writable
     from harness.shown import cost_of, dollars
 
     if num_samples > 1 and temperature == 0:
@@ -92,8 +95,9 @@ def run(
     ui.set_quiet(quiet or not rank.main)
     rows = rows_a_batch(batch_size)
     options = opt.judge_options(
-        runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, judge_seed, device
-    )
+        runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, judge_seed, device,
+        ask_again,
+    )  # fmt: skip
     judges = make_judges(judge, options)  # a wrong or retired one fails before anything is read
     policy = bad_row_policy(on_bad_row)
     tags = opt.reasoning_tags(reasoning_tags)
@@ -129,9 +133,12 @@ def run(
         found = [plan.estimate(*one) for one in asked] + [plan.foreign(name, task, limit) for name, task in foreign.items()]
         ui.print_json(found) if json else ui.out.print(dryrun.render(found))
         return
+    check_writable(runs)
     for one in judges if rank.main else ():
         for note in one.prepare([outgoing(t, images=False) for t, _, _ in asked]):
             ui.announce(note)
+        if first := next((s for t in loaded for s in t.samples if s.reference.answers), None):
+            one.probe(first)
     backend = load_model(
         model, loaded, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank,
         api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, tags=tags,
@@ -153,8 +160,11 @@ def run(
     if rank.main:
         for one in judges:
             ui.say_use(one)
-        show([f.path for f in folders], as_json=json, judges=None if foreign else [j.name for j in judges])
+        lacking = missing.find(folders[: len(loaded)], judges)
+        shown = None if foreign else [j.name for j in judges]
+        show([f.path for f in folders], as_json=json, judges=shown, lacking=lacking)
         say_unread(folders)
+        end_of_judging(lacking, judges, as_json=json)
 
 
 def bad_row_policy(on_bad_row: str) -> OnBadRow:
@@ -273,7 +283,16 @@ def run_foreign(model: Model, tasks: dict[str, Any], runs: Path, *, limit: int |
     return run_lm_eval(tasks, model, runs, limit=limit, seed=seed, fresh=fresh, report=lambda n: ui.say(f"lm-eval: {n}"))
 
 
-def show(folders: list[Path], *, as_json: bool, judges: list[str] | None = None) -> None:
+def end_of_judging(lacking: Sequence[Missing], judges: Sequence[Judge], *, as_json: bool) -> None:
+    """Say why verdicts are missing. Ends with exit code 1 where a judge could not judge a single row."""
+    from harness.cli import missing
+
+    missing.say(lacking, judges, as_json=as_json)
+    if any(m.everything for m in lacking):
+        raise typer.Exit(1)
+
+
+def show(folders: list[Path], *, as_json: bool, judges: list[str] | None = None, lacking: Sequence[Missing] = ()) -> None:
     """The scores of these run folders, as the leaderboard shows them."""
     from harness.cli import ui
     from leaderboard import table, terminal
@@ -281,7 +300,7 @@ def show(folders: list[Path], *, as_json: bool, judges: list[str] | None = None)
     cells, damaged = table.cells_of(folders, judges=judges)
     scores = {str(f): load_json((f / "scores.json").read_text(encoding="utf-8")) for f in folders}
     if as_json:
-        ui.print_json(table.as_json(cells, damaged) | {"scores": scores})
+        ui.print_json(table.as_json(cells, damaged) | {"scores": scores, "missing": [m.row() for m in lacking]})
         return
     terminal.render(cells, ui.out, damaged)
     for folder, found in scores.items():

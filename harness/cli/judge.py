@@ -57,6 +57,7 @@ def judge(
     judge_prompt: opt.JudgePrompt = "rarl-v2",
     allow_external: opt.AllowExternal = False,
     max_cost: opt.MaxCost = None,
+    ask_again: opt.AskAgain = False,
     judge_in_flight: opt.JudgeInFlight = 64,
     judge_rpm: opt.JudgeRpm = None,
     judge_tpm: opt.JudgeTpm = None,
@@ -81,9 +82,10 @@ def judge(
 
     harness judge runs/tiny/slake-1a2b3c4d --judge gpt-4o-mini --allow-external
     """
-    from harness.cli import ui
-    from harness.cli.evaluate import say_unread, show
+    from harness.cli import missing, ui
+    from harness.cli.evaluate import end_of_judging, say_unread, show
     from harness.pipeline import judge_again, make_judges
+    from harness.runs import check_writable
 
     ui.set_quiet(quiet)
     if by is None and not reread:
@@ -103,8 +105,11 @@ def judge(
         judge_registry,
         judge_seed,
         device,
+        ask_again,
     )
     chosen = make_judges(by, options) if by else []
+    for folder in found:
+        check_writable(folder.path)
     for one in chosen:
         for note in one.prepare([going(f) for f in found]):
             ui.announce(note)
@@ -117,9 +122,11 @@ def judge(
         ui.say_use(one)
     if retest and by:
         _retest(found, by, options, retest)
-    show([f.path for f in found], as_json=json, judges=[one.name for one in chosen] or None)
+    lacking = missing.find(found, chosen)
+    show([f.path for f in found], as_json=json, judges=[one.name for one in chosen] or None, lacking=lacking)
     if reread:
         say_unread(found)
+    end_of_judging(lacking, chosen, as_json=json)
 
 
 def _reread(folder: RunFolder, options: JudgeOptions, tags: Tags) -> RunFolder:

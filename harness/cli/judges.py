@@ -157,6 +157,22 @@ def _show_certificate(made: Certificate, where: Path) -> None:
     ui.line(f"certificate: {where}", "dim")
 
 
+@app.command("repair")
+def repair(runs: opt.Runs = Path("runs")) -> None:
+    """Move damaged lines out of the store of verdicts.
+
+    They go to a file beside it; whole verdicts stay, and what is lost is asked
+    for again by the next command.
+    """
+    from harness.cli import ui
+    from judges.store import stores
+
+    for store in stores(runs):
+        if moved := store.repair():
+            ui.line(f"{store.path}: {moved} damaged line{'s' * (moved > 1)} moved to {store.path.with_suffix('.damaged').name}")
+    ui.line(f"{len(stores(runs))} stores are whole")
+
+
 @app.command("export")
 def export(
     folders: Folders,
@@ -210,8 +226,8 @@ def sheet(
 
     from harness.cli import ui
     from harness.runs import write_atomic
-    from judges.human import COLUMNS
     from judges.replay import pair
+    from judges.sheets import COLUMNS
 
     (found,) = run_folders([folder])
     predictions = found.predictions()

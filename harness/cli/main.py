@@ -91,9 +91,10 @@ def main() -> None:
 
 
 def _say(message: str, hint: str | None = None) -> None:
+    from harness import distributed
     from harness.cli import ui
 
-    ui.error(message, hint)
+    ui.error(f"{distributed.label()}{message}", hint)
 
 
 def _run() -> int:
@@ -119,6 +120,9 @@ def _run() -> int:
     except Exception:
         import traceback
 
-        traceback.print_exc()
+        from harness.cli import ui
+        from harness.models.failures import without_keys
+
+        print(ui.harmless(without_keys(traceback.format_exc())), end="", file=sys.stderr)
         return 1
     return 0

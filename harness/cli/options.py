@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.errors import UserError
+
 if TYPE_CHECKING:
     from harness.contracts import JudgeOptions
 
@@ -24,6 +26,9 @@ JudgeRegistry = Annotated[
 ]
 MaxCost = Annotated[
     float | None, typer.Option("--max-cost", min=0, help="US dollars that LLM judges may spend; stops before it is passed.")
+]
+AskAgain = Annotated[
+    bool, typer.Option("--ask-again", help="Ask an LLM judge again where it answered, and was paid, without a verdict.")
 ]
 AllowExternal = Annotated[bool, typer.Option("--allow-external", help="Rows may be sent to another machine.")]
 PromptName = Annotated[str | None, typer.Option("--prompt", help="A named prompt; each task's own by default.")]
@@ -66,15 +71,20 @@ def reasoning_tags(given: list[str] | None) -> tuple[tuple[str, str], ...]:
 
 def judge_options(
     runs: Path, prompt: str, allow_external: bool, max_cost: float | None, in_flight: int, rpm: float | None, tpm: float | None,
-    registry: Path | None, seed: int, device: str,
+    registry: Path | None, seed: int, device: str, ask_again: bool = False,
 ) -> JudgeOptions:  # fmt: skip
     """The options of one command's judges."""
+    import math
+
     from harness.contracts import JudgeOptions
     from harness.models.usage import Budget, Limits
     from judges.prompt import sha256
 
+    for flag, value in (("--max-cost", max_cost), ("--judge-rpm", rpm), ("--judge-tpm", tpm)):
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"{flag} {value}: expected a number", hint="leave it away for no limit")
     sha256(prompt)  # a wrong name is an error, whether or not these judges use it
     return JudgeOptions(
         prompt=prompt, runs=runs, allow_external=allow_external, budget=Budget(max_cost), limits=Limits(rpm, tpm),
-        max_in_flight=in_flight, registry=registry, seed=seed, device=device,
+        max_in_flight=in_flight, registry=registry, seed=seed, device=device, ask_again=ask_again,
     )  # fmt: skip

@@ -9,52 +9,54 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import email.utils
 import gc
 import importlib
+import json
 import logging
 import os
 import random
-import re
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from aiolimiter import AsyncLimiter
 
+from harness.models import failures
 from harness.models.endpoint import Endpoint
+from harness.models.failures import Failure, Kind
 from harness.models.usage import Limits, Price, Reply
 
-RETRIED = (408, 409, 429)
-#: Statuses that no other request to this endpoint would be spared: wrong key, no right, no such model, no credit.
-FATAL = (401, 402, 403, 404)
 #: With this many requests failed and none answered, none will be: a server that is down, or a model without images.
 GIVE_UP_AFTER = 8
-_KEY_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)", re.I)
-_KEY_SHAPES = re.compile(
-    r"\b(?:sk|pk|rk|gsk|hf|xai|ghp|gho|AIza|ya29|AKIA|Bearer)[-_. ][A-Za-z0-9._\-]{6,}|\bAIza[\w\-]{20,}|\bAKIA[A-Z0-9]{12,}"
-    r"|(?<=[?&]key=)[^&\s\"']+"
-)
-#: What LiteLLM puts before a vendor's own words.
-_WRAPPING = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Timeout): )*(?:\w+Exception - )?(?:Error code: \d+ - )?")
-_DATA_URL = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
+#: A server that has answered before is given up when this many requests in a row, each with all its tries, get no answer.
+IN_A_ROW = 32
 
 
 class RequestFailed(Exception):
-    """A request that got no answer; the message holds no key. `fatal`: the next request would fail in the same way.
-
-    `withheld`: the server works, but gives no answer to this very request (a content filter, an empty reply).
-    """
+    """A request that got no answer; the message holds no key. `hint` is the way out, where one is known."""
 
     #: Tries that got no answer and may have been billed all the same.
     lost = 0
 
-    def __init__(self, reason: str, *, fatal: bool = False, withheld: bool = False) -> None:
+    def __init__(self, reason: str, kind: Kind, hint: str | None = None) -> None:
         super().__init__(reason)
-        self.fatal = fatal
-        self.withheld = withheld
+        self.kind, self.hint = kind, hint
+
+    @property
+    def fatal(self) -> bool:
+        """The next request would fail in the same way."""
+        return self.kind in ("final", "parameter")
+
+    @property
+    def withheld(self) -> bool:
+        """The server works, but gives no answer to this very request (a content filter, an empty reply)."""
+        return self.kind == "withheld"
+
+    @property
+    def silent(self) -> bool:
+        """The server gave no answer within all tries."""
+        return self.kind in ("busy", "lost")
 
 
 def load_litellm() -> Any:
@@ -83,42 +85,59 @@ def worst_tokens(messages: Iterable[dict[str, Any]]) -> int:
     return sum(len(str(m["content"]).encode()) + 16 for m in messages)
 
 
-def secrets() -> set[str]:
-    """The values of the environment's variables that are named like keys."""
-    return {v for k, v in os.environ.items() if _KEY_NAMES.search(k) and len(v) >= 8}
+def _as_taken(sent: dict[str, Any], untaken: dict[str, str | None]) -> dict[str, Any]:
+    """What is sent to a server that does not take some parameters, or takes them under another name."""
+    named = {untaken.get(k, k): v for k, v in sent.items()}
+    return {k: v for k, v in named.items() if k is not None}
 
 
-def redact(text: str, known: Iterable[str] = ()) -> str:
-    """One line of at most 500 characters without known keys, anything shaped like one, and images."""
-    for value in sorted({*known, *secrets()}, key=len, reverse=True):
-        text = text.replace(value, "[key]")
-    text = _KEY_SHAPES.sub("[key]", _DATA_URL.sub("[image]", text))
-    text = " ".join(text.split())
-    return text if len(text) <= 500 else text[:497] + "..."
+def _words(message: Any) -> tuple[str, str, str]:
+    """(content, thinking, refusal): what a model said, wherever it stands. A call of a tool is what it said with it."""
+    extra = getattr(message, "provider_specific_fields", None) or {}
+    refusal = getattr(message, "refusal", None) or extra.get("refusal") or ""
+    content = message.content or ""
+    if not content:
+        calls = [getattr(c, "function", None) for c in getattr(message, "tool_calls", None) or ()]
+        calls.append(getattr(message, "function_call", None))
+        content = "\n".join(str(c.arguments) for c in calls if c is not None and c.arguments)
+    return str(content), str(getattr(message, "reasoning_content", None) or ""), str(refusal)
 
 
-def retry_after(headers: Any, now: float | None = None) -> float | None:
-    """Seconds that a Retry-After header asks for, given as a number or as a date; None without one that can be read."""
-    value = str(headers.get("retry-after") or "").strip() if headers else ""
+async def _plain_content(response: Any) -> None:
+    """Make content that is a list of parts, or an object, one text: LiteLLM takes no other for an answer."""
+    body = await response.aread()
     try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now))
-    except ValueError:
-        return None
+        reply = json.loads(body)
+        messages = [choice["message"] for choice in reply["choices"]]
+        if all(isinstance(m.get("content"), str | None) for m in messages):
+            return
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return
+    for message in messages:
+        parts = message["content"]
+        if not isinstance(parts, list):
+            message["content"] = parts if isinstance(parts, str | None) else json.dumps(parts)
+            continue
+        texts: dict[bool, list[str]] = {True: [], False: []}
+        for part in parts:
+            thought = isinstance(part, dict) and str(part.get("type", "")).startswith(("think", "reason"))
+            texts[thought].append(_part(part))
+        message["content"] = "".join(texts[False])
+        if texts[True]:
+            message["reasoning_content"] = "".join(texts[True])
+    response._content = json.dumps(reply).encode()
 
 
-def _lost_connection(e: BaseException | None) -> bool:
-    """Whether a connection that was refused or lost is at the root: the transport hands those on as timeouts."""
-    import aiohttp
-
-    while e is not None:
-        if isinstance(e, aiohttp.ClientConnectionError) and not isinstance(e, aiohttp.ServerTimeoutError):
-            return True
-        e = e.__cause__ or e.__context__
-    return False
+def _part(part: Any) -> str:
+    """The text of one part of a message, which may hold parts of its own."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, list):
+        return "".join(map(_part, part))
+    if not isinstance(part, dict):
+        return json.dumps(part)
+    found = next((part[k] for k in ("text", "thinking", "reasoning", "refusal", "content") if k in part), None)
+    return json.dumps(part) if found is None else _part(found)
 
 
 class _Inline(ThreadPoolExecutor):
@@ -134,16 +153,6 @@ class _Inline(ThreadPoolExecutor):
         except BaseException as e:
             done.set_exception(e)
         return done
-
-
-@dataclass(frozen=True)
-class _Failure:
-    reason: str
-    retried: bool
-    fatal: bool
-    wait: float | None
-    withheld: bool
-    lost: int = 0
 
 
 class Client:
@@ -172,34 +181,63 @@ class Client:
         self._given_price = price
         #: None where it is not known; it is never taken to be nothing.
         self.price = price or self._list_price()
-        self._secrets = secrets()
+        self._secrets = failures.secrets()
+        #: Parameters that the server has refused, and what is sent in their place.
+        self.untaken: dict[str, str | None] = {}
+        self._reached = False
         self._turns: list[tuple[AsyncLimiter, bool]] | None = None
         self._direct: Any = None
         self._jitter = random.Random()  # not seeded: several clients must not retry in step
 
-    async def ask(self, messages: list[dict[str, Any]], **sent: Any) -> Reply:
-        """The reply to one chat request; `sent` are its parameters. Raises RequestFailed when there is none by the deadline."""
+    def drop_untaken(self, sent: dict[str, Any], optional: Collection[str]) -> None:
+        """Find out, without asking anyone, which of `sent` LiteLLM knows the model not to take; `optional` ones are left away.
+
+        Raises RequestFailed where another one is not taken.
+        """
+        e = self.endpoint
+        model, provider, _, _ = self.litellm.get_llm_provider(e.model, api_base=e.api_base)
+        for name, value in sent.items():
+            try:
+                self.litellm.utils.get_optional_params(model=model, custom_llm_provider=provider, **{name: value})
+            except self.litellm.exceptions.UnsupportedParamsError as error:
+                if name not in optional:
+                    hint = f"this model does not take '{name}' as it would be sent"
+                    raise RequestFailed(failures.redact(str(error).split("To drop")[0]), "parameter", hint) from None
+                self.untaken[name] = None
+
+    async def ask(self, messages: list[dict[str, Any]], *, optional: Collection[str] = (), **sent: Any) -> Reply:
+        """The reply to one chat request; `sent` are its parameters. Raises RequestFailed when there is none by the deadline.
+
+        Those of `optional` that the server does not take are left away, from then on for every request: `untaken` tells.
+        """
         clock = asyncio.get_running_loop().time
         await self._turn(messages, sent)
         end = clock() + self.deadline  # waiting for the first turn is not the request's own time
         tries = lost = 0
+        without: dict[str, str | None] = {}
         while True:
             tries += 1
-            result = await self._once(messages, sent, min(self.timeout, end - clock()), tries)
+            seconds = min(self.timeout, end - clock())
+            result = await self._once(messages, _as_taken(sent, self.untaken | without), seconds, tries - len(without))
             if isinstance(result, Reply):
-                return replace(result, lost=lost)
+                self.untaken |= without
+                return replace(result, lost=lost, tries=tries)
             lost += result.lost
+            renamed = result.parameter == "max_tokens" and "max_completion_tokens" in result.reason
+            if (name := result.parameter) and name not in without and (name in optional or renamed):
+                without[name] = "max_completion_tokens" if renamed else None
+                continue
             wait = self._jitter.uniform(0.5, 1.5) * min(0.5 * 2**tries, 30.0) if result.wait is None else result.wait
-            again = result.retried and tries <= self.retries and clock() + wait < end
+            again = result.again and tries - len(without) <= self.retries and clock() + wait < end
             if again:
                 await asyncio.sleep(wait)
                 await self._turn(messages, sent)
             if not again or clock() >= end:
                 tried = f" ({tries} tries)" if tries > 1 else ""
-                if result.retried and result.wait is not None and clock() + wait >= end:
+                if result.again and result.wait is not None and clock() + wait >= end:
                     tried += f"; asked to wait {wait:.0f} s, past the deadline of {self.deadline:.0f} s"
                 # raised outside of any `except`, so that no cause with a key hangs on it
-                failed = RequestFailed(result.reason + tried, fatal=result.fatal, withheld=result.withheld)
+                failed = RequestFailed(result.reason + tried, result.kind, result.hint)
                 failed.lost = lost
                 raise failed
 
@@ -221,17 +259,18 @@ class Client:
             self._direct = None
         await self.litellm.close_litellm_async_clients()
 
-    async def _once(self, messages: list[dict[str, Any]], sent: dict[str, Any], seconds: float, tries: int) -> Reply | _Failure:
+    async def _once(self, messages: list[dict[str, Any]], sent: dict[str, Any], seconds: float, tries: int) -> Reply | Failure:
         try:
             async with asyncio.timeout(seconds):  # LiteLLM's own bounds a read, not a reply that trickles
                 response = await self.litellm.acompletion(
                     messages=messages, timeout=seconds, num_retries=0, max_retries=0, **self._route(), **sent
                 )
+            self._reached = True
             return self._reply(response, tries)
-        except RequestFailed as e:
-            return _Failure(str(e), False, e.fatal, None, e.withheld, lost=int(e.withheld))
         except Exception as e:  # every vendor and transport has its own
-            return self._failure(e, seconds)
+            found = failures.read(e, seconds=seconds, sent=sent, key=self._key, reached=self._reached)
+            self._reached = self._reached or found.kind not in ("lost", "final")
+            return found
 
     def _hide(self, reply: str) -> str:
         """A reply without our keys: a vendor may quote one."""
@@ -251,7 +290,13 @@ class Client:
 
             # httpx's own pool takes a millisecond a request at 64 open ones
             transport = AiohttpTransport(limits=httpx.Limits(max_connections=None, max_keepalive_connections=None))
-            http = httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False, timeout=None)
+            http = httpx.AsyncClient(
+                transport=transport,
+                follow_redirects=False,
+                trust_env=False,
+                timeout=None,
+                event_hooks={"response": [_plain_content]},
+            )
             base = str(e.api_base).rstrip("/")
             if e.provider.startswith("ollama") and not base.endswith("/v1"):
                 base += "/v1"
@@ -261,46 +306,22 @@ class Client:
         name = f"openai/{e.model.partition('/')[2]}"
         return {"model": name, "api_base": str(self._direct.base_url), "api_key": self._key or "none", "client": self._direct}
 
-    def _failure(self, e: Exception, seconds: float) -> _Failure:
-        status = getattr(e, "status_code", None)
-        headers = getattr(e, "litellm_response_headers", None)
-        if _lost_connection(e):
-            return _Failure("Connection error.", True, False, None, False, lost=1)
-        if isinstance(e, (TimeoutError, self.litellm.exceptions.Timeout)):
-            return _Failure(f"no reply within {seconds:.0f} s", True, False, None, False, lost=1)
-        status = status if isinstance(status, int) else 0
-        # a lost connection is a 500 to LiteLLM, but no server said so
-        said = f"{status} " if status and (headers is not None or status < 500) else ""
-        words = str(e).split("Traceback (most recent call last)")[0]  # some vendors' clients put their own into the message
-        text = redact(said + _WRAPPING.sub("", words), [self._key] if self._key and len(self._key) >= 8 else [])
-        # an account without credit also says 429, and waiting does not help
-        broke = "insufficient_quota" in text
-        unsupported = isinstance(e, self.litellm.exceptions.UnsupportedParamsError)
-        return _Failure(
-            reason=text,
-            retried=(status in RETRIED or status >= 500) and not broke,
-            fatal=status in FATAL or broke or unsupported,
-            wait=retry_after(headers),
-            withheld=isinstance(e, self.litellm.exceptions.ContentPolicyViolationError),
-        )
-
-    def _reply(self, response: Any, tries: int) -> Reply:
+    def _reply(self, response: Any, tries: int) -> Reply | Failure:
         if not response.choices:
-            raise RequestFailed("the reply holds no choices", withheld=True)
+            return Failure("the reply holds no choices", "withheld", lost=1)
         choice = response.choices[0]
-        content = self._hide(choice.message.content or "")
-        reasoning = self._hide(getattr(choice.message, "reasoning_content", None) or "") or None
+        content, reasoning, refusal = (self._hide(t) for t in _words(choice.message))
         usage = getattr(response, "usage", None)
         read = max(0, int(getattr(usage, "prompt_tokens", 0) or 0))
         written = max(0, int(getattr(usage, "completion_tokens", 0) or 0))
-        if choice.finish_reason == "content_filter":
-            raise RequestFailed("withheld by the vendor's content filter", withheld=True)
-        if not content and not reasoning and not written and choice.finish_reason != "length":
-            raise RequestFailed("an empty reply of no tokens", withheld=True)
+        filtered = choice.finish_reason == "content_filter"
+        if not filtered and not (content or reasoning or refusal or written) and choice.finish_reason != "length":
+            return Failure("an empty reply of no tokens", "withheld", lost=1)
         return Reply(
             content=content,
-            reasoning=reasoning,
-            finish="length" if choice.finish_reason == "length" else "stop",
+            reasoning=reasoning or None,
+            refusal=refusal or None,
+            finish="filter" if filtered else "length" if choice.finish_reason == "length" else "stop",
             served=served if isinstance(served := getattr(response, "model", None), str) else None,
             prompt_tokens=read,
             completion_tokens=written,
@@ -323,9 +344,12 @@ class Client:
         return self.endpoint.api_base is None and not self.endpoint.in_process
 
     def _cost(self, response: Any, read: int, written: int) -> float | None:
+        """Dollars, with the vendor's discount on cached tokens where its price is known."""
         if self._listed and self._given_price is None:
             try:
                 return float(self.litellm.completion_cost(completion_response=response))
             except Exception:  # unmapped model
                 pass
-        return self.price.of(read, written) if self.price else None
+        details = getattr(getattr(response, "usage", None), "prompt_tokens_details", None)
+        cached = int(getattr(details, "cached_tokens", 0) or 0)
+        return self.price.of(read, written, max(0, cached)) if self.price else None

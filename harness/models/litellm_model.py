@@ -19,10 +19,10 @@ from typing import Any
 from harness import answers
 from harness.errors import ModelError, UserError
 from harness.images import MAX_BYTES, portable
-from harness.models.api_client import GIVE_UP_AFTER, Client, RequestFailed
+from harness.models.api_client import GIVE_UP_AFTER, IN_A_ROW, Client, RequestFailed
 from harness.models.endpoint import Endpoint
 from harness.models.flight import in_flight
-from harness.models.usage import Reply, Usage
+from harness.models.usage import Usage
 from harness.prompts import Prompt
 from harness.records import BadImageError, GenerationArgs, ImageRef, ModelCard, Prediction, Sample
 
@@ -35,17 +35,6 @@ def data_url(image: ImageRef) -> str:
     """The image as a data URL, without metadata and small enough for any vendor. Raises BadImageError."""
     sent = portable(image, max_bytes=MAX_BYTES)
     return f"data:{sent.media_type};base64,{base64.b64encode(sent.data).decode()}"
-
-
-def join(reply: Reply) -> str:
-    """The model's whole text: servers hand the thinking over apart from the rest, and it belongs before it.
-
-    The tag stays open when the text was cut off inside it, as the model left it.
-    """
-    if reply.reasoning is None:
-        return reply.content.strip()
-    close = "" if reply.finish == "length" and not reply.content.strip() else "</think>"
-    return f"<think>{reply.reasoning}{close}{reply.content}".strip()
 
 
 def request_seed(seed: int, sample_id: str) -> int:
@@ -96,6 +85,7 @@ class LitellmModel:
         except Exception:
             raise ModelError(f"{name}: LiteLLM knows no such provider", hint="write PROVIDER/NAME") from None
         self.supported = set(litellm.get_supported_openai_params(model=model, custom_llm_provider=provider) or ())
+        self._silent = self._filtered = 0
         if "seed" not in self.supported:
             self.notes.append(f"{self.endpoint.model} takes no seed: a text may differ from run to run")
         if self.endpoint.api_base is None:
@@ -111,32 +101,57 @@ class LitellmModel:
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         """Yield finished predictions. Raises ModelError where no further request could succeed (a wrong key, a server that is
         down); what was finished before is yielded first."""
+        if samples:
+            self._check(self._sent(samples[0], args))
         jobs = (functools.partial(self._answer, s, prompt, args) for s in by_image(samples))
         return in_flight(jobs, at_most=self.max_in_flight, batch=self.batch_size, flush=FLUSH, close=self.client.close)
 
+    def _check(self, sent: dict[str, Any]) -> None:
+        """Raises ModelError where LiteLLM knows, before anything is sent, that the model does not take what would be."""
+        try:
+            self.client.drop_untaken(sent, optional=("seed",))
+        except RequestFailed as e:
+            raise ModelError(f"{self.endpoint.model}: {e}", hint=self._hint(e)) from None
+
     async def _answer(self, sample: Sample, prompt: Prompt, args: GenerationArgs) -> Prediction:
         try:
-            reply = await self.client.ask(self._messages(sample, prompt), **self._sent(sample, args))
+            reply = await self.client.ask(self._messages(sample, prompt), optional=("seed",), **self._sent(sample, args))
         except RequestFailed as e:
-            self.usage.failed += 1
-            if e.fatal:
-                raise ModelError(f"{self.endpoint.model} at {self.endpoint.where}: {e}", hint=self._hint(str(e))) from None
-            if not (e.withheld or self.usage.answered) and self.usage.failed >= GIVE_UP_AFTER:
-                raise ModelError(
-                    f"{self.endpoint.model} at {self.endpoint.api_base or self.endpoint.where}: the first {self.usage.failed} "
-                    f"requests all failed: {e}",
-                    hint="is the server up, its address right, and its model one that takes images?",
-                ) from None
-            return self._error(sample, str(e))
+            return self._failed(sample, e)
         except BadImageError as e:
             return self._error(sample, str(e))
+        self._silent = 0
         self.usage.add(reply)
-        text = join(reply)
+        if reply.finish == "filter":
+            self._filtered += 1
+            if GIVE_UP_AFTER <= self._filtered == self.usage.answered:
+                raise ModelError(
+                    f"{self.endpoint.model}: the vendor's content filter withheld the first {self._filtered} answers"
+                )
+            return self._error(sample, "withheld by the vendor's content filter")
+        text = reply.text
         reasoning, answer = answers.read(text)
         return Prediction(
             sample_id=sample.id, text=text, reasoning=reasoning, answer=answer, finish=reply.finish,
             prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens,
         )  # fmt: skip
+
+    def _failed(self, sample: Sample, e: RequestFailed) -> Prediction:
+        """The row's error. Raises ModelError where no further request could succeed."""
+        self.usage.failed += 1
+        self._silent = self._silent + 1 if e.silent else 0
+        where = f"{self.endpoint.model} at {self.endpoint.api_base or self.endpoint.where}"
+        if e.fatal:
+            raise ModelError(f"{where}: {e}", hint=self._hint(e)) from None
+        if not (e.withheld or self.usage.answered) and self.usage.failed >= GIVE_UP_AFTER:
+            asked = "is the server up, its address right, and its model one that takes images?"
+            raise ModelError(f"{where}: the first {self.usage.failed} requests all failed: {e}", hint=e.hint or asked) from None
+        if self._silent >= IN_A_ROW:
+            raise ModelError(
+                f"{where}: {self._silent} requests in a row got no answer: {e}",
+                hint="answers so far are kept; run the same command again when the server answers",
+            ) from None
+        return self._error(sample, str(e))
 
     @staticmethod
     def _error(sample: Sample, reason: str) -> Prediction:
@@ -163,9 +178,9 @@ class LitellmModel:
             sent["seed"] = args.seed if args.temperature <= 0 else request_seed(args.seed, sample.id)
         return sent
 
-    def _hint(self, reason: str) -> str:
-        if "temperature" in reason:
+    def _hint(self, e: RequestFailed) -> str:
+        if e.kind == "parameter" and "temperature" in f"{e} {e.hint}":
             return "this model takes no such temperature; try --temperature 1"
         if self.endpoint.key_variable == "HARNESS_API_KEY":
-            return "is the model's name the one the server has, and its key in HARNESS_API_KEY?"
-        return "check the model's name and the vendor's key"
+            return f"{e.hint or 'the server refuses every request'} (its key is read from HARNESS_API_KEY)"
+        return e.hint or "check the model's name and the vendor's key"

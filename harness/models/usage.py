@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 
@@ -14,48 +16,78 @@ class Reply:
 
     content: str
     reasoning: str | None
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "filter"]
     served: str | None
     prompt_tokens: int
     completion_tokens: int
     cost: float | None
     tries: int
     lost: int = 0
+    #: The words of a refusal, which stand apart from the content.
+    refusal: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All that the model said: servers hand the thinking over apart from the rest, and it belongs before it.
+
+        The tag stays open when the text was cut off inside it, as the model left it. A refusal is what the model said.
+        """
+        content = self.content or self.refusal or ""
+        if self.reasoning is None:
+            return content.strip()
+        close = "" if self.finish == "length" and not content.strip() else "</think>"
+        return f"<think>{self.reasoning}{close}{content}".strip()
 
 
 class Price(NamedTuple):
-    """US dollars for a million tokens."""
+    """US dollars for a million tokens. `cached`: for those of the prompt that the vendor had in a cache, where it takes less."""
 
     read: float
     written: float
+    cached: float | None = None
 
-    def of(self, read: int, written: int) -> float:
-        """Dollars for so many tokens."""
-        return (self.read * read + self.written * written) / 1e6
+    def of(self, read: int, written: int, cached: int = 0) -> float:
+        """Dollars for so many tokens; `cached` of those that were read."""
+        less = 0.0 if self.cached is None else (self.read - self.cached) * min(cached, read)
+        return (self.read * read - less + self.written * written) / 1e6
 
 
-@dataclass
+def nano(dollars: float) -> int:
+    """Dollars as a whole number of billionths, rounded up: sums of these are exact, and nothing costs less than is counted."""
+    return math.ceil(Decimal(str(dollars)) * 10**9)
+
+
 class Budget:
     """Dollars that several clients may spend between them. A request's worst price is set aside before it is sent.
 
-    So the limit is never passed: a request that could pass it is not sent.
+    So the limit is never passed: a request that could pass it is not sent. Money is counted in whole billionths of a dollar:
+    what is set aside and given back again is exactly nothing.
     """
 
-    limit: float | None = None
-    spent: float = 0.0
-    held: float = 0.0
+    def __init__(self, limit: float | None = None) -> None:
+        self.limit = limit
+        self._spent = self._held = 0
+
+    @property
+    def spent(self) -> float:
+        return self._spent / 1e9
+
+    @property
+    def held(self) -> float:
+        """Set aside for requests that are under way; 0 when there is none."""
+        return self._held / 1e9
 
     def hold(self, worst: float) -> bool:
         """Set `worst` dollars aside; False, and nothing set aside, when that could pass the limit."""
-        if self.limit is not None and self.spent + self.held + worst > self.limit:
+        if self.limit is not None and self._spent + self._held + nano(worst) > nano(self.limit):
             return False
-        self.held += worst
+        self._held += nano(worst)
         return True
 
     def settle(self, worst: float, cost: float) -> None:
         """A request for which `worst` was held has cost `cost`."""
-        self.held -= worst
-        self.spent += cost
+        self._held -= nano(worst)
+        self._spent += nano(cost)
 
 
 @dataclass(frozen=True)
