@@ -31,3 +31,14 @@ class ModelError(UserError):
 
 class RunError(UserError):
     """A run folder that cannot be used."""
+
+
+class Terminated(BaseException):
+    """A signal asked this process to end, and what it had done so far is kept. Exit code 128 + `signum`.
+
+    Like a KeyboardInterrupt it is no Exception: nothing but the command line answers it.
+    """
+
+    def __init__(self, signum: int, kept: str = "") -> None:
+        super().__init__(signum)
+        self.signum, self.kept = signum, kept

@@ -48,6 +48,11 @@ def announce(message: str) -> None:
     Console(stderr=True).print(f"[yellow]note:[/] {escape(harmless(message))}", soft_wrap=True, highlight=False)
 
 
+def warning(message: str) -> None:
+    """What must be known before a result is believed in: shown even with --quiet."""
+    Console(stderr=True).print(f"[bold red]warning:[/] {escape(harmless(message))}", soft_wrap=True, highlight=False)
+
+
 def say(message: str) -> None:
     err.print(message, soft_wrap=True, highlight=False)
 
