@@ -58,6 +58,8 @@ class Trainer:
         force: bool = False,
         planning: bool = False,
     ) -> None:
+        if not task.samples:
+            raise UserError(f"task '{task.spec.name}': there is no row to train on")
         self.model_name, self.task, self.recipe, self.out = model, task, recipe.for_task(task.spec), out
         self.dev, self.origin, self.report_to, self.force = dev, origin or {}, report_to or [], force
         self.rank, self.stopping = distributed.current(), Stopping()
@@ -94,9 +96,7 @@ class Trainer:
     # -- what would be done -------------------------------------------------------------------------------------------
 
     def steps(self) -> int:
-        """Optimizer steps of the whole run. Raises UserError where there is nothing to train on."""
-        if not self.task.samples:
-            raise UserError(f"task '{self.task.spec.name}': there is no row to train on")
+        """Optimizer steps of the whole run."""
         if self.recipe.max_steps:
             return self.recipe.max_steps
         return max(1, int(self.recipe.epochs * self.steps_per_epoch()))
@@ -366,7 +366,7 @@ class Trainer:
         trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
         trainer.saved_processor, trainer.base_name = self.processor, self.base_name
         trainer.vision_cache, self.built = cache, deciding(trainer.args)
-        Health(trainer, self.processor, self.out, self.recipe.stop_without_signal)
+        Health(trainer, self.out, self.recipe.stop_without_signal)
         if cache:
             if reference := getattr(trainer, "ref_model", None):
                 cache.serve(trainer.accelerator.unwrap_model(reference))

@@ -1,8 +1,8 @@
 """Is a training sound? What is not finite stops it at that very step, before it is saved.
 
 Left alone, transformers logs a loss that is not a number as 0.0 and trains on. Here every step is looked at before its update
-(the losses of all micro-batches, the gradient) and after it (the weights, and what the model says with them to a fixed
-sentence), so every checkpoint is sound. With several processes all stop together, for the same reason.
+(the losses of all micro-batches, the gradient) and after it (the weights); and before a checkpoint is saved the model reads a
+training row, for finite weights may still be too large to compute with. With several processes all stop together.
 """
 
 from __future__ import annotations
@@ -19,17 +19,14 @@ from trainers import checkpoint
 from trainers.health import Halted, Idle
 from trainers.stopping import all_ranks
 
-#: What a sound model is asked after every step.
-SENTENCE = "Is there a lesion in this image?"
-
 
 class Health(TrainerCallback):  # type: ignore[misc]
     """Looks after one training. `patience` steps without anything to learn stop it (0: never)."""
 
-    def __init__(self, trainer: Any, processor: Any, out: Path, patience: int) -> None:
-        self.trainer, self.processor, self.out, self.patience = trainer, processor, out, patience
+    def __init__(self, trainer: Any, out: Path, patience: int) -> None:
+        self.trainer, self.out, self.patience = trainer, out, patience
         self.losses: list[Any] = []
-        self.sentence: Any = None
+        self.row: Any = None
         self.idle = Idle()
         trainer.health = self
         trainer.add_callback(self)
@@ -51,7 +48,7 @@ class Health(TrainerCallback):  # type: ignore[misc]
     # -- sound ------------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._check_model("before the first step", state.global_step + 1)
+        self._check_words("before its first step", state.global_step + 1)
         self.idle = Idle(read_jsonl(self.out / "log.jsonl"))  # goes on counting after a kill
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -65,35 +62,46 @@ class Health(TrainerCallback):  # type: ignore[misc]
         self._together(why, state.global_step + 1)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After the update, before anything is saved."""
-        self._check_model("after the update", state.global_step + 1)
-
-    def _check_model(self, when: str, step: int) -> None:
+        """After the update."""
         named = [(n, p) for n, p in self.trainer.model.named_parameters() if p.requires_grad]
         why = None
         if not _finite([p for _, p in named]):
-            name = next((n for n, p in named if not _finite([p])), "some")
-            why = f"{when} weights are not finite ({name})"
-        self._together(why, step)  # first: where weights are sharded, all have to read the sentence or none
-        why = f"{when} the model's words have no finite probabilities: its weights are too large, or not numbers"
+            why = f"after the update weights are not finite ({next((n for n, p in named if not _finite([p])), 'some')})"
+        self._together(why, state.global_step + 1)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Before a checkpoint is saved."""
+        if control.should_save:
+            self._check_words("after the update", state.global_step)
+
+    def _check_words(self, when: str, step: int) -> None:
+        why = f"{when} what the model says is not finite: its weights are too large to compute with, or not numbers"
         self._together(None if self._speaks() else why, step)
 
     def _speaks(self) -> bool:
-        """Whether the logits of a fixed sentence are numbers. Draws no random number and leaves nothing behind."""
+        """Whether the logits of the first row are numbers. Draws no random number and leaves nothing behind."""
         import torch
 
         model, accelerator = self.trainer.model_wrapped, self.trainer.accelerator
-        if self.sentence is None:
-            ids = self.processor.tokenizer(SENTENCE, return_tensors="pt")["input_ids"]
-            self.sentence = ids.to(accelerator.device)
+        if self.row is None:
+            self.row = self._first_row()
         training = model.training
         model.eval()
         try:
             with torch.no_grad(), accelerator.autocast():
-                logits = model(input_ids=self.sentence, attention_mask=torch.ones_like(self.sentence), use_cache=False).logits
+                logits = model(**self.row.to(accelerator.device), use_cache=False).logits
         finally:
             model.train(training)
         return not bool((torch.isnan(logits) | torch.isposinf(logits)).any())
+
+    def _first_row(self) -> Any:
+        from trl.data_utils import prepare_multimodal_messages
+
+        row = self.trainer.train_dataset[0]
+        messages = prepare_multimodal_messages(row["prompt"], images=row["images"])
+        return self.trainer.processing_class.apply_chat_template(
+            [messages], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
 
     # -- learning ---------------------------------------------------------------------------------------------------------
 
