@@ -23,7 +23,7 @@ from typing import Any
 from harness import data, specs
 from harness.pipeline import hardware
 from harness.records import Reference
-from trainers import recipe, rewards, rows
+from trainers import recipe, rewards
 from trainers.grpo import _SAME, GRPO
 
 HERE = Path(__file__).parent
@@ -73,7 +73,7 @@ class Alone(Measured):
                     reward_weights=list(self.weights().values()),
                 ),
                 processing_class=self.processor,
-                train_dataset=rows.dataset(self.task.samples, self.recipe, completions=False),
+                train_dataset=self.dataset(completions=False),
                 reward_funcs=[for_trl(name) for name in self.weights()],
                 callbacks=[self.watch()],
             ),

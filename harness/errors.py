@@ -43,3 +43,14 @@ class RanksError(RunError):
     """A run that went wrong while it ran: rows without an answer, ranks that do not work on the same thing."""
 
     exit_code = 1
+
+
+class Terminated(BaseException):
+    """A signal asked this process to end, and what it had done so far is kept. Exit code 128 + `signum`.
+
+    Like a KeyboardInterrupt it is no Exception: nothing but the command line answers it.
+    """
+
+    def __init__(self, signum: int, kept: str = "") -> None:
+        super().__init__(signum)
+        self.signum, self.kept = signum, kept

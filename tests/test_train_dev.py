@@ -152,8 +152,8 @@ def test_an_old_checkpoint_goes_once_the_new_one_is_whole(rows, tmp_path, monkey
     trained, _ = rows
     chosen = recipe.load("sft", "tiny", None, [*SETTINGS, "save_steps=1", "max_steps=2", "keep_checkpoints=1"])
     trainer = plugins.load("trainers", "sft")("tiny", trained, chosen, tmp_path / "x", device="cpu")
-    real = trainer._finish
-    monkeypatch.setattr(trainer, "_finish", lambda folder, step: real(folder, step) if step == 1 else killed())
+    real = trainer.finish
+    monkeypatch.setattr(trainer, "finish", lambda folder, step: real(folder, step) if step == 1 else killed())
     with pytest.raises(InterruptedError):
         trainer.fit()
     assert checkpoint.last_whole(tmp_path / "x")[0] == tmp_path / "x" / "checkpoint-1"

@@ -8,7 +8,7 @@ from harness.errors import ModelError, UserError
 from harness.models import loading
 from tests.conftest import load
 from trainers import plan as plans
-from trainers import policy, recipe
+from trainers import plan_view, policy, recipe
 from trainers.memory import GB, Shape, activations_per_token
 
 QWEN = "Qwen/Qwen2-VL-2B-Instruct"
@@ -42,7 +42,7 @@ def test_counts_are_those_of_the_training(rows, tmp_path):
 def test_a_vision_encoder_that_trains_is_named(rows, tmp_path):
     plan = make("sft", rows, tmp_path / "x", "lora.target_modules=[qkv]").plan()
     assert len(plan.vision_trainable) == 8  # A and B of four layers
-    assert "TRAINS" in str(plans._facts(plan))
+    assert "TRAINS" in str(plan_view._facts(plan))
 
 
 def test_images_are_not_cached_where_the_training_could_not(rows, tmp_path, monkeypatch):

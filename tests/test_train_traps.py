@@ -55,10 +55,10 @@ def files():
 
 
 @pytest.mark.parametrize(("name", "data"), files(), ids=lambda x: x if isinstance(x, str) else "")
-def test_a_model_learns_from_the_pixels_it_is_tested_on(task, name, data):
+def test_a_model_learns_from_the_pixels_it_is_tested_on(task, tmp_path, name, data):
     image = ImageRef(name=name, data=data)
     sample = task.samples[0].model_copy(update={"images": (image,)})
-    (row,) = rows.dataset([sample], recipe.Recipe(), completions=False)
+    (row,) = make("grpo", task, tmp_path / "x").dataset([sample], completions=False)
     assert np.array_equal(np.asarray(row["images"][0]), np.asarray(image.open()))
 
 
@@ -199,7 +199,7 @@ def test_padding_on_the_right_is_refused(task, tmp_path):
     processor = loading.load_processor(loading.resolve("tiny"))
     assert processor.tokenizer.padding_side == "left"
     trainer = make("grpo", task, tmp_path / "x", "batch_size=4", "num_generations=2")
-    data = rows.dataset(task.samples, trainer.recipe, completions=False)
+    data = trainer.dataset(completions=False)
     processor.tokenizer.padding_side = "right"
     config = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, num_generations=2, per_device_train_batch_size=4, report_to=[])
     model = loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu")
@@ -234,15 +234,13 @@ def test_image_markers_are_never_written(task, tmp_path):
 # -- prompts and rewards of a recipe --------------------------------------------------------------------------------------
 
 
-def test_the_style_can_follow_the_answer_type(slake):
-    by_type = {"yesno": {"short_form": 1.0}}
-    drawn = rows.draw_prompts(slake.samples[:200], {"explanation": 1.0}, 0, by_type)
-    for s, prompt in zip(slake.samples[:200], drawn, strict=True):
-        assert ("concise factual answer" in prompt) == (s.reference.kind == "yesno")
-    with pytest.raises(UserError, match=r"prompts_by_type\.yesno: no prompt named 'shortform'"):
-        recipe.load("rarl", "tiny", None, ["prompts_by_type={yesno: {shortform: 1}}"])
-    with pytest.raises(UserError, match="prompts: names no prompt"):
-        recipe.load("rarl", "tiny", None, ["prompts={}"])
+def test_the_style_can_follow_the_answer_type(slake, tmp_path):
+    chosen = recipe.Recipe(prompts={"explanation": 1.0}, prompts_by_type={"yesno": {"short_form": 1.0}})
+    for s, prompt in zip(slake.samples[:200], rows.draw_prompts(slake.samples[:200], chosen, slake.spec.get_prompt), strict=True):
+        assert (prompt.name == "short_form") == (s.reference.kind == "yesno")
+    with pytest.raises(UserError, match=r"prompts_by_type\.yesno': task 'slake' knows no prompt named 'shortform'") as e:
+        make("rarl", slake, tmp_path / "x", "prompts_by_type={yesno: {shortform: 1}}")
+    assert e.value.hint == "did you mean 'short_form'?"
 
 
 def shout(rollouts):
@@ -327,12 +325,17 @@ def test_a_judge_can_be_a_reward(task):
     assert e.value.hint.startswith("did you mean 'exact'?")
 
 
-def test_reasoning_alone_needs_rows_with_reasoning(tmp_path):
+def test_a_reward_for_reasoning_needs_rows_with_reasoning(tmp_path):
+    """Without any, rarl would be grpo under another name."""
     vqa_rad = load("vqa_rad", split="train", limit=8)
-    with pytest.raises(UserError, match="no row has reference reasoning, and the only reward is for reasoning") as e:
-        make("rarl", vqa_rad, tmp_path / "x", "rewards={reasoning: 1}").steps()
-    assert "--set rewards.accuracy=1" in e.value.hint
-    assert make("rarl", vqa_rad, tmp_path / "x").weights()["reasoning"] == 1.0  # beside others it is left out row by row
+    for settings, way in (((), "--set rewards.reasoning=0 trains without it"), (("rewards={reasoning: 1}",), "add another part")):
+        with pytest.raises(UserError, match="no row has reference reasoning, which reward 'reasoning' compares with") as e:
+            make("rarl", vqa_rad, tmp_path / "x", *settings).steps()
+        assert way in e.value.hint
+    meant = make("rarl", vqa_rad, tmp_path / "x", "rewards.reasoning=0")
+    assert meant.weights() == {"format": 1.0, "length": 1.0, "accuracy": 1.0}
+    with pytest.raises(UserError, match="which reward 'reasoning:rougeL' compares with"):
+        make("grpo", vqa_rad, tmp_path / "x", "rewards.reasoning:rougeL=1").steps()
     assert not (tmp_path / "x").exists()
 
 

@@ -124,11 +124,15 @@ def test_sft_target():
 
 def test_prompt_diversity_is_drawn_by_seed_and_share(slake):
     shares = {"explanation": 3.0, "short_form": 1.0}
-    drawn = rows.draw_prompts(slake.samples, shares, 0)
-    assert drawn[1::2] == rows.draw_prompts(slake.samples[1::2], shares, 0)  # a row keeps its prompt in every subset
-    assert drawn == rows.draw_prompts(slake.samples, shares, 0)
-    assert drawn != rows.draw_prompts(slake.samples, shares, 1)
-    share = sum(d.startswith(PROMPTS["explanation"].before) for d in drawn) / len(drawn)
+
+    def draw(samples, seed):
+        return rows.draw_prompts(samples, recipe.Recipe(prompts=shares, seed=seed), slake.spec.get_prompt)
+
+    drawn = draw(slake.samples, 0)
+    assert drawn[1::2] == draw(slake.samples[1::2], 0)  # a row keeps its prompt in every subset
+    assert drawn == draw(slake.samples, 0)
+    assert drawn != draw(slake.samples, 1)
+    share = sum(d is PROMPTS["explanation"] for d in drawn) / len(drawn)
     assert share == pytest.approx(0.75, abs=0.05)
 
 
@@ -139,7 +143,8 @@ def test_prompt_diversity_is_drawn_by_seed_and_share(slake):
         (["lora.rank=4"], "unknown key 'lora.rank'", None),
         (["learning_rate=-1"], "key 'learning_rate'", None),
         (["num_generations=1"], "key 'num_generations'", None),
-        (["prompts={resoning: 1}"], "no prompt named 'resoning'", None),
+        (["prompts_by_type={yesno: {}}"], "'yesno' names no prompt", None),
+        (["epochs=true"], "key 'epochs': is a number, not true", None),
         (["seed"], "expected key=value", None),
     ],
 )

@@ -10,21 +10,25 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import distributed
 from harness.data import LoadedTask
-from harness.errors import ModelError, RunError, UserError
+from harness.errors import ModelError, RunError, Terminated, UserError
 from harness.models import adapters, loading, weights
 from harness.pipeline import git_sha, now, packages
+from harness.records import Sample
 from harness.runs import read_jsonl, write_atomic
-from trainers import checkpoint, policy
+from trainers import checkpoint, dev_scores, disk, health, policy, resuming, rows
 from trainers.recipe import Recipe
 from trainers.runfile import as_yaml, read_run
+from trainers.settings import deciding
+from trainers.stopping import Stopping
 
 if TYPE_CHECKING:
     from trainers.plan import Plan
@@ -55,40 +59,28 @@ class Trainer:
         force: bool = False,
         planning: bool = False,
     ) -> None:
-        self.model_name, self.task, self.recipe, self.out = model, task, recipe, out
+        if not task.samples:
+            raise UserError(f"task '{task.spec.name}': there is no row to train on")
+        self.model_name, self.task, self.recipe, self.out = model, task, recipe.for_task(task.spec), out
         self.dev, self.origin, self.report_to, self.force = dev, origin or {}, report_to or [], force
-        self.rank = distributed.current()
+        self.rank, self.stopping = distributed.current(), Stopping()
         self.checkpoint = loading.resolve(model)
         self.base_name = policy.base_name(model, self.checkpoint)
         policy.check(model, self.checkpoint, recipe)
         if not planning:  # a plan may be for another machine
             policy.check_device(recipe, device)
         self.device, self.report = self.rank.device if self.rank.count > 1 and device == "auto" else device, report
+        self.checkpointing = recipe.gradient_checkpointing is True  # what `auto` comes to is known once there is a plan
+        #: What TRL's trainer was built with, once it is. (Building the arguments anew would take accelerate's state from it.)
+        self.built: dict[str, Any] = {}
+        #: Called with what must be known before the model is believed in.
+        self.warn: Callable[[str], None] = warnings.warn
         #: Why images are encoded anew every time, where they are (known once the model is loaded).
         self.why_no_cache: str | None = None
-        if self.rank.main and out.exists() and not planning and not self._unfinished():
+        if self.rank.main and out.exists() and not planning and not resuming.unfinished(self):
             raise UserError(f"{out}: is not an empty folder", hint="give another --out folder, or remove it")
 
-    def _unfinished(self) -> bool:
-        """Whether OUT is free, or holds a training like this one that was interrupted."""
-        if not self.out.is_dir():
-            return False
-        if all(f.name.startswith(".run.yaml.") for f in self.out.iterdir()):  # empty, or killed before the first file
-            return True
-        if (self.out / "trained.json").exists() or not (self.out / "run.yaml").exists():
-            return False
-        there, mine = read_run(self.out), self._run()
-        for key in ("trainer", "model", "weights_sha256", "data_fingerprint", "dev_fingerprint", "recipe"):
-            if key == "weights_sha256" and there.get(key) is None:
-                continue  # killed before the model was downloaded
-            if json.dumps(there.get(key)) != json.dumps(mine[key]):
-                raise UserError(
-                    f"{self.out}: holds an unfinished training with another {key.replace('_', ' ')}",
-                    hint=f"harness train resume {self.out} finishes that one; or give another --out folder, or remove it",
-                )
-        return True
-
-    def _run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """What run.yaml keeps."""
         return {
             "trainer": self.name,
@@ -99,6 +91,7 @@ class Trainer:
             "dev_fingerprint": self.dev.card.fingerprint if self.dev else None,
             "recipe": self.recipe.model_dump(mode="json"),
             "rewards": self.weights(),
+            "packages": packages(),
         }
 
     # -- what would be done -------------------------------------------------------------------------------------------
@@ -114,6 +107,14 @@ class Trainer:
 
     def weights(self) -> dict[str, float]:
         """Reward parts and their weights; none where there is no reward."""
+        return {}
+
+    def explained(self) -> int:
+        """Training rows that have reference reasoning."""
+        return sum(rows.has_reasoning(s) for s in self.task.samples)
+
+    def targets(self) -> dict[str, int]:
+        """Forms of what is taught word for word, and how many rows teach each; none where a reward teaches."""
         return {}
 
     def rows_per_step(self) -> int:
@@ -139,6 +140,7 @@ class Trainer:
             "recipe": self.recipe.model_dump(mode="json"),
             "steps": self.steps(),
             "rows_per_step": self.rows_per_step(),
+            "dev": dev_scores.about(self) if self.dev else None,
             "out": str(self.out),
             **({"base_weights_sha256": self.base_sha256} if self.recipe.lora else {}),
         }
@@ -159,18 +161,23 @@ class Trainer:
     def fit(self, resume: Path | None = None) -> Path:
         """Train, going on from `resume` (a checkpoint) or from whatever OUT holds already; returns OUT.
 
-        Raises RunError for a torn checkpoint that was asked for.
+        Raises RunError for a torn checkpoint that was asked for, Halted for a training that went wrong (trainers/health.py),
+        DiskError where its files cannot be written, Terminated for SIGTERM, once a checkpoint is saved.
         """
+        self.steps()  # what cannot be trained is refused before anything is written
+        self._settle()
+        with self.stopping, disk.kept(self.out), resuming.alone(self.out) if self.rank.main else nullcontext():
+            return self._fit(resume)
+
+    def _fit(self, resume: Path | None) -> Path:
         import torch
         from transformers import set_seed
 
         start = time.perf_counter()
         _tell_nobody()
-        self.steps()  # what cannot be trained is refused before anything is written
         device = loading.pick_device(self.device)
         self.processor = loading.load_processor(self.checkpoint)
         self.cap_pixels(self.processor)
-        self._settle()
         begun = self._begin(resume) if self.rank.main else None
         self.rank.wait()
         if not self.rank.main:
@@ -182,16 +189,19 @@ class Trainer:
             model = self.load(device)
             weights.check_vocabulary(self.checkpoint.label, model, self.processor)
         if self.rank.main and read_run(self.out).get("weights_sha256") is None:  # they have only now been downloaded
-            write_atomic(self.out / "run.yaml", as_yaml(self._run()))
+            write_atomic(self.out / "run.yaml", as_yaml(self.run()))
         torch.use_deterministic_algorithms(True, warn_only=True)  # else the last bit of a gradient depends on the threads
         try:
             with self._or_nothing(begun):
                 trainer = self._trainer(model)
             for row in read_jsonl(self.out / "log.jsonl"):  # TRL's SFT counts tokens from nought after a resume
                 trainer._total_train_tokens = row.get("num_tokens", 0)
-            trainer.train(resume_from_checkpoint=str(begun) if begun else None)
+            with self.stopping.working():
+                trainer.train(resume_from_checkpoint=str(begun) if begun else None)
         finally:
             torch.use_deterministic_algorithms(False)
+        if self.stopping.asked:
+            raise Terminated(self.stopping.asked, f"checkpoint-{trainer.state.global_step} is saved")
         if trainer.state.global_step != self.steps():
             raise RunError(f"{self.out}: {trainer.state.global_step} of {self.steps()} steps were trained")
         if trainer.args.should_save:
@@ -230,6 +240,8 @@ class Trainer:
         if not self.force:
             found.check()
         self.checkpointing = found.gradient_checkpointing
+        for caveat in found.caveats:
+            self.warn(caveat)
 
     def load(self, device: str) -> Any:
         """The model to train, without its adapter."""
@@ -250,7 +262,7 @@ class Trainer:
         if begun is None:
             self._check_nothing_lost()
             self.out.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.out / "run.yaml", as_yaml(self._run()))  # first: by it OUT is known to be a training
+            write_atomic(self.out / "run.yaml", as_yaml(self.run()))  # first: by it OUT is known to be a training
             write_atomic(self.out / "samples.jsonl", "".join(json.dumps(s.row()) + "\n" for s in self.task.samples))
             write_atomic(self.out / "recipe.yaml", as_yaml(self.recipe.model_dump(mode="json")))
         checkpoint.rewind(self.out, checkpoint.step_of(begun) if begun else 0)
@@ -291,9 +303,12 @@ class Trainer:
         checkpoint.settle_best(self.out)
         checkpoint.move_into(part, self.out)
         shutil.rmtree(self.out / ".vision", ignore_errors=True)
-        self._describe(self.out, self.out.name, seconds=round(seconds, 1))
+        found = health.summary(self.out)
+        self._describe(self.out, self.out.name, seconds=round(seconds, 1), health=found)
+        for complaint in health.complaints(found):
+            self.warn(complaint)
 
-    def _finish(self, folder: Path, step: int) -> None:
+    def finish(self, folder: Path, step: int) -> None:
         """Make a saved checkpoint whole: it says what it is, and its sums are written last."""
         shutil.copy2(self.out / "recipe.yaml", folder / "recipe.yaml")
         self._describe(folder, f"{self.out.name}-{step}", step=step)
@@ -302,6 +317,7 @@ class Trainer:
     def _describe(self, folder: Path, name: str, **more: Any) -> None:
         about = self.about() | {"name": name, **more, "created": now(), "git_sha": git_sha(), "packages": packages()}
         about.pop("out")
+        about["optimizer"] = self.built or self.optimizer()
         write_atomic(folder / "trained.json", json.dumps(about, indent=2) + "\n")
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
@@ -315,7 +331,9 @@ class Trainer:
             "gradient_accumulation_steps": r.gradient_accumulation,
             "max_steps": self.steps(),
             "learning_rate": r.learning_rate,
+            "max_grad_norm": r.max_grad_norm,
             "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # it logs a loss that is not a number as 0.0
             "save_strategy": "steps",
             "save_steps": r.save_steps,
             "report_to": self.report_to,
@@ -325,8 +343,23 @@ class Trainer:
             # the new name for it, activation_checkpointing, does not reach TRL 1.16
             "gradient_checkpointing": self.checkpointing,
             "use_cpu": device == "cpu",
-            "bf16": device != "cpu",
+            "bf16": r.precision == "bfloat16" or (r.precision == "auto" and device != "cpu"),
         }
+
+    def config(self) -> Any:
+        """The settings that the transformers Trainer is built with; the plan prints what stands in them."""
+        from transformers import TrainingArguments
+
+        return TrainingArguments(**self.arguments())
+
+    def optimizer(self) -> dict[str, Any]:
+        """Every setting of `config` that decides the weights, by its own name there."""
+        return deciding(self.config())
+
+    def dataset(self, samples: Sequence[Sample] | None = None, *, completions: bool) -> Any:
+        """The training rows (or others in their place) as TRL takes them: see trainers/rows.py."""
+        given = self.task.samples if samples is None else samples
+        return rows.dataset(given, self.recipe, self.task.spec.get_prompt, completions=completions)
 
     def adapted(self, model: Any) -> dict[str, Any]:
         """`model`, with the recipe's adapter to be or the adapter it has, as TRL's trainers take it."""
@@ -334,10 +367,10 @@ class Trainer:
 
     def watch(self) -> Any:
         """The callback that writes OUT's logs and checkpoints."""
-        from trainers.watch import DevScore, Watch
+        from trainers.watch import Watch
 
-        dev = DevScore(self.dev, self.out, self.device) if self.dev else None
-        return Watch(self.out, self.model_name, self.steps(), self.report, self._finish, dev, self.recipe.keep_checkpoints)
+        dev = dev_scores.DevScore(self.dev, dev_scores.prompt(self), self.out, self.device) if self.dev else None
+        return Watch(self, dev)
 
     def vision_cache(self, model: Any) -> Any:
         """The run's VisionCache, or None with the reason in `why_no_cache`."""
@@ -352,9 +385,12 @@ class Trainer:
         """The last touches that SFT and GRPO trainers share."""
         from transformers import PrinterCallback
 
+        from trainers.soundness import Health
+
         trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
         trainer.saved_processor, trainer.base_name = self.processor, self.base_name
-        trainer.vision_cache = cache
+        trainer.vision_cache, self.built = cache, deciding(trainer.args)
+        Health(trainer, self.out, self.recipe.stop_without_signal)
         if cache:
             if reference := getattr(trainer, "ref_model", None):
                 cache.serve(trainer.accelerator.unwrap_model(reference))
@@ -369,7 +405,7 @@ def _tell_nobody() -> None:
     constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
-class Saves:
+class Saves(health.Sound):
     """Mixed into TRL's trainers: checkpoints are saved as ours, and no model card is written."""
 
     saved_processor: Any

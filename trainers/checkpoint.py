@@ -123,10 +123,19 @@ def remove(folder: Path) -> None:
     shutil.rmtree(gone)
 
 
-def rotate(out: Path, keep: int | None) -> None:
-    """Leave the newest `keep` checkpoints (None: all). Call it once the newest is sealed."""
-    for folder in checkpoints(out)[: -keep if keep else 0]:
-        remove(folder)
+def due(step: int, every: int, steps: int) -> bool:
+    """Whether a training of `steps` saves a checkpoint at `step` by itself. Others were saved because a signal came: they are
+    there to go on from, and are neither scored nor kept."""
+    return step % every == 0 or step == steps
+
+
+def rotate(out: Path, keep: int | None, every: int, steps: int) -> None:
+    """Leave the newest `keep` checkpoints (None: all) of those that are due. Call it once the newest is sealed."""
+    found = checkpoints(out)
+    regular = [c for c in found if due(step_of(c), every, steps)]
+    for folder in found[:-1]:
+        if folder not in regular or (keep and folder not in regular[-keep:]):
+            remove(folder)
 
 
 def rewind(out: Path, step: int) -> None:

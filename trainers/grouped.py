@@ -22,13 +22,16 @@ from torch.utils.checkpoint import checkpoint
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from harness.errors import RunError
 from harness.models import engine
 from harness.models.transformers_model import SHARED_PREFIX, evenly
 from harness.records import GenerationArgs, Reference
 from harness.runs import append_jsonl
 from harness.threads import on_all_cores
 from trainers.base import Saves
+from trainers.health import Halted
 from trainers.rewards import Rollout, Scorer
+from trainers.stopping import all_ranks
 
 
 def split_pixels(
@@ -178,7 +181,7 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
             Rollout(c[0]["content"], len(ids), Reference.model_validate_json(row["reference"]), row["question"])
             for row, c, ids in zip(inputs, completions, completion_ids_list, strict=True)
         ]
-        parts = self.scorer(rollouts)
+        parts = self._parts(rollouts)
         self._scored = [
             Completed(
                 step=self.state.global_step + 1,
@@ -192,6 +195,18 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         table = [[math.nan if v is None else v for v in values] for values in parts.values()]
         every: torch.Tensor = gather(torch.tensor(table, dtype=torch.float32, device=self.accelerator.device).T.contiguous())
         return every
+
+    def _parts(self, rollouts: Sequence[Rollout]) -> dict[str, list[float | None]]:
+        """Each reward's values; where one gives what cannot be learned from, in any process, the training stops here."""
+        problem: tuple[str, str | None] | None = None
+        parts: dict[str, list[float | None]] = {}
+        try:
+            parts = self.scorer(rollouts)
+        except RunError as e:
+            problem = (str(e), e.hint)
+        for said in filter(None, all_ranks(problem)):
+            raise Halted(f"stopped at step {self.state.global_step + 1}: {said[0]}", hint=said[1])
+        return parts
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         out = super()._generate_and_score_completions(inputs)

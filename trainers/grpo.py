@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import UserError
-from trainers import rewards, rows
+from trainers import rewards
 from trainers.base import Trainer
 
 #: Recipe keys that TRL knows by the same name.
@@ -31,9 +31,13 @@ class GRPO(Trainer):
 
     def steps(self) -> int:
         self.weights()  # a batch that cuts a group is refused first
+        if self.recipe.target != "auto":
+            raise UserError(
+                f"recipe key 'target': means nothing to {self.name}, which has no targets", hint="leave it out, or train with sft"
+            )
         return super().steps()
 
-    def steps_per_epoch(self) -> float:
+    def steps_per_epoch(self) -> int:
         """TRL leaves out the rows of an epoch that do not fill a step."""
         return len(self.task.samples) // self.rows_per_step()
 
@@ -43,8 +47,8 @@ class GRPO(Trainer):
     def weights(self) -> dict[str, float]:
         """Reward parts and weights; a part with weight 0 is left out.
 
-        Raises UserError for an unknown part, a batch that cuts a group, more questions a step than rows, or nothing to learn
-        from.
+        Raises UserError for an unknown part, a batch that cuts a group, more questions a step than rows, a part for reasoning
+        where no row has any, or nothing to learn from.
         """
         weights = {name: weight for name, weight in (self.recipe.rewards or self.default_rewards).items() if weight}
         if not weights:
@@ -59,35 +63,41 @@ class GRPO(Trainer):
                 f"recipe: a step takes {size // group} questions, and there are {len(self.task.samples)} training rows",
                 hint=f"lower batch_size (completions a step), to at most {group * len(self.task.samples)} in all",
             )
-        if all(rewards.needs_reasoning(name) for name in weights) and not any(s.reference.reasoning for s in self.task.samples):
+        blind = [name for name in weights if rewards.needs_reasoning(name)]
+        if blind and not self.explained():
             raise UserError(
-                f"task '{self.task.spec.name}': no row has reference reasoning, and the only reward is for reasoning",
-                hint="add another part, such as --set rewards.accuracy=1, or take a task with reasoning",
+                f"task '{self.task.spec.name}': no row has reference reasoning, which reward '{blind[0]}' compares with: "
+                "it would give nothing, all along",
+                hint=f"--set rewards.{blind[0]}=0 trains without it"
+                if len(blind) < len(weights)
+                else "add another part, such as --set rewards.accuracy=1, or take a task with reasoning",
             )
         return weights
 
     def about(self) -> dict[str, Any]:
         return super().about() | {"rewards": self.weights()}
 
-    def _trainer(self, model: Any) -> Any:
+    def config(self) -> Any:
         from trl import GRPOConfig
 
+        return GRPOConfig(
+            **self.arguments(),
+            **{key: getattr(self.recipe, key) for key in _SAME},
+            num_iterations=1,  # more would make a resumed run differ, except between cycles
+            reward_weights=list(self.weights().values()),
+        )
+
+    def _trainer(self, model: Any) -> Any:
         from trainers.grouped import GroupedGRPOTrainer
 
-        r, weights = self.recipe, self.weights()
-        args = GRPOConfig(
-            **self.arguments(),
-            **{key: getattr(r, key) for key in _SAME},
-            num_iterations=1,  # more would make a resumed run differ, except between cycles
-            reward_weights=list(weights.values()),
-        )
+        r = self.recipe
         cache = self.vision_cache(model)
         trainer = GroupedGRPOTrainer(
             **self.adapted(model),
-            args=args,
+            args=self.config(),
             processing_class=cache.processor if cache else self.processor,
-            train_dataset=rows.dataset(self.task.samples, r, completions=False),
-            scorer=rewards.Scorer(list(weights), [s.reference for s in self.task.samples]),
+            train_dataset=self.dataset(completions=False),
+            scorer=rewards.Scorer(list(self.weights()), [s.reference for s in self.task.samples]),
             callbacks=[self.watch()],
             grouped_rollouts=r.grouped_rollouts,
             grouped_logprobs=r.grouped_logprobs,

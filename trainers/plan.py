@@ -12,14 +12,17 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError, UserError
 from harness.models import loading
+from harness.plugins import did_you_mean
 from harness.records import DataCard, Record
-from trainers import policy, rows
+from trainers import dev_scores, disk, policy, rows, teaching
+from trainers.machine import machine_memory
 from trainers.memory import GB, Load, Shape, estimate
 from trainers.recipe import Recipe
 
@@ -66,6 +69,16 @@ class Plan(Record):
     dev: DataCard | None
     recipe: Recipe
     rewards: dict[str, float]
+    #: Rows with reference reasoning, and how many rows teach each form word for word (SFT).
+    explained: int
+    targets: dict[str, int]
+    prompts: tuple[teaching.Prompted, ...]
+    #: The prompt of the dev rows, and how many rows and clusters those are (None: no scores).
+    dev_scores: dict[str, Any] | None
+    #: What the transformers Trainer is built with, under its own names.
+    optimizer: dict[str, Any]
+    #: What is allowed, and must be known before the result is believed in.
+    caveats: tuple[str, ...]
     steps: int
     rows_per_step: int
     parameters: int
@@ -81,14 +94,28 @@ class Plan(Record):
     gradient_checkpointing: bool
     why: str
     saved: tuple[Saved, ...]
+    #: Bytes that are free where OUT lies.
+    disk_free: int
+    #: Tokens that the model has positions for, where its configuration says.
+    positions: int | None
     seconds_per_step: float | None = None
+
+    @property
+    def disk_needed(self) -> int:
+        return sum(s.bytes for s in self.saved)
 
     @property
     def fits(self) -> bool:
         return self.memory_limit is None or self.memory_total <= USABLE * self.memory_limit
 
     def check(self) -> None:
-        """Raises UserError where the training cannot fit."""
+        """Raises UserError where the training cannot fit: into the model's positions, the memory, or on the disk."""
+        if self.positions is not None and self.lengths.longest > self.positions:
+            raise UserError(
+                f"row {self.lengths.row}: {self.lengths.longest} tokens with its completion, and the model has {self.positions} "
+                "positions",
+                hint="lower max_pixels or max_completion_length, leave such rows out, or pass --force",
+            )
         if not self.fits:
             assert self.memory_limit is not None
             largest = max(self.memory, key=lambda name: self.memory[name])
@@ -101,6 +128,11 @@ class Plan(Record):
                 f"the plan needs about {self.memory_total / GB:.1f} GB, and {self.memory_limit / GB:.1f} GB are there; "
                 f"most of it is {largest} ({self.memory[largest] / GB:.1f} GB)",
                 hint=f"{', '.join(ways)}, or pass --force",
+            )
+        if self.disk_needed > self.disk_free:
+            raise UserError(
+                f"{self.saved[0].path}: needs about {self.disk_needed / GB:.1f} GB, and {self.disk_free / GB:.1f} GB are free",
+                hint="set keep_checkpoints, raise save_steps, give another --out, or pass --force",
             )
 
 
@@ -125,6 +157,9 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
     frozen = not any(p.requires_grad for _, p in vision)
     load = _load(trainer, found, type(model.get_base_model() if adapters else model).__name__, reinforce, frozen)
     recipe, memory, why = _checkpointing(trainer.recipe, shape, load, device, reinforce, limit)
+    settings = trainer.optimizer() | {"gradient_checkpointing": recipe.gradient_checkpointing is True}
+    if gpu_memory:  # built here, for there
+        settings["bf16"] = trainer.recipe.precision != "float32"
     return Plan(
         trainer=trainer.name,
         model=trainer.model_name,
@@ -133,6 +168,12 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
         dev=trainer.dev.card if trainer.dev else None,
         recipe=trainer.recipe,
         rewards=rewards,
+        explained=trainer.explained(),
+        targets=trainer.targets(),
+        prompts=teaching.prompted(trainer, _processor(trainer)),
+        dev_scores=dev_scores.about(trainer) if trainer.dev else None,
+        optimizer=settings,
+        caveats=tuple(teaching.caveats(trainer)),
         steps=trainer.steps(),
         rows_per_step=trainer.rows_per_step(),
         parameters=shape.total,
@@ -147,21 +188,18 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
         gradient_checkpointing=recipe.gradient_checkpointing is True,
         why=why,
         saved=_saved(trainer, shape),
+        disk_free=disk.free(trainer.out),
+        positions=getattr(config.get_text_config(), "max_position_embeddings", None),
     )
 
 
 def available(device: str) -> float | None:
-    """Bytes of the device's memory."""
-    import os
-
+    """Bytes of the device's memory: a GPU's own, else this machine's or what its container may use."""
     import torch
 
     if device.startswith("cuda"):
         return float(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (ValueError, OSError):
-        return None
+    return machine_memory()
 
 
 def shape_of(name: str) -> tuple[Any, str]:
@@ -202,10 +240,23 @@ def on_meta(config: Any, trainer: Trainer) -> Any:
         model = AutoModelForImageTextToText.from_config(config)
         freeze(model)
         adapter = policy.peft_config(trainer.recipe)
+        if trainer.recipe.lora:
+            _check_targets(model, trainer.recipe.lora.target_modules)
         try:
             return get_peft_model(model, adapter) if adapter else model
         except ValueError as e:  # no module has that name
             raise UserError(f"recipe key 'lora.target_modules': {loading.first_line(e)}") from None
+
+
+def _check_targets(model: Any, targets: Sequence[str]) -> None:
+    """Raises UserError for a name that no module ends in: PEFT passes over it as long as another one is found."""
+    known = {name.rpartition(".")[2] for name, module in model.named_modules() if type(module).__name__ == "Linear"}
+    for target in targets:
+        if target.rpartition(".")[2] not in known:
+            raise UserError(
+                f"recipe key 'lora.target_modules': no layer of the model is named '{target}'",
+                hint=did_you_mean(target, sorted(known)),
+            )
 
 
 def _processor(trainer: Trainer) -> Any:
@@ -227,8 +278,9 @@ def lengths(trainer: Trainer) -> Lengths:
     processor, samples, recipe = _processor(trainer), trainer.task.samples, trainer.recipe
     rows.check(samples)
     per_image = {i.sha256: image_tokens(processor, i) for i in {i.sha256: i for s in samples for i in s.images}.values()}
-    prompts = rows.draw_prompts(samples, recipe.prompts, recipe.seed, recipe.prompts_by_type)
-    answers = [rows.target(s.reference) for s in samples]
+    drawn = rows.draw_prompts(samples, recipe, trainer.task.spec.get_prompt)
+    prompts = [p.render(s.question) for p, s in zip(drawn, samples, strict=True)]
+    answers = [rows.target(s.reference, recipe.target) for s in samples]
 
     def count(texts: list[str]) -> list[int]:
         if processor.tokenizer is None:
@@ -336,57 +388,3 @@ def probe(trainer: Trainer) -> float:
         return statistics.median(b - a for a, b in itertools.pairwise(stamps))  # the first one warms up
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def render(plan: Plan) -> Any:
-    """The plan as rich tables."""
-    from rich.console import Group
-    from rich.table import Table
-
-    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    facts.add_column(style="bold")
-    facts.add_column(overflow="fold")
-    for key, value in _facts(plan):
-        facts.add_row(key, value)
-    memory = Table("memory at the peak", "GB", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    memory.columns[1].justify = "right"
-    for name, size in sorted(plan.memory.items(), key=lambda item: -item[1]):
-        memory.add_row(name, f"{size / GB:.2f}")
-    limit = f" of {plan.memory_limit / GB:.1f}" if plan.memory_limit else ""
-    verdict = "fits" if plan.fits else "[bold red]does not fit[/]"
-    memory.add_row(f"[bold]in all{limit}: {verdict}[/]", f"[bold]{plan.memory_total / GB:.2f}[/]")
-    return Group(facts, "", memory)
-
-
-def _facts(plan: Plan) -> list[tuple[str, str]]:
-    r, n, dev = plan.recipe, plan.lengths, plan.dev
-    adapter = "all of the language model"
-    if r.lora:
-        adapter = f"LoRA r {r.lora.r}, alpha {r.lora.alpha} on {', '.join(r.lora.target_modules)}"
-    frozen = "frozen: none of its parameters trains"
-    if plan.vision_trainable:
-        frozen = f"TRAINS: {', '.join(plan.vision_trainable[:3])} ..."
-    per_step = f"{plan.rows_per_step} question{'s' * (plan.rows_per_step > 1)}"
-    if plan.rewards:
-        per_step += f" x {r.num_generations} completions"
-    found = [
-        ("trainer", f"{plan.trainer}, {adapter}"),
-        ("model", f"{plan.model}; shape from {plan.shape}"),
-        (
-            "rows",
-            f"{plan.task.rows} on {plan.task.images} images of {plan.task.task} ({plan.task.source}, {plan.task.resolution})",
-        ),
-        ("dev", f"{dev.rows} rows on {dev.images} images of {dev.split}" if dev else "none: checkpoints are not scored"),
-        ("steps", f"{plan.steps}, each {per_step}; rate {r.learning_rate:g}"),
-        ("rewards", ", ".join(f"{k} x {w:g}" for k, w in plan.rewards.items())),
-        ("parameters", f"{plan.parameters:,}; {plan.trainable:,} train ({100 * plan.trainable / plan.parameters:.2f} %)"),
-        ("vision encoder", f"{plan.vision:,} parameters, {frozen}"),
-        ("image tokens", f"{n.image_min} to {n.image_max} an image, median {n.image_median}"),
-        ("longest row", f"{n.longest} tokens with its completion (row {n.row}; {n.counted})"),
-        ("checkpointing", f"activations {'recomputed' if plan.gradient_checkpointing else 'kept'}: {plan.why}"),
-    ]
-    if plan.seconds_per_step is not None:
-        hours = plan.seconds_per_step * plan.steps / 3600
-        found.append(("time", f"{plan.seconds_per_step:.2f} s a step measured, {hours:.1f} h in all, without dev scores"))
-    found += [("saved", f"{s.path}: {s.what}, about {s.bytes / 1e6:,.1f} MB") for s in plan.saved]
-    return [(k, v) for k, v in found if v]

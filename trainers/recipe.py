@@ -11,19 +11,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from harness import plugins
 from harness.errors import UserError
 from harness.plugins import did_you_mean
 from harness.prompts import PROMPTS
-from harness.specs import Strict
+from harness.specs import Strict, TaskSpec
 
 FOLDER = Path(__file__).parent / "recipes"
 PRESETS = FOLDER / "presets"
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
+
+def _no_switch(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic takes true for 1
+        raise ValueError(f"is a number, not {str(value).lower()}")
+    return value
+
+
+Positive = Annotated[float, BeforeValidator(_no_switch), Field(gt=0)]
+NotNegative = Annotated[float, BeforeValidator(_no_switch), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(_no_switch), Field(gt=0)]
 Shares = dict[str, Positive]
 
 
@@ -45,16 +53,24 @@ class Recipe(Strict):
     samples: Count | None = None
     #: Optimizer: AdamW, linear decay. The paper states no rate; 1e-5 is what its base code uses with LoRA.
     learning_rate: Positive = 1e-5
+    #: Gradients longer than this are scaled down to it.
+    max_grad_norm: Positive = 1.0
+    #: Numbers that the model computes with: auto is bfloat16, on a CPU float32. Weights that train are float32 always.
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     #: Sequences a step on one device: rows for SFT, completions for GRPO and RARL.
     batch_size: Count = 8
     gradient_accumulation: Count = 1
     lora: Lora | None = Lora()
     #: Load the frozen base in 4 bits (QLoRA, needs a CUDA device and the extra `qlora`).
     quantize: Literal["4bit"] | None = None
-    #: Training prompts and their shares; one is drawn for each row by seed.
-    prompts: Shares = {"reasoning": 1.0}
+    #: Training prompts and their shares, the harness's or the task's own; one is drawn for each row by seed. The task's
+    #: default prompt where this is empty.
+    prompts: Shares = {}
     #: Other shares for rows of one answer type (the style that suits it); the types left out draw from `prompts`.
     prompts_by_type: dict[Literal["choice", "yesno", "open"], Shares] = {}
+    #: What SFT teaches. reasoning: `<think>...</think><answer>...</answer>`, rows without reasoning are left out; answer: the
+    #: answer alone, whatever a row has; mixed: each row as it is, two formats; auto: as the rows are, mixed ones are refused.
+    target: Literal["auto", "reasoning", "answer", "mixed"] = "auto"
     #: Upper bound on the pixels of an image; None keeps the processor's own.
     max_pixels: Count | None = None
     #: Steps between checkpoints (paper: 100), each scored on the dev split; `best/` is the best of them.
@@ -65,13 +81,17 @@ class Recipe(Strict):
     dev: str = "auto"
     #: At most this many dev rows, whole images at a time.
     dev_rows: Count = 200
-    seed: Annotated[int, Field(ge=0)] = 0
+    #: The prompt that dev rows are asked with: the training's where it has one, else the task's default.
+    dev_prompt: str | None = None
+    seed: Annotated[int, BeforeValidator(_no_switch), Field(ge=0)] = 0
+    #: Stop after this many steps in a row that taught nothing (gradient 0, no spread in any group, the same loss). 0: never.
+    stop_without_signal: Annotated[int, BeforeValidator(_no_switch), Field(ge=0)] = 20
 
     # GRPO and RARL: the defaults give the paper's equations (1)-(3); presets/ holds other choices
-    num_generations: Annotated[int, Field(ge=2)] = 8
+    num_generations: Annotated[int, BeforeValidator(_no_switch), Field(ge=2)] = 8
     max_completion_length: Count = 512
     temperature: Positive = 1.0
-    beta: Annotated[float, Field(ge=0)] = 0.04
+    beta: NotNegative = 0.04
     #: What KL is measured against where training goes on from an adapter: its base model, or the adapter as it was.
     kl_reference: Literal["base", "init"] = "base"
     epsilon: Positive = 0.2
@@ -82,7 +102,7 @@ class Recipe(Strict):
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     mask_truncated_completions: bool = False
     #: Reward parts and their weights (trainers/rewards.py); the trainer's own where empty.
-    rewards: dict[str, float] = {}
+    rewards: dict[str, Annotated[float, BeforeValidator(_no_switch)]] = {}
 
     # How it is computed; what is learned is the same within rounding
     #: Encode each image once a run: auto (memory), memory, disk (memory-mapped files), off.
@@ -94,17 +114,24 @@ class Recipe(Strict):
     #: Recompute activations in the backward pass: less memory, more time. auto: where the plan needs it.
     gradient_checkpointing: bool | Literal["auto"] = "auto"
 
-    @model_validator(mode="after")
-    def _prompts_exist(self) -> Recipe:
-        named: dict[str, Shares] = {"prompts": self.prompts}
-        named |= {f"prompts_by_type.{kind}": shares for kind, shares in self.prompts_by_type.items()}
+    @field_validator("prompts_by_type")
+    @classmethod
+    def _shares_are_given(cls, by_type: dict[str, Shares]) -> dict[str, Shares]:
+        if empty := next((kind for kind, shares in by_type.items() if not shares), None):
+            raise ValueError(f"'{empty}' names no prompt")
+        return by_type
+
+    def for_task(self, spec: TaskSpec) -> Recipe:
+        """The recipe with the prompt that an empty `prompts` stands for. Raises UserError for one that the task does not know."""
+        chosen = self if self.prompts else self.model_copy(update={"prompts": {spec.prompt: 1.0}})
+        named = {"prompts": chosen.prompts} | {f"prompts_by_type.{k}": v for k, v in chosen.prompts_by_type.items()}
+        named |= {"dev_prompt": {chosen.dev_prompt: 1.0}} if chosen.dev_prompt else {}
         for key, shares in named.items():
-            if not shares:
-                raise ValueError(f"{key}: names no prompt")
             for name in shares:
-                if name not in PROMPTS:
-                    raise ValueError(f"{key}: no prompt named '{name}'; {did_you_mean(name, list(PROMPTS))}")
-        return self
+                if name not in {**PROMPTS, **spec.prompts}:
+                    close = did_you_mean(name, [*PROMPTS, *spec.prompts])
+                    raise UserError(f"recipe key '{key}': task '{spec.name}' knows no prompt named '{name}'", hint=close)
+        return chosen
 
 
 def _merge(data: dict[str, Any], settings: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -234,7 +235,7 @@ class Scorer:
         self.parts = [part(name, references) for name in names]
 
     def __call__(self, rollouts: Sequence[Rollout]) -> dict[str, list[float | None]]:
-        """Each part's value for each completion. Raises RunError for a reward of the wrong length."""
+        """Each part's value for each completion. Raises RunError for a reward that fails, or gives what is no number."""
         pairs: list[tuple[str, str]] = []
         if "accuracy" in self.names:
             pairs += [p for ps in _open_pairs(rollouts).values() for p in ps]
@@ -243,11 +244,24 @@ class Scorer:
         bertscore_f1(pairs)  # remembered: the parts find their values there
         out: dict[str, list[float | None]] = {}
         for name, reward in zip(self.names, self.parts, strict=True):
-            values = list(reward(rollouts))
+            values = _asked(name, reward, rollouts)
             if len(values) != len(rollouts):
                 raise RunError(f"reward '{name}' gave {len(values)} values for {len(rollouts)} completions")
             out[name] = [_number(name, v) for v in values]
         return out
+
+
+def _asked(name: str, reward: Part, rollouts: Sequence[Rollout]) -> list[Any]:
+    """What a reward gives. Raises RunError where its own code fails."""
+    try:
+        return list(reward(rollouts))
+    except UserError:
+        raise
+    except Exception as e:
+        where = traceback.extract_tb(e.__traceback__)[-1]
+        raise RunError(
+            f"reward '{name}' raised {type(e).__name__}: {e}", hint=f"at {Path(where.filename).name}:{where.lineno}, {where.line}"
+        ) from e
 
 
 def _number(name: str, value: Any) -> float | None:

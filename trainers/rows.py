@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import io
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError
-from harness.prompts import PROMPTS
+from harness.prompts import Prompt
 from harness.records import ImageRef, Reference, Sample
 
 if TYPE_CHECKING:
@@ -18,27 +18,37 @@ if TYPE_CHECKING:
     from trainers.recipe import Recipe
 
 
-def draw_prompts(
-    samples: Sequence[Sample], shares: Mapping[str, float], seed: int, by_type: Mapping[Any, Mapping[str, float]] | None = None
-) -> list[str]:
-    """The rendered prompt of each sample; its style is drawn by `shares` (the paper's prompting diversity).
+#: From a prompt's name to the prompt: a task's `get_prompt`, which knows the task's own and the harness's.
+Prompts = Callable[[str], Prompt]
 
-    A row draws by its own id: it has the same prompt in every subset. `by_type` gives other shares to the rows of an answer
-    type: choice, yesno or open.
+
+def draw_prompts(samples: Sequence[Sample], recipe: Recipe, prompts: Prompts) -> list[Prompt]:
+    """The prompt of each sample; its style is drawn by the recipe's shares (the paper's prompting diversity).
+
+    A row draws by its own id: it has the same prompt in every subset. `prompts_by_type` gives other shares to the rows of an
+    answer type: choice, yesno or open.
     """
+    by_type: Mapping[Any, Mapping[str, float]] = recipe.prompts_by_type
 
-    def draw(sample: Sample) -> str:
-        rng = random.Random(f"{seed}:{sample.id}")
-        mine = (by_type or {}).get(sample.reference.kind, shares)
-        return PROMPTS[rng.choices(list(mine), list(mine.values()))[0]].render(sample.question)
+    def draw(sample: Sample) -> Prompt:
+        rng = random.Random(f"{recipe.seed}:{sample.id}")
+        mine = by_type.get(sample.reference.kind, recipe.prompts)
+        return prompts(rng.choices(list(mine), list(mine.values()))[0])
 
     return [draw(s) for s in samples]
 
 
-def target(reference: Reference) -> str:
-    """What SFT teaches: reasoning and answer in the paper's tags, or the answer alone where there is no reasoning."""
-    answer = reference.answers[0]
-    if reference.reasoning is None:
+def has_reasoning(sample: Sample) -> bool:
+    return bool((sample.reference.reasoning or "").strip())
+
+
+def target(reference: Reference, form: str = "mixed") -> str:
+    """What SFT teaches: reasoning and answer in the paper's tags, or the answer alone where there is no reasoning.
+
+    `form` is the recipe's `target`: with "answer" the reasoning is never taught.
+    """
+    answer = next(a for a in reference.answers if a.strip())
+    if form == "answer" or not (reference.reasoning or "").strip():
         return answer
     return f"<think>{reference.reasoning}</think><answer>{answer}</answer>"
 
@@ -62,8 +72,8 @@ def encoded(image: ImageRef) -> bytes:
     return out.getvalue()
 
 
-def dataset(samples: Sequence[Sample], recipe: Recipe, *, completions: bool) -> Dataset:
-    """A datasets.Dataset in TRL's conversational form with one column `images`.
+def dataset(samples: Sequence[Sample], recipe: Recipe, prompts: Prompts, *, completions: bool) -> Dataset:
+    """A datasets.Dataset in TRL's conversational form with one column `images`; `prompts` is the task's `get_prompt`.
 
     With `completions` it has TRL's `completion` (for SFT), else `reference` as JSON (for the rewards).
     Raises DataError for a row without an image: these trainers are for vision-language rows.
@@ -73,14 +83,13 @@ def dataset(samples: Sequence[Sample], recipe: Recipe, *, completions: bool) -> 
     check(samples)
     rows: list[dict[str, Any]] = []
     read = functools.cache(encoded)
-    prompts = draw_prompts(samples, recipe.prompts, recipe.seed, recipe.prompts_by_type)
-    for s, prompt in zip(samples, prompts, strict=True):
+    for s, prompt in zip(samples, draw_prompts(samples, recipe, prompts), strict=True):
         row: dict[str, Any] = {
             "images": [{"bytes": read(i), "path": None} for i in s.images],
-            "prompt": [{"role": "user", "content": prompt}],
+            "prompt": [{"role": "user", "content": prompt.render(s.question)}],
         }
         if completions:
-            row["completion"] = [{"role": "assistant", "content": target(s.reference)}]
+            row["completion"] = [{"role": "assistant", "content": target(s.reference, recipe.target)}]
         else:
             row["reference"] = s.reference.model_dump_json()
             row["sample_id"], row["question"] = s.id, s.question

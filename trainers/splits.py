@@ -22,6 +22,11 @@ def images(samples: Sequence[Sample]) -> set[str]:
     return {i.file_sha256 for s in samples for i in s.images}
 
 
+def shown(samples: Sequence[Sample]) -> set[str]:
+    """What rows may not share across splits: hashes of all images shown, and the clusters (a patient, where the task says so)."""
+    return images(samples) | {s.cluster for s in samples}
+
+
 def with_samples(task: LoadedTask, samples: list[Sample]) -> LoadedTask:
     """The task with these rows, its card saying so."""
     return replace(task, samples=samples, card=task.card.model_copy(update=counted(samples)))
@@ -63,14 +68,14 @@ def some_images(samples: Sequence[Sample], at_most: int, seed: int) -> list[Samp
 
 
 def hold_out(task: LoadedTask, test: Set[str], seed: int) -> tuple[LoadedTask, LoadedTask]:
-    """(training rows, dev rows): about a tenth of the rows, on images that neither the test nor the rest shows.
+    """(training rows, dev rows): about a tenth of the rows, on images and clusters that neither `test` nor the rest shows.
 
-    Raises DataError where every image is in the test too.
+    Raises DataError where everything is in the test too.
     """
-    free = [s for s in task.samples if not test & {i.file_sha256 for i in s.images}]
+    free = [s for s in task.samples if not test & shown([s])]
     dev = some_images(free, max(1, int(HELD_OUT * len(task.samples))), seed)
-    shown = images(dev)
-    rest = [s for s in task.samples if not shown & {i.file_sha256 for i in s.images}]
+    taken = shown(dev)
+    rest = [s for s in task.samples if not taken & shown([s])]
     if not dev or not rest:
         raise DataError(
             f"task '{task.spec.name}': no training image can be held out (the test shows them all)", hint="--set dev=none"
@@ -79,11 +84,14 @@ def hold_out(task: LoadedTask, test: Set[str], seed: int) -> tuple[LoadedTask, L
 
 
 def check_dev(task: LoadedTask, dev: LoadedTask, test: Set[str]) -> None:
-    """Raises DataError for a dev split that shares an image with the test or with the training rows."""
-    for shown, what in ((test, "the test split"), (images(task.samples), "the training rows")):
-        if shared := images(dev.samples) & shown:
+    """Raises DataError for a dev split that shares an image or a cluster with the test or with the training rows."""
+    for other, what in ((test, "the test split"), (shown(task.samples), "the training rows")):
+        shared = [s for s in dev.samples if other & shown([s])]
+        if shared:
+            pictures = len(images(dev.samples) & other) or len({s.cluster for s in shared})
             raise DataError(
-                f"dev split '{dev.card.split}' of task '{dev.spec.name}' shares {len(shared)} image(s) with {what}",
+                f"dev split '{dev.card.split}' of task '{dev.spec.name}' shares {pictures} "
+                f"{'image(s)' if images(dev.samples) & other else 'cluster(s)'} with {what}",
                 hint="--set dev=auto holds out images that neither shows; --set dev=none scores no checkpoints",
             )
 
@@ -97,13 +105,13 @@ def choose(
     Raises DataError for a split asked for by name that shares images with either.
     """
     spec, split = task.spec, task.card.split
-    test = images(load(spec.split).samples) if spec.split in names and spec.split != split else set()
+    test = shown(load(spec.split).samples) if spec.split in names and spec.split != split else set()
     if asked != "auto":
         dev = load(asked)
         check_dev(task, dev, test)
     else:
         kept = next((load(n) for n in DEV_NAMES if n in names and n != split), None)
-        if kept and not images(kept.samples) & (test | images(task.samples)):
+        if kept and not shown(kept.samples) & (test | shown(task.samples)):
             dev = kept
         else:
             task, dev = hold_out(task, test, seed)

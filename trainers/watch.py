@@ -2,81 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
 from transformers import TrainerCallback
 
-from harness.data import LoadedTask
-from harness.errors import RunError
 from harness.runs import append_jsonl, read_jsonl
 from trainers import checkpoint
+from trainers.dev_scores import DevScore, Row
 
-#: Called as report(step, steps, log) after every optimizer step; log is empty unless the step was logged.
-Report = Callable[[int, int, dict[str, float]], None]
-
-
-class Row(BaseModel):
-    """A line of one of the logs. `step` comes first; the rest is what there was to say."""
-
-    model_config = ConfigDict(extra="allow")
-    step: int
-
-
-@contextmanager
-def untouched_randomness() -> Iterator[None]:
-    """Random numbers go on afterwards as if nothing had been drawn in between."""
-    import numpy as np
-    import torch
-
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
-class DevScore:
-    """Scores a checkpoint as `harness run` would: greedy, the task's own prompt and length, judged by `exact`.
-
-    The records of each lie under OUT/dev/, so that a score can be traced to its answers.
-    """
-
-    def __init__(self, task: LoadedTask, out: Path, device: str) -> None:
-        self.task, self.out, self.device = task, out, device
-
-    def __call__(self, model: str, step: int) -> Row:
-        """Load the checkpoint anew, as anyone would, and give its mean verdict over the dev rows."""
-        import torch
-
-        from harness import pipeline
-        from harness.contracts import JudgeOptions
-        from harness.models.transformers_model import TransformersModel
-        from harness.records import GenerationArgs
-
-        judges = pipeline.make_judges("exact", JudgeOptions())
-        with untouched_randomness():
-            backend = TransformersModel(model, device=self.device)
-            spec = self.task.spec
-            args = GenerationArgs(max_new_tokens=spec.max_new_tokens)
-            folder = pipeline.run(self.task, backend, spec.get_prompt(), args, judges, self.out / "dev")
-            del backend
-            gc.collect()
-            torch.cuda.empty_cache()
-        finals = [v.final for v in folder.verdicts(judges[0].name, judges[0].version).values() if v.final is not None]
-        if len(finals) != len(self.task.samples):
-            raise RunError(f"{folder.path}: {len(finals)} of {len(self.task.samples)} dev rows have a verdict")
-        records = str(folder.path.relative_to(self.out))
-        return Row(step=step, score=sum(finals) / len(finals), n=len(finals), records=records)  # type: ignore[call-arg]
+if TYPE_CHECKING:
+    from trainers.base import Trainer
 
 
 def draw_curves(out: Path) -> None:
@@ -91,14 +29,12 @@ def draw_curves(out: Path) -> None:
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Keeps OUT's logs and the newest `keep` checkpoints. `finish(folder, step)` makes a saved one loadable by anyone."""
+    """Keeps OUT's logs and checkpoints, has each checkpoint scored, and ends the training when a signal asks for it."""
 
-    def __init__(
-        self, out: Path, base: str, steps: int, report: Report, finish: Callable[[Path, int], None], dev: DevScore | None,
-        keep: int | None = None,
-    ) -> None:  # fmt: skip
-        self.out, self.base, self.steps, self.report, self.finish, self.dev = out, base, steps, report, finish, dev
-        self.keep = keep
+    def __init__(self, trainer: Trainer, dev: DevScore | None) -> None:
+        self.out, self.base, self.steps, self.dev = trainer.out, trainer.model_name, trainer.steps(), dev
+        self.report, self.finish, self.stopping = trainer.report, trainer.finish, trainer.stopping
+        self.every, self.keep = trainer.recipe.save_steps, trainer.recipe.keep_checkpoints
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -112,7 +48,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if 0 not in scored and step == 0:
             self._score(self.base, 0)
         for folder in checkpoint.checkpoints(self.out):
-            if checkpoint.step_of(folder) not in scored and checkpoint.torn(folder) is None:
+            due = checkpoint.due(checkpoint.step_of(folder), self.every, self.steps)
+            if due and checkpoint.step_of(folder) not in scored and checkpoint.torn(folder) is None:
                 self._score(str(folder), checkpoint.step_of(folder))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
@@ -122,12 +59,19 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         append_jsonl(self.out / "log.jsonl", [Row(step=state.global_step, **shown)])
         self.report(state.global_step, self.steps, shown)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.stopping.agreed():
+            control.should_save = control.should_training_stop = True
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        folder, step = self.out / f"checkpoint-{state.global_step}", state.global_step
         if state.is_world_process_zero:
-            folder = self.out / f"checkpoint-{state.global_step}"
-            self.finish(folder, state.global_step)
-            self._score(str(folder), state.global_step)
-            checkpoint.rotate(self.out, self.keep)
+            self.finish(folder, step)
+        if self.stopping.agreed():  # its score is made up for when the training goes on
+            control.should_training_stop = True
+        elif state.is_world_process_zero:
+            self._score(str(folder), step)
+            checkpoint.rotate(self.out, self.keep, self.every, self.steps)
             draw_curves(self.out)
         args.distributed_state.wait_for_everyone()
 
@@ -135,7 +79,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if self.dev is None:
             return
         before = [r["score"] for r in read_jsonl(self.out / "dev.jsonl") if r["step"] > 0]
-        row = self.dev(model, step)
+        with self.stopping.at_once():
+            row = self.dev(model, step)
         score = row.model_dump()["score"]
         if step > 0 and (not before or score > max(before)):
             checkpoint.keep_best(Path(model), self.out)

@@ -1,6 +1,7 @@
 """The roof: every command group on one typer app, and one place where errors become words and exit codes.
 
 0 done    1 failed    2 the user can mend it (message and hint)    130 interrupted, resumable
+143 terminated (128 + the signal's number), resumable
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from harness.cli import (
     train,
     view,
 )
-from harness.errors import UserError
+from harness.errors import Terminated, UserError
 
 app = typer.Typer(
     help="Benchmark medical vision-language models, train them, and compare them on a local leaderboard.",
@@ -112,6 +113,12 @@ def _run() -> int:
             "run the same command again and it goes on",
         )
         return 130
+    except Terminated as e:
+        _say(
+            f"ended by {signal.Signals(e.signum).name}; {e.kept or 'everything so far is kept'}",
+            "run the same command again and it goes on",
+        )
+        return 128 + e.signum
     except BrokenPipeError:
         raise
     except OSError as e:
@@ -120,9 +127,9 @@ def _run() -> int:
     except Exception:
         import traceback
 
-        from harness.cli import ui
         from harness.models.failures import without_keys
+        from harness.shown import harmless
 
-        print(ui.harmless(without_keys(traceback.format_exc())), end="", file=sys.stderr)
+        print(harmless(without_keys(traceback.format_exc())), end="", file=sys.stderr)
         return 1
     return 0

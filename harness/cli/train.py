@@ -146,6 +146,7 @@ def plan(
     """
     from harness.cli import ui
     from trainers import plan as plans
+    from trainers import plan_view
 
     trainer, _ = make(
         name, model, task, recipe, settings or [], out or default_out(model, name), split=split, data=data,
@@ -159,7 +160,7 @@ def plan(
     if json:
         ui.print_json(found.model_dump(mode="json") | {"fits": found.fits})
     else:
-        ui.out.print(plans.render(found))
+        ui.out.print(plan_view.render(found))
     if not force:
         found.check()
 
@@ -287,13 +288,21 @@ def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) 
     from harness.cli.train_panel import Panel
     from harness.models import loading
     from harness.runs import read_jsonl
+    from trainers.health import Halted
 
     if resume is None and (trainer.out / "run.yaml").exists() and distributed.current().main:
         _say_where(trainer.out)
     if note := loading.other_base(trainer.checkpoint):
         ui.announce(note)
-    with Panel(report.label, trainer.steps()) as report.panel:
-        folder = trainer.fit(resume)
+    trainer.warn = ui.warning if distributed.current().main else lambda *_: None
+    try:
+        with Panel(report.label, trainer.steps()) as report.panel:
+            folder = trainer.fit(resume)
+    except Halted as e:  # in every process, for the same reason: one says it, and the others wait until it is said
+        if distributed.current().main:
+            ui.error(str(e), e.hint)
+        distributed.current().wait()
+        raise SystemExit(e.exit_code) from None
     if not distributed.current().main:
         return
     if trainer.why_no_cache and trainer.recipe.vision_cache != "off":
@@ -307,8 +316,21 @@ def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) 
     if best:
         base = next((r for r in scored if r["step"] == 0), None)
         was = f", the base {100 * base['score']:.1f}" if base else ""
-        ui.line(f"best:       {folder / 'best'} (step {best['step']}: {100 * best['score']:.1f} % of {best['n']} dev rows{was})")
-    ui.line(f"score it:   harness run --model {folder} --tasks {trainer.origin.get('task', trainer.task.spec.name)}")
+        score = f"{100 * best['score']:.1f} %"
+        if "low" in best:
+            score += f" [{100 * best['low']:.1f}, {100 * best['high']:.1f}]"
+        ui.line(f"best:       {folder / 'best'} (step {best['step']}: {score} of {best['n']} dev rows{was})")
+    ui.line(
+        f"score it:   harness run --model {folder} --tasks {trainer.origin.get('task', trainer.task.spec.name)}{_prompt(trainer)}"
+    )
+
+
+def _prompt(trainer: Any) -> str:
+    """The option that asks with the prompt of the training, where that is one and not the task's default."""
+    from trainers import dev_scores
+
+    trained = dev_scores.trained_with(trainer)
+    return f" --prompt {trained[0]}" if len(trained) == 1 and trained[0] != trainer.task.spec.prompt else ""
 
 
 def _say_where(out: Path) -> None:

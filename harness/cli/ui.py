@@ -50,6 +50,11 @@ def announce(message: str) -> None:
     Console(stderr=True).print(_headed("note:", "yellow", message), soft_wrap=True)
 
 
+def warning(message: str) -> None:
+    """What must be known before a result is believed in: shown even with --quiet."""
+    Console(stderr=True).print(_headed("warning:", "bold red", message), soft_wrap=True)
+
+
 def say(message: str, head: str = "") -> None:
     """A line of progress, `head` before it in bold."""
     err.print(_headed(head, "bold", message) if head else plain(message), soft_wrap=True)
