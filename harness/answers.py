@@ -130,7 +130,7 @@ def letter(text: str | None, choices: Sequence[str]) -> str | None:
     stripped = text.strip()
     if label := _LABEL.match(stripped):
         stripped = stripped[label.end() :]
-    valid = {chr(65 + i) for i in range(len(choices))}
+    valid = {chr(65 + i) for i, c in enumerate(choices) if c}  # an empty one is a gap, whose letter names nothing
 
     def only(found: Iterable[str]) -> str | None:
         named = {x.upper() for x in found}
@@ -142,10 +142,10 @@ def letter(text: str | None, choices: Sequence[str]) -> str | None:
     if alone := _ALONE.fullmatch(stripped):
         return only([alone.group(1)])
     words = normalise(stripped)
-    by_words = [chr(65 + i) for i, c in enumerate(choices) if normalise(c) == words]
+    by_words = [chr(65 + i) for i, c in enumerate(choices) if c and normalise(c) == words]
     if by_words:
         return only(by_words)
-    inside = [chr(65 + i) for i, c in enumerate(choices) if re.search(rf"(?<!\w){re.escape(normalise(c))}(?!\w)", words)]
+    inside = [chr(65 + i) for i, c in enumerate(choices) if c and re.search(rf"(?<!\w){re.escape(normalise(c))}(?!\w)", words)]
     if opens := _OPENS.fullmatch(stripped):
         name, rest = opens.group(1).upper(), opens.group(2)
         others = {m.upper() for m in re.findall(r"(?<!\w)\(?([A-Z])(?!\w)", rest)} & valid - {name}

@@ -17,12 +17,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from harness import plugins, specs
-from harness.archives import Archive, HubError, from_hub
+from harness.archives import Archive, HubError, from_hub, nearest
 from harness.errors import DataError, UserError
 from harness.plugins import did_you_mean
 from harness.records import BadImageError, DataCard, ImageRef, Sample
@@ -39,6 +39,10 @@ def parse_source(text: str) -> Source:
     raise UserError(f"--data {text}: unknown", hint=f"one of {', '.join(get_args(Source))}")
 
 
+#: Characters of what is said about one row.
+MOST_SAID = 1_000
+
+
 @dataclass(frozen=True)
 class View:
     """What a layout reads: one split of one source. It may add notes for the user, and `reject` rows that it cannot read."""
@@ -50,6 +54,9 @@ class View:
     columns: Columns = field(default_factory=Columns)
     images: str = "."
     separator: str | None = None
+    encoding: str | None = None
+    #: The folder of images that the user gave, where it lies elsewhere.
+    pictures: Archive | None = None
     #: Further folders by the spec's name for them; those that do not exist are left out.
     extra: Mapping[str, Archive] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -58,6 +65,7 @@ class View:
 
     def reject(self, name: str, why: str) -> None:
         """Report a row, once each, that cannot be used."""
+        why = " ".join(why.split()) if len(why) < MOST_SAID else f"{' '.join(why[:MOST_SAID].split())} ..."
         key, count = name, 1
         while key in self.bad:
             count += 1
@@ -114,7 +122,24 @@ class _Place:
 
 def _view(spec: TaskSpec, origin: Origin, archive: Archive, split: str, extra: Mapping[str, Archive] | None = None) -> View:
     notes = [f"{spec.name}: {origin.note}"] if origin.note else []
-    return View(archive, origin.splits[split], split, origin.columns, origin.images, origin.separator, extra or {}, notes=notes)
+    return View(
+        archive, origin.splits[split], split, origin.columns, origin.images, origin.separator, origin.encoding, None, extra or {},
+        notes=notes,
+    )  # fmt: skip
+
+
+def _with_pictures(view: View, images_dir: Path | None) -> View:
+    """The view with the folder of images that --images gives, or that the YAML names by an absolute path."""
+    folder, pattern = images_dir, view.images
+    if Path(pattern).is_absolute() or pattern.startswith("~/"):
+        parts = Path(pattern).expanduser().parts
+        fixed = list(takewhile(lambda p: "{}" not in p, parts))
+        folder, pattern = folder or Path(*fixed), "/".join(parts[len(fixed) :]) or "."
+    if folder is None:
+        return view
+    if (pictures := Archive.at(folder)) is None:
+        raise DataError(f"{folder}: no such folder of images", hint="--images DIR says where they lie")
+    return replace(view, images=pattern, pictures=pictures)
 
 
 def _installed(path: Path) -> bool:
@@ -218,7 +243,8 @@ def _place(spec: TaskSpec, spec_path: Path, source: Source, data_dir: Path | Non
 # -- reading and checking ---------------------------------------------------------------------------------------------
 
 _ASKING = {"what", "where", "which", "how", "who", "whose", "whom", "when", "why"}
-_VERBS = {
+#: Words that open a question which yes or no answers.
+POLAR = {
     "is", "are", "was", "were", "am", "do", "does", "did", "has", "have", "had", "can", "could", "will", "would", "should",
     "may", "might", "must",
 }  # fmt: skip
@@ -231,7 +257,7 @@ def question_word(question: str) -> str:
     ('which', 'other')
     """
     words: list[str] = re.findall(r"[a-z]+", question.lower().replace("n't", ""))[:2]
-    if words and words[0] in _ASKING | _VERBS:
+    if words and words[0] in _ASKING | POLAR:
         return words[0]
     return words[1] if len(words) > 1 and words[1] in _ASKING else "other"
 
@@ -269,8 +295,9 @@ class _Checker:
             return "empty question"
         if not any(a.strip() for a in s.reference.answers):
             return "no reference answer"
-        if broken := next((why for i in s.images if (why := self.images[id(i)][1])), None):
-            return f"image {broken}"
+        if broken := next((i for i in s.images if self.images[id(i)][1]), None):
+            near = nearest(broken.path) if broken.path and broken.member is None and not os.path.exists(broken.path) else None
+            return f"image {self.images[id(broken)][1]}{f'; did you mean {near!r}?' if near else ''}"
         return "duplicate id" if s.id in self.ids else None
 
 
@@ -283,11 +310,51 @@ def _broken(image: ImageRef) -> str | None:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """sha256 over ids, questions, references and image bytes, in order."""
-    h = hashlib.sha256()
+    """sha256 over what is asked and what is right, in order: ids, questions, references, image bytes, system turns, groups."""
+    tally = Tally()
     for s in samples:
-        h.update(json.dumps([s.id, s.question, s.reference.model_dump(mode="json"), [i.sha256 for i in s.images]]).encode())
-    return h.hexdigest()
+        tally.add(s)
+    return tally.fingerprint
+
+
+class Tally:
+    """What a card says of samples, counted one at a time."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._hash = hashlib.sha256()
+        self._images: dict[str, str | None] = {}
+        #: Images that stand in rows of more than one group.
+        self.shared: set[str] = set()
+        self._clusters: set[str] = set()
+        self._kinds: set[str] = set()
+
+    def add(self, s: Sample) -> None:
+        self.rows += 1
+        shas = [i.sha256 for i in s.images]
+        told = [s.id, s.question, s.reference.model_dump(mode="json"), shas]
+        told += [{"system": s.system, "group": s.group}] if s.system or s.group else []
+        self._hash.update(json.dumps(told).encode())
+        for sha in shas:
+            if self._images.setdefault(sha, s.group) != s.group:
+                self.shared.add(sha)
+        self._clusters.add(s.cluster)
+        self._kinds.add(s.group.rpartition(":")[0] if s.group else ("question", "image", "image set")[min(len(shas), 2)])
+
+    @property
+    def fingerprint(self) -> str:
+        return self._hash.hexdigest()
+
+    def fields(self) -> dict[str, Any]:
+        """The card's fields. Rows of one and of several images are clustered by their set of images."""
+        kinds = self._kinds - {"image"} if {"image", "image set"} <= self._kinds else self._kinds
+        return {
+            "rows": self.rows,
+            "images": len(self._images),
+            "clusters": len(self._clusters),
+            "cluster_of": next(iter(kinds)) if len(kinds) == 1 else "cluster",
+            "fingerprint": self.fingerprint,
+        }
 
 
 @dataclass
@@ -295,28 +362,99 @@ class _Filter:
     """The rows that a spec's `where` keeps and its `drop` does not name, and a count of the others."""
 
     spec: TaskSpec
+    #: The values of the slices that `where` names.
+    seen: dict[str, set[str]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     filtered: int = 0
 
     def kept(self, samples: Iterator[Sample]) -> Iterator[Sample]:
-        """Raises DataError at the end, where `where` kept nothing because no row has such a slice."""
+        """Raises DataError at the end, where `where` names a slice or a value that no row has."""
         spec, some = self.spec, False
-        seen: dict[str, set[str]] = {}
+        seen, others = self.seen, set[str]()
         for s in map(_with_derived, samples):
-            if any(s.slices.get(k) != v for k, v in spec.where.items()):
+            for k in spec.where:
+                if k in s.slices:
+                    seen.setdefault(k, set()).add(s.slices[k])
+            if any(s.slices.get(k) not in v for k, v in spec.where.items()):
                 self.filtered += 1
-                for k, v in s.slices.items():
-                    seen.setdefault(k, set()).add(v)
+                others.update(s.slices)
             elif s.id in spec.drop:
                 self.dropped[s.id] = spec.drop[s.id]
             else:
                 some = True
                 yield s
-        for k, v in spec.where.items() if seen and not some else ():
+        if not some and not self.filtered:
+            return
+        for k, values in spec.where.items():
             if k not in seen:
-                raise DataError(f"task '{spec.name}': where: no row has a slice '{k}'", hint=did_you_mean(k, list(seen)))
-            if v not in seen[k]:
-                raise DataError(f"task '{spec.name}': where: no row has {k} '{v}'", hint=did_you_mean(v, sorted(seen[k])))
+                raise DataError(f"task '{spec.name}': where: no row has a slice '{k}'", hint=did_you_mean(k, sorted(others)))
+            if missing := next((v for v in values if v not in seen[k]), None):
+                raise DataError(
+                    f"task '{spec.name}': where: no row has {k} '{missing}'", hint=did_you_mean(missing, sorted(seen[k]))
+                )
+
+    @property
+    def unseen(self) -> bool:
+        """Whether some of the values that `where` names stood in no row yet."""
+        return any(not set(v) <= self.seen.get(k, set()) for k, v in self.spec.where.items())
+
+
+#: Rows whose images are checked at a time.
+_PART = 256
+
+
+class Split:
+    """A split that is read as it is iterated: its usable samples. `rows` tells the rest, once it was read.
+
+    Without `images` no image is opened and rows come unchecked, for who wants a few of them and not all. Raises DataError
+    when it cannot be read at all.
+    """
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        spec_path: Path,
+        *,
+        source: Source = "auto",
+        data_dir: Path | None = None,
+        images_dir: Path | None = None,
+        split: str | None = None,
+        limit: int | None = None,
+        images: bool = True,
+    ) -> None:
+        if data_dir and not data_dir.is_dir():
+            raise DataError(f"--data-dir {data_dir}: no such folder")
+        self.spec, self.name, self.limit, self.images = spec, split or spec.split, limit, images
+        if self.name not in spec.splits:
+            raise UserError(f"task '{spec.name}' has no split '{split}'", hint=did_you_mean(self.name, spec.splits))
+        if images_dir is None and os.environ.get("HARNESS_IMAGES"):
+            images_dir = Path(os.environ["HARNESS_IMAGES"])
+        self.place = _place(spec, spec_path, source, data_dir, self.name)
+        self.view = self.place.view
+        if self.place.layout == "table":
+            self.view = _with_pictures(self.view, images_dir)
+        self.left_out = _Filter(spec)
+
+    def __iter__(self) -> Iterator[Sample]:
+        checker, found, some = _Checker(), 0, False
+        rows = self.left_out.kept(plugins.load("layouts", self.place.layout)(self.view))
+        while part := list(islice(rows, _PART if self.limit is None else min(_PART, self.limit - found))):
+            some = True
+            for s, why in checker.check(part) if self.images else ((s, None) for s in part):
+                if why is None:
+                    found += 1
+                    yield s
+                else:
+                    self.view.reject(s.id, why)
+        while self.limit is not None and self.left_out.unseen and next(rows, None):
+            pass  # a value of `where` is misspelt, or stands further down
+        if not found and not some and not self.view.bad:
+            raise DataError(f"{self.view.archive}: task '{self.spec.name}', split '{self.name}': no rows")
+
+    def rows(self, samples: list[Sample]) -> Rows:
+        """What was read, with the samples that were kept of it."""
+        place, left, view = self.place, self.left_out, self.view
+        return Rows(place.source, place.resolution, place.origin, samples, view.bad, left.dropped, left.filtered, view.notes)
 
 
 def read(
@@ -325,33 +463,16 @@ def read(
     *,
     source: Source = "auto",
     data_dir: Path | None = None,
+    images_dir: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
     images: bool = True,
 ) -> Rows:
-    """Read, filter and check a split up to `limit` usable rows; bad rows are reported, not refused.
-
-    Without `images` no image is opened and rows come unchecked, for who wants a few of them and not all. Raises DataError
-    when it cannot be read at all.
-    """
-    if data_dir and not data_dir.is_dir():
-        raise DataError(f"--data-dir {data_dir}: no such folder")
-    split = split or spec.split
-    if split not in spec.splits:
-        raise UserError(f"task '{spec.name}' has no split '{split}'", hint=did_you_mean(split, spec.splits))
-    place = _place(spec, spec_path, source, data_dir, split)
-    view, left_out, checker = place.view, _Filter(spec), _Checker()
-    rows = left_out.kept(plugins.load("layouts", place.layout)(view))
-    samples: list[Sample] = []
-    while part := list(islice(rows, None if limit is None else limit - len(samples))):
-        for s, why in checker.check(part) if images else ((s, None) for s in part):
-            if why is None:
-                samples.append(s)
-            else:
-                view.reject(s.id, why)
-    if not samples and not view.bad:
-        raise DataError(f"{view.archive}: task '{spec.name}', split '{split}': no rows")
-    return Rows(place.source, place.resolution, place.origin, samples, view.bad, left_out.dropped, left_out.filtered, view.notes)
+    """Read, filter and check a split up to `limit` usable rows; bad rows are reported, not refused. As `Split` says."""
+    found = Split(
+        spec, spec_path, source=source, data_dir=data_dir, images_dir=images_dir, split=split, limit=limit, images=images
+    )
+    return found.rows(list(found))
 
 
 OnBadRow = Literal["fail", "skip"]
@@ -363,6 +484,7 @@ def load(
     *,
     source: Source = "auto",
     data_dir: Path | None = None,
+    images_dir: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
     on_bad_row: OnBadRow = "fail",
@@ -371,7 +493,7 @@ def load(
 
     Raises DataError when a row is bad and `on_bad_row` is "fail"; the message names the first rows and counts the rest.
     """
-    rows = read(spec, spec_path, source=source, data_dir=data_dir, split=split, limit=limit)
+    rows = read(spec, spec_path, source=source, data_dir=data_dir, images_dir=images_dir, split=split, limit=limit)
     refuse(spec.name, rows.bad, len(rows.samples), on_bad_row, "; `harness tasks validate` lists them all")
     dropped = rows.dropped | rows.bad
     notes = rows.notes + _left_out(spec.name, dropped)
@@ -403,12 +525,12 @@ def without(task: LoadedTask, bad: dict[str, str], on_bad_row: OnBadRow) -> Load
     refuse(task.spec.name, bad, len(samples), on_bad_row)
     if not bad:
         return task
-    found = task.card.model_copy(update=_counted(samples) | {"dropped": task.card.dropped | bad})
+    found = task.card.model_copy(update=counted(samples) | {"dropped": task.card.dropped | bad})
     return replace(task, samples=samples, card=found, notes=(*task.notes, *_left_out(task.spec.name, bad)))
 
 
-def card(spec: TaskSpec, split: str, rows: Rows) -> DataCard:
-    """Which rows these are."""
+def card(spec: TaskSpec, split: str, rows: Rows, tallied: Mapping[str, Any] | None = None) -> DataCard:
+    """Which rows these are. `tallied` is what a Tally of the samples says, where they were not kept."""
     return DataCard(
         task=spec.name,
         split=split,
@@ -419,11 +541,13 @@ def card(spec: TaskSpec, split: str, rows: Rows) -> DataCard:
         filtered=rows.filtered,
         spec_sha256=spec.sha256,
         may_leave_machine=spec.may_leave_machine,
-        **_counted(rows.samples),
+        **(tallied or counted(rows.samples)),
     )
 
 
-def _counted(samples: Sequence[Sample]) -> dict[str, Any]:
+def counted(samples: Sequence[Sample]) -> dict[str, Any]:
     """What a card says that follows from the samples alone."""
-    images = {i.sha256 for s in samples for i in s.images}
-    return {"rows": len(samples), "images": len(images), "fingerprint": fingerprint(samples)}
+    tally = Tally()
+    for s in samples:
+        tally.add(s)
+    return tally.fields()

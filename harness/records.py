@@ -128,8 +128,15 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+#: References that are a yes or a no: each is also what `harness.answers.yes_no` reads it as.
+_YES_NO = {"yes", "no", "是", "是的", "不是", "否", "有", "没有", "无"}
+
+
 class Reference(Record):
-    """What is held to be right: one or more acceptable answers, choices if any, reasoning if any."""
+    """What is held to be right: one or more acceptable answers, choices if any, reasoning if any.
+
+    A choice's place is its letter. An empty one ("") is a gap: no prompt shows it, and its letter names nothing.
+    """
 
     answers: tuple[str, ...]
     choices: tuple[str, ...] | None = None
@@ -140,13 +147,22 @@ class Reference(Record):
         """How the answer is to be read: a letter among choices, yes or no, or free text."""
         if self.choices:
             return "choice"
-        if self.answers and all(a.strip().lower().rstrip(".") in ("yes", "no") for a in self.answers):
+        if self.answers and all(a.strip().lower().rstrip(".。") in _YES_NO for a in self.answers):
             return "yesno"
         return "open"
 
+    @property
+    def lettered(self) -> dict[str, str]:
+        """The choices by letter, without gaps."""
+        return {chr(65 + i): words for i, words in enumerate(self.choices or ()) if words}
+
 
 class Sample(Record):
-    """One question about one or more images. `cluster` groups the questions that share an image."""
+    """One question about one or more images.
+
+    `<image 2>` in the question is the place of the second image. Where the places name every image, each is shown at its
+    first place; else all come before the text, in order (`harness.prompts.parts`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -155,11 +171,20 @@ class Sample(Record):
     question: str
     reference: Reference
     slices: dict[str, str] = {}
+    #: What the model is told before the question, where the data say so (a system turn).
+    system: str | None = None
+    #: The patient or study, as "patient:HASH", where the data name one.
+    group: str | None = None
     #: The id of the question that this is one more answer to (--num-samples).
     repeat_of: str | None = None
 
-    @cached_property
+    @property
     def cluster(self) -> str:
+        """Rows of one cluster are not independent: the patient or study where the data name one, else the images."""
+        return self.group or self.pictured
+
+    @cached_property
+    def pictured(self) -> str:
         """Hash over the images, 16 hex digits; without any, the question's own id, the same for all its repeats."""
         if not self.images:
             return self.repeat_of or self.id
@@ -173,9 +198,11 @@ class Sample(Record):
             "id": self.id,
             "images": [i.name for i in self.images],
             "question": self.question,
+            **({"system": self.system} if self.system else {}),
             "reference": self.reference.model_dump(mode="json"),
             "slices": self.slices,
             "cluster": self.cluster,
+            **({"pictured": self.pictured} if self.group else {}),
         }
 
 
@@ -221,6 +248,9 @@ class DataCard(Record):
     resolution: str
     rows: int
     images: int
+    #: Groups of rows that are not independent, and what one is: image, image set, question, patient, study ...
+    clusters: int | None = None
+    cluster_of: str | None = None
     #: How often each question is asked (--num-samples); its rows are ID#0, ID#1, ...
     repeats: int = 1
     #: Rows left out because they are unusable: id -> why.
@@ -233,6 +263,16 @@ class DataCard(Record):
     spec_sha256: str
     #: What the spec said about sending rows to an API judge or model when they were asked.
     may_leave_machine: bool = False
+
+    @property
+    def clusters_are(self) -> str:
+        """What intervals count, in the plural: "images", "patients", "questions" where there are no images."""
+        noun = self.cluster_of or ("image" if self.images else "question")
+        return (
+            f"{noun[:-1]}ies"
+            if noun.endswith("y") and noun[-2:-1] not in "aeiou"
+            else f"{noun}{'es' if noun.endswith('s') else 's'}"
+        )
 
 
 class ModelCard(Record):

@@ -7,6 +7,7 @@ paths stay in their root.
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import hashlib
 import json
@@ -30,6 +31,19 @@ def _inside(path: str) -> str:
     if why := inside(path):
         raise ValueError(f"'{path}' {why}; give a relative path without '..'")
     return path
+
+
+def _folder(path: str) -> str:
+    """A folder of images may be absolute: whoever wrote the YAML says where they lie. Names within data may not."""
+    return path if Path(path).is_absolute() or path.startswith("~/") else _inside(path)
+
+
+def _encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise ValueError(f"no encoding named '{name}'; common ones are utf-8, latin-1, cp1252, utf-16, gbk") from None
+    return name
 
 
 def _named(value: Any) -> Any:
@@ -58,26 +72,67 @@ class Strict(BaseModel):
 
 
 class Columns(Strict):
-    """Which column holds what, for layout `table`. A column that is named must be there."""
+    """Which column holds what, for layout `table`. A column that is named must be there.
+
+    A name may be a path into the row (`qa.question`), alternatives (`filename | image`), and, for question, answer,
+    reasoning and cluster, a text with names in braces (`"Findings: {findings}"`).
+    """
 
     id: str | None = None
     """The row's id; its number, from 0, where this is left out."""
     image: Names | None = None
-    """A path, a list of paths, or bytes, also as the hub stores them. Several columns: every one that the row fills."""
+    """A path, a list of paths, bytes, base64, also as the hub stores them. Several columns: every one that the row fills."""
+    images_optional: bool = False
+    """Whether rows without an image are asked without one; else they are bad."""
     question: str = "question"
+    """The question. `<image 1>` in it is the place of the first picture; without such places pictures come first."""
+    ask: str | None = None
+    """The same question for every row, where the table has none: "Write the report."."""
+    messages: str | None = None
+    """A conversation (ShareGPT, LLaVA, OpenAI) that holds the question and, unless `answer` is named, the answer."""
     answer: Names = ["answer"]
     """The acceptable answers: a text or number, a list of them, or several columns."""
     choices: Names | None = None
-    """A column that holds a list, or one column for each choice. Shown under the question unless it shows them already."""
-    answer_as: Literal["auto", "letter", "words", "index", "number"] = "auto"
+    """A list, an object by letter, or the JSON or Python text of one; or one column for each choice, of which a row may leave
+    some empty. Shown under the question unless it shows them already."""
+    choices_in: Literal["question"] | None = None
+    """The choices stand in the question ("A. CT", "(B) MRI")."""
+    answer_as: Literal["auto", "letter", "words", "index", "number", "yesno"] = "auto"
     """How `answer` names a choice: "(B)" or "B", its words, 0-based index, 1-based number. auto takes a letter or
-    the words and refuses what could be two, a number among them."""
+    the words and refuses what could be two, a number among them. yesno: every answer is a yes or no, also as true, Y or 1."""
     reasoning: str | None = None
     """Reference reasoning, where there is any."""
     split: str | None = None
     """Keep the rows where this column holds the split's name, for files that hold all splits."""
+    cluster: str | None = None
+    """The patient, study or case. Rows of one are not independent: intervals and held-out splits go by it, instead of by
+    image."""
     slices: Slices = {}
     """What scores are broken down by: {name: column}, or a list of columns."""
+
+    @check("choices_in")
+    @classmethod
+    def _one_place(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and info.data.get("choices"):
+            raise ValueError("choices are named twice; leave out `choices` or `choices_in`")
+        return value
+
+    @check("messages")
+    @classmethod
+    def _one_question(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and info.data.get("ask"):
+            raise ValueError("the question is named twice; leave out `ask` or `messages`")
+        return value
+
+    @property
+    def cluster_noun(self) -> str | None:
+        """What a cluster is, in one word: patient for patient_id or PatientID."""
+        if not self.cluster:
+            return None
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"[{}]", "", self.cluster.rpartition(".")[2])).lower()
+        bare = re.sub(r"[\W_]*(?:id|ids|no|nr|num|number|uid|hash|key)$", "", words).strip("_ -")
+        known = {"subject": "patient", "p": "patient", "pt": "patient", "mr": "patient", "img": "image", "": "cluster"}
+        return known.get(bare, bare.replace("_", " "))
 
 
 class Origin(Strict):
@@ -86,12 +141,15 @@ class Origin(Strict):
     layout: str = "table"
     """Who reads the files: `table` (JSONL, JSON, CSV, TSV, parquet), or another entry point under harness.layouts."""
     splits: Annotated[dict[str, RelativePath], Field(min_length=1)]
-    """Our split names -> what the layout calls them; for `table` a file, or a pattern such as data/test-*.parquet."""
+    """Our split names -> what the layout calls them; for `table` a file, or a pattern such as data/test-*.parquet.
+    rows.json#test is the list `test` of an object."""
     columns: Columns = Columns()
     images: RelativePath = "."
     """Folder that image paths are relative to; or a pattern for names without ending, such as "imgs/{}.jpg"."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """Splits one text cell (CSV) into several answers, choices or images."""
+    encoding: Annotated[str, AfterValidator(_encoding)] | None = None
+    """Of text files that are not UTF-8: latin-1, cp1252, gbk ... A byte order mark is seen without it."""
     note: str | None = None
     """Said whenever rows are read from here."""
 
@@ -111,6 +169,9 @@ class Local(Origin):
 
     folder: RelativePath = "."
     """The archive's folder, or the zip of that name."""
+    images: Annotated[str, AfterValidator(_folder)] = "."
+    """Folder that image paths are relative to, which may lie elsewhere (an absolute path; --images overrides it); or a
+    pattern for names without ending, such as "imgs/{}.jpg"."""
     extra: dict[str, RelativePath] = {}
     """Further folders that the layout uses where they exist."""
 
@@ -147,8 +208,8 @@ class TaskSpec(Strict):
     bundled: Bundled | None = None
     split: Annotated[str, Field(validate_default=True)] = "test"
     """The split that is evaluated."""
-    where: dict[str, str] = {}
-    """Keep only rows whose slice has this value."""
+    where: dict[str, Names] = {}
+    """Keep only rows whose slice has this value, or one of these."""
     drop: dict[str, str] = {}
     """Rows known to be unusable: id -> why. Counted and shown."""
     slices: list[str] = Field(default_factory=lambda given: _default_slices(given))
@@ -173,6 +234,16 @@ class TaskSpec(Strict):
             if split not in (known := _splits(sources)):
                 raise ValueError(f"split '{split}' is not among splits; {did_you_mean(split, known)}")
         return split
+
+    @check("where", "slices")
+    @classmethod
+    def _slices_known(cls, value: Any, info: ValidationInfo) -> Any:
+        sources = [s for k in ("local", "hub") if (s := info.data.get(k))]
+        if sources and not info.data.get("bundled") and all(s.layout == "table" for s in sources):
+            known = [*dict.fromkeys(name for s in sources for name in s.columns.slices), *DERIVED]
+            if unknown := next((name for name in value if name not in known), None):
+                raise ValueError(f"no slice '{unknown}' (name its column under columns.slices); {did_you_mean(unknown, known)}")
+        return value
 
     @check("prompts")
     @classmethod

@@ -66,9 +66,10 @@ class Cell(Record):
     high: float | None
     #: Which formula gave `low` and `high` (leaderboard/stats.py).
     method: str | None
-    #: Judged rows, and how many images they are about.
+    #: Judged rows, and how many images (or patients, studies, questions: `clusters_are`) they are about.
     n: int
     clusters: int
+    clusters_are: str = "images"
     #: Rows asked, and how many of them the model has answered.
     samples: int
     predicted: int
@@ -169,6 +170,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         method=interval.method if interval else None,
         n=n,
         clusters=len(images),
+        clusters_are=card.data.clusters_are,
         samples=samples,
         predicted=predicted,
         missing=samples - n,

@@ -183,7 +183,7 @@ def _table(group: list[Cell], top: int | None, group_by: GroupBy | None) -> Tabl
     extra = {title: column for title, column in extra.items() if any(column)}
     table.add_column("model", overflow="fold")
     table.add_column("trainer", no_wrap=True)
-    for title in ("score\n%", "95 %\ninterval", "n", "images", *extra):
+    for title in ("score\n%", "95 %\ninterval", "n", first.clusters_are, *extra):
         table.add_column(title, justify="right", no_wrap=True)
     for i, c in enumerate(shown):
         before, after = (shown[i - 1] if i else None), (shown[i + 1] if i + 1 < len(shown) else None)

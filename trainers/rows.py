@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError
-from harness.prompts import PROMPTS
+from harness.prompts import PROMPTS, placed
 from harness.records import ImageRef, Reference, Sample, eight_bit
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def check(samples: Sequence[Sample]) -> None:
     """Raises DataError for a row without an image: these trainers are for vision-language rows."""
     if bare := next((s.id for s in samples if not s.images), None):
         raise DataError(f"row {bare}: no image, and the trainers need one", hint="leave rows without images out of the split")
+    if within := next((s.id for s in samples if placed(s.question, len(s.images))), None):
+        raise DataError(f"row {within}: images within the question, and the trainers show them before it")
 
 
 def encoded(image: ImageRef) -> bytes:
@@ -81,7 +83,7 @@ def dataset(samples: Sequence[Sample], recipe: Recipe, *, completions: bool) -> 
     for s, prompt in zip(samples, prompts, strict=True):
         row: dict[str, Any] = {
             "images": [{"bytes": read(i), "path": None} for i in s.images],
-            "prompt": [{"role": "user", "content": prompt}],
+            "prompt": [*([{"role": "system", "content": s.system}] if s.system else []), {"role": "user", "content": prompt}],
         }
         if completions:
             row["completion"] = [{"role": "assistant", "content": target(s.reference)}]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
-from harness.data import LoadedTask, fingerprint
+from harness.data import LoadedTask, counted
 from harness.errors import DataError
 from harness.records import Sample
 
@@ -18,16 +18,13 @@ HELD_OUT = 0.1
 
 
 def images(samples: Sequence[Sample]) -> set[str]:
-    """Hashes of all images shown."""
-    return {i.sha256 for s in samples for i in s.images}
+    """Hashes of all images shown, and the patients or studies that the rows are of: no split may share either."""
+    return {i.sha256 for s in samples for i in s.images} | {s.group for s in samples if s.group}
 
 
 def with_samples(task: LoadedTask, samples: list[Sample]) -> LoadedTask:
     """The task with these rows, its card saying so."""
-    card = task.card.model_copy(
-        update={"rows": len(samples), "images": len(images(samples)), "fingerprint": fingerprint(samples)}
-    )
-    return replace(task, samples=samples, card=card)
+    return replace(task, samples=samples, card=task.card.model_copy(update=counted(samples)))
 
 
 def subset(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
@@ -70,10 +67,10 @@ def hold_out(task: LoadedTask, test: Set[str], seed: int) -> tuple[LoadedTask, L
 
     Raises DataError where every image is in the test too.
     """
-    free = [s for s in task.samples if not test & {i.sha256 for i in s.images}]
+    free = [s for s in task.samples if not test & images([s])]
     dev = some_images(free, max(1, int(HELD_OUT * len(task.samples))), seed)
     shown = images(dev)
-    rest = [s for s in task.samples if not shown & {i.sha256 for i in s.images}]
+    rest = [s for s in task.samples if not shown & images([s])]
     if not dev or not rest:
         raise DataError(
             f"task '{task.spec.name}': no training image can be held out (the test shows them all)", hint="--set dev=none"

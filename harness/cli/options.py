@@ -32,6 +32,10 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="HARNESS_DATA_DIR", help="Folder that holds the official archives, one subfolder a task."),
 ]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", envvar="HARNESS_IMAGES", help="Folder that holds the images of a table, where they lie elsewhere."),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of run records.")]
 RunsMany = Annotated[list[Path] | None, typer.Option("--runs", help="Folder of run records; may be given several times.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each task.")]
