@@ -268,11 +268,11 @@ class DataCard(Record):
     def clusters_are(self) -> str:
         """What intervals count, in the plural: "images", "patients", "questions" where there are no images."""
         noun = self.cluster_of or ("image" if self.images else "question")
-        return (
-            f"{noun[:-1]}ies"
-            if noun.endswith("y") and noun[-2:-1] not in "aeiou"
-            else f"{noun}{'es' if noun.endswith('s') else 's'}"
-        )
+        if noun.endswith("ies"):  # series
+            return noun
+        if noun.endswith("y") and noun[-2:-1] not in "aeiou":  # study
+            return f"{noun[:-1]}ies"
+        return f"{noun}s"
 
 
 class ModelCard(Record):

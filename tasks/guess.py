@@ -18,6 +18,7 @@ from harness.errors import DataError, UserError
 from harness.specs import Columns
 from tasks.layouts import cells, choices, jsons
 from tasks.layouts.cells import BadCell
+from tasks.layouts.choices import Choices
 from tasks.layouts.delimited import open_text
 from tasks.layouts.files import header, kind_of, paths, split_part
 from tasks.layouts.pictures import is_base64_image
@@ -43,11 +44,10 @@ _NAMES = {
     "reasoning": ["reasoning", "rationale", "explanation", "cot", "reasoningchain", "exp"],
     "split": ["split", "subset", "fold", "partition"],
 }  # fmt: skip
-#: What groups rows that are not independent, the widest first.
+#: What groups rows that are not independent, the widest first (`Columns.cluster_noun`).
 _CLUSTERS = [
-    "patientid", "patient", "pid", "ptid", "mrn", "subjectid", "subject", "participantid", "participant", "personid", "donorid",
-    "caseid", "case", "studyid", "study", "accession", "accessionnumber", "examid", "exam", "videoid", "video", "seriesid",
-    "series", "volumeid", "volume", "scanid", "slideid", "wsiid",
+    "patient", "participant", "person", "donor", "case", "study", "accession", "exam", "examination", "video", "series", "volume",
+    "scan", "slide", "wsi",
 ]  # fmt: skip
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm", ".dicom", ".jp2", ".nii", ".svs"}
 #: Pictures that show the answer, or another one small: named, not asked about.
@@ -163,10 +163,12 @@ class _Table:
     def __init__(self, archive: Archive, columns: list[str], rows: list[dict[str, Any]], out: Guess) -> None:
         self.archive, self.columns, self.rows, self.out = archive, columns, rows, out
         self.found: dict[str, Any] = {}
+        self.pictures: list[str] = []
         self.values = {c: [None if (v := cells.pick(r, c)) is cells.MISSING else v for r in rows] for c in columns}
+        self.pictures = [c for c in columns if self.pictured(c)]
 
     def fill(self, file: Path, images: Path | None) -> None:
-        pictured = [c for c in self.columns if self.pictured(c)]
+        pictured = self.pictures
         self.take("messages", lambda c: self.conversation(c))
         self.take("id", lambda c: c not in pictured and self.unique(c))
         self.choices()
@@ -186,7 +188,9 @@ class _Table:
     # -- by name ------------------------------------------------------------------------------------------------------
 
     def used(self) -> set[str]:
-        return {n for v in self.found.values() for c in (v if isinstance(v, list) else [v]) for n in cells.names(c)}
+        """The columns that have a role."""
+        given = [c for v in self.found.values() for c in (v if isinstance(v, list) else [v])]
+        return {name for column in given for name in cells.names(column)}
 
     def take(self, role: str, fits: Any) -> None:
         """The likeliest column of a role by its name, or by the last part of its path."""
@@ -247,8 +251,7 @@ class _Table:
             return
         self.found["image"] = kept if len(kept) > 1 else kept[0]
         if any(not any(not cells.empty(self.values[c][i]) for c in kept) for i in range(len(self.rows))):
-            self.found["images_optional"] = True
-            self.out.said.append("some rows have no image: images_optional is set, and these are asked without one")
+            self.out.said.append("some rows have no image and are bad rows; images_optional: true asks them without one")
         if folder is None:
             found = next((where for c in kept if (where := _image_folder(self.archive, self.first(c)))), None)
             self.out.images = found or "."
@@ -261,7 +264,7 @@ class _Table:
         for v in self.values[column][:200]:
             for one in cells.items(v, None, most=1 << 28):
                 name = one.get("path") if isinstance(one, dict) and one.get("bytes") is None else one
-                if isinstance(name, str | int) and not isinstance(name, bool) and not _holds_bytes(name):
+                if isinstance(name, str | int) and not cells.empty(name) and not _holds_bytes(name):
                     found.append(str(name).replace("\\", "/"))
         return found[:5]
 
@@ -330,7 +333,7 @@ class _Table:
     def questions(self) -> list[str]:
         return [v if isinstance(v, str) else "" for v in self.values.get(self.found["question"], [])]
 
-    def read_choices(self, row: dict[str, Any]) -> choices.Choices | None:
+    def read_choices(self, row: dict[str, Any]) -> Choices | None:
         columns = self.found["choices"]
         columns = columns if isinstance(columns, list) else [columns]
         try:
@@ -356,15 +359,13 @@ class _Table:
             del self.found["split"]
 
     def cluster(self) -> None:
-        by_plain = {_plain(c.rpartition(".")[2]): c for c in reversed(self.columns)}
-        for name in _CLUSTERS:
-            column = by_plain.get(name)
-            if column is None or column in self.used():
-                continue
+        """An id that repeats."""
+        found = {_noun(c): c for c in reversed(self.columns) if c not in self.used() and c not in self.pictures}
+        for noun in [n for n in _CLUSTERS if n in found]:
+            column = found[noun]
             values = [text("", v) for v in self.values[column] if isinstance(v, str | int | float)]
             if len(values) == len(self.rows) and all(values) and 1 < len(set(values)) < len(values):
                 self.found["cluster"] = column
-                noun = Columns(cluster=column).cluster_noun
                 self.out.said.append(f"column '{column}' repeats: rows of one {noun} are taken as one cluster")
                 return
 
@@ -376,19 +377,26 @@ class _Table:
             values = self.values[column]
             texts = {v for v in values if isinstance(v, str) and v.strip()}
             few = 2 <= len(texts) <= min(20, len(self.rows) // 2) and all(len(t) <= 40 and "\n" not in t for t in texts)
-            plain = _plain(column.rpartition(".")[2])
-            an_id = plain in _CLUSTERS or (plain.endswith(("id", "uid", "hash", "path", "file")) and plain not in ("covid",))
-            if column not in used and few and not an_id and all(v is None or isinstance(v, str) for v in values):
+            plain = all(v is None or isinstance(v, str) for v in values)
+            if few and plain and not _is_id(column) and column not in used and column not in self.pictures:
                 out.append(column)
         return out
 
 
+def _is_id(column: str) -> bool:
+    return _noun(column) in _CLUSTERS or bool(re.search(r"(?:^|[^a-z])(?:id|uid|hash|path|file)$|(?:ID|Id)$", column))
+
+
 def _names_one(answer: str, words: Sequence[str]) -> bool:
     try:
-        choices.choice(answer, choices.Choices(tuple(words)), Columns())
+        choices.choice(answer, Choices(tuple(words)), Columns())
     except BadCell:
         return False
     return True
+
+
+def _noun(column: str) -> str:
+    return Columns(cluster=column).cluster_noun or ""
 
 
 def _plain(name: str) -> str:
@@ -432,24 +440,24 @@ def is_picture(value: Any) -> bool:
 
 
 def _image_folder(archive: Archive, names: list[str]) -> str | None:
-    """Where the first image lies: the root, a folder beside the table, with an ending where the names have none."""
-    if not names:
-        return None
-    first = re.split(r"[;|]", names[0])[0].strip()
-    if inside(first):
-        return None
-    folders = (
-        [".", *sorted(p.name for p in archive.root.iterdir() if p.is_dir() or p.suffix == ".zip")]
-        if archive.root.is_dir()
-        else ["."]
-    )
+    """Where most of these images lie: the root, a folder beside the table, with an ending where the names have none."""
+    firsts = [first for n in names if not inside(first := re.split(r"[;|]", n)[0].strip())]
+    folders = ["."]
+    if archive.root.is_dir():
+        folders += sorted({p.name.removesuffix(".zip") for p in archive.root.iterdir() if p.is_dir() or p.suffix == ".zip"})
+    best: tuple[int, str | None] = (0, None)
     for folder in folders:
-        stem = folder.removesuffix(".zip")
         for suffix in ("", *_SUFFIXES):
-            name = first + suffix if folder == "." else f"{stem}/{first}{suffix}"
+            before = "" if folder == "." else f"{folder}/"
             try:
-                if archive.existing(name) and (suffix or not (archive.root / name).is_dir()):
-                    return stem if not suffix else ("" if stem == "." else f"{stem}/") + "{}" + suffix
+                found = sum(_is_file(archive, f"{before}{name}{suffix}") for name in firsts)
             except DataError:  # not a path that could be read; validate will say so
                 return None
-    return None
+            if found > best[0]:
+                best = (found, f"{before}{{}}{suffix}" if suffix else folder)
+    return best[1]
+
+
+def _is_file(archive: Archive, name: str) -> bool:
+    found = archive.existing(name)
+    return found is not None and not (archive.root / found).is_dir()

@@ -7,6 +7,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 from harness.archives import Archive
@@ -18,7 +19,7 @@ SEPARATORS = (",", "\t", ";", "|")
 def open_text(archive: Archive, file: str, encoding: str | None) -> IO[str]:
     """A file's text, read as it is asked for. A byte order mark decides; without one it is `encoding`, else UTF-8."""
     source = archive.stream(file)
-    stream: IO[bytes] = source if not hasattr(source, "open") else open(source, "rb")  # type: ignore[assignment]  # noqa: SIM115
+    stream = open(source, "rb") if isinstance(source, Path) else source  # noqa: SIM115
     head = stream.read(4)
     stream.seek(0)
     marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}

@@ -26,7 +26,7 @@ from tasks.layouts.cells import BadCell, empty, items, short
 from tasks.layouts.rows import text
 
 #: Bytes of pictures that are kept in memory.
-KEPT = 128 << 20
+KEPT = 64 << 20
 #: A cell of base64 is longer than any path.
 SHORTEST_BASE64 = 260
 _DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*;base64,", re.I)
@@ -135,8 +135,9 @@ class Pictures:
             given = _under(own.root, name)
             last = images[images[: images.find("{}")].rfind("/") + 1 :]  # the pattern without the folder before it
             yield own, last.replace("{}", given) if "{}" in images else given
-            if given == name:
-                yield own, held
+            if given != name:  # an absolute name within the folder that the user gave
+                return
+            yield own, held
         yield self.view.archive, held
         if held != name and "{}" not in images:
             yield self.view.archive, name

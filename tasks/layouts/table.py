@@ -20,6 +20,7 @@ from harness.records import ImageRef, Reference, Sample
 from harness.specs import Columns
 from tasks.layouts import cells, choices, yesno
 from tasks.layouts.cells import MISSING, BadCell, short
+from tasks.layouts.choices import Choices
 from tasks.layouts.files import KINDS, rows_of, split_part
 from tasks.layouts.pictures import Pictures, settle
 from tasks.layouts.turns import Exchange, exchange, split_reasoning
@@ -110,19 +111,19 @@ class _Reader:
 
     # -- what a row holds ---------------------------------------------------------------------------------------------
 
-    def choices(self, row: dict[str, Any], question: str, where: str) -> choices.Choices | None:
+    def choices(self, row: dict[str, Any], question: str, where: str) -> Choices | None:
         c = self.columns
         if c.choices_in:
             if (found := choices.lettered(question)) is None:
                 raise BadCell(f"choices_in: no lettered choices in the question: {short(question)}")
-            return choices.check(choices.Choices(found[1]), c.question)
+            return choices.check(Choices(found[1]), c.question)
         if not c.choices:
             return None
         values = [cells.pick(row, column) for column in c.choices]
         return choices.read(values, ", ".join(c.choices), self.view.separator, where)
 
     def answers(
-        self, row: dict[str, Any], said: Exchange | None, found: choices.Choices | None, where: str
+        self, row: dict[str, Any], said: Exchange | None, found: Choices | None, where: str
     ) -> tuple[tuple[str, ...], str | None]:
         """(acceptable answers, reasoning)."""
         c = self.columns
@@ -151,21 +152,15 @@ class _Reader:
 
     def polar(self, row: dict[str, Any], value: Any, told: str) -> str:
         """An answer such as True, "Y" or 1 as yes or no, where the column holds nothing else."""
-        said, spelt, c = yesno.reading(value), yesno.spelt(value), self.columns
-        if c.answer_as == "yesno":
-            if said is None:
-                raise BadCell(f"column '{', '.join(c.answer)}': '{short(told)}' is neither yes nor no")
-        elif (
-            c.answer_as != "auto"
-            or said is None
-            or spelt in yesno.PLAIN
-            or (not isinstance(value, bool) and (self.asks_choice(row) or not self.only_polar))
-        ):
+        said, c = yesno.reading(value), self.columns
+        if said is None and c.answer_as == "yesno":
+            raise BadCell(f"column '{', '.join(c.answer)}': '{short(told)}' is neither yes nor no")
+        if said is None or yesno.spelt(value) in yesno.PLAIN or c.answer_as not in ("auto", "yesno"):
             return told
-        if said and spelt not in yesno.PLAIN:
-            self.converted[told] += 1
-            return said
-        return told
+        if c.answer_as == "auto" and (self.asks_choice(row) or not (isinstance(value, bool) or self.only_polar)):
+            return told
+        self.converted[told] += 1
+        return said
 
     def asks_choice(self, row: dict[str, Any]) -> bool:
         c = self.columns

@@ -75,7 +75,9 @@ def _turn(turn: dict[Any, Any], column: str, where: str, pictures: list[Any]) ->
         raise BadCell(f"column '{column}': a turn by '{short(who)}'; expected system, user or assistant")
     if not isinstance(said, list):
         return kind, text(f"{where}: column '{column}'", said)
-    return kind, "".join(_part(p, column, where, pictures) for p in said).strip()
+    parts = [_part(p, column, where, pictures) for p in said]
+    lines = [f"\n{p}" if i and PLACE not in (p, parts[i - 1]) and p[:1].strip() else p for i, p in enumerate(parts)]
+    return kind, "".join(lines).strip()  # a picture stands within its line, a text is a line of its own
 
 
 def _part(part: Any, column: str, where: str, pictures: list[Any]) -> str:
@@ -86,7 +88,8 @@ def _part(part: Any, column: str, where: str, pictures: list[Any]) -> str:
         raise BadCell(f"column '{column}': a part of a turn is {type(part).__name__}, expected text or an image")
     kind = str(part.get("type") or ("text" if part.get("text") is not None else "image")).lower()
     if kind in ("text", "input_text", "output_text"):
-        return text(f"{where}: column '{column}'", part.get("text"))
+        words = part.get("text")
+        return words if isinstance(words, str) and text(where, words) else ""
     if kind in ("image", "image_url", "input_image"):
         source = next((part[k] for k in ("image", "image_url", "url", "path", "source") if part.get(k) is not None), None)
         if isinstance(source, dict) and "url" in source:
