@@ -131,8 +131,8 @@ class Columns(Strict):
             return None
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"[{}]", "", self.cluster.rpartition(".")[2])).lower()
         bare = re.sub(r"[\W_]*(?:id|ids|no|nr|num|number|uid|hash|key)$", "", words).strip("_ -")
-        known = {"subject": "patient", "p": "patient", "pt": "patient", "mr": "patient", "mrn": "patient", "img": "image", "": "cluster"}
-        return known.get(bare, bare.replace("_", " "))
+        patient = ("patient", "subject", "p", "pt", "mr", "mrn")
+        return "patient" if bare in patient else bare.replace("_", " ") or "cluster"
 
 
 class Origin(Strict):

@@ -52,6 +52,10 @@ _CLUSTERS = [
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm", ".dicom", ".jp2", ".nii", ".svs"}
 #: Pictures that show the answer, or another one small: named, not asked about.
 _ASIDE = re.compile(r"mask|segm|annot|overlay|thumb|heat|saliency|contour|box", re.I)
+#: What may stand between several names in one cell.
+MARKS = ";|,"
+#: A part of a file: test-00000-of-00003.parquet.
+_SHARD = re.compile(r"(.+?)-\d+-of-\d+(\.\w+)")
 _SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".bmp", ".tif", ".dcm")
 REPORT = "Write the radiology report of these images."
 
@@ -80,8 +84,9 @@ def guess(file: Path, beside: Path, images: Path | None = None) -> Guess:
     archive, name, part = _opened(file, beside)
     out = Guess(folder=os.path.relpath(archive.root.resolve(), beside.resolve()))
     out.encoding = _encoding(archive, name, out)
-    splits = _splits(archive, name, part, out.encoding)
-    columns, rows = _look(archive, next(iter(splits.values())), out.encoding, next(iter(splits)))
+    splits = _splits(archive, name, part, out)
+    first = next(iter(splits.values()))
+    columns, rows = _look(archive, name if "*" in first else first, out.encoding, next(iter(splits)))
     if not rows:
         raise DataError(f"{file}: no rows")
     out.splits = splits
@@ -125,18 +130,23 @@ def _encoding(archive: Archive, name: str, out: Guess) -> str | None:
     return "cp1252"
 
 
-def _splits(archive: Archive, name: str, part: str, encoding: str | None) -> dict[str, str]:
-    """Our split names -> file, or FILE#PART for the lists of a JSON object."""
-    if kind_of(name) != ".json":
-        return {"test": name}
-    value = jsons.tree(archive, name, encoding)
-    found = {k: v for k, v in jsons.lists(value).items() if v}
+def _splits(archive: Archive, name: str, part: str, out: Guess) -> dict[str, str]:
+    """Our split names -> file, pattern of a file's parts, or FILE#PART for the lists of a JSON object."""
+    if shard := _SHARD.fullmatch(name):
+        found = {
+            m.group(1): f"{m.group(1)}-*{m.group(2)}" for n in archive.glob(f"*{shard.group(2)}") if (m := _SHARD.fullmatch(n))
+        }
+        out.said.append(f"{name} is one part of several: read with the others, as {', '.join(sorted(found.values()))}")
+        return {shard.group(1): found[shard.group(1)], **found}
+    stem = PurePosixPath(name).stem
+    alone = stem if stem.lower() in jsons.SPLITS else "test"
     if part:
-        return {"test": f"{name}#{part}"}
-    if not isinstance(value, dict) or (len(found) == 1 and next(iter(found)).rpartition(".")[2].lower() not in jsons.SPLITS):
-        return {"test": name}
-    known = {k: f"{name}#{k}" for k in found if k.rpartition(".")[2].lower() in jsons.SPLITS}
-    return {_split_name(k): v for k, v in known.items()} or {"test": name}
+        return {_split_name(part) if part.rpartition(".")[2].lower() in jsons.SPLITS else "test": f"{name}#{part}"}
+    if kind_of(name) != ".json" or jsons.has_lines(archive, name, out.encoding):
+        return {alone: name}
+    value = jsons.tree(archive, name, out.encoding)
+    found = {k: f"{name}#{k}" for k, v in jsons.lists(value).items() if v and k.rpartition(".")[2].lower() in jsons.SPLITS}
+    return {_split_name(k): v for k, v in found.items()} if isinstance(value, dict) and found else {alone: name}
 
 
 def _split_name(path: str) -> str:
@@ -257,6 +267,20 @@ class _Table:
             self.out.images = found or "."
         else:
             self.out.images = str(folder.resolve())
+        self.several([v for c in kept for v in self.values[c] if isinstance(v, str) and not _holds_bytes(v)])
+
+    def several(self, names: list[str]) -> None:
+        """What separates the names of several pictures in one cell."""
+        mark = next((m for m in MARKS if any(_parts(n, m) for n in names)), None)
+        if mark is None or self.out.separator is not None:
+            return
+        answers = self.values.get(self.found.get("answer", ""), [])
+        if any(isinstance(a, str) and mark in a for a in answers):
+            self.out.said.append(
+                f"cells of images seem to hold several, and '{mark}' stands in answers too: split them into columns"
+            )
+        else:
+            self.out.separator = mark
 
     def first(self, column: str) -> list[str]:
         """Some names of pictures in a column."""
@@ -434,14 +458,13 @@ def is_picture(value: Any) -> bool:
         told = [v for v in cells.items(value, None, most=1 << 28) if not cells.empty(v)]
         return bool(told) and told != [value] and all(is_picture(v) for v in told)
     if isinstance(value, str) and len(value) < 1000 and "\n" not in value:
-        names = re.split(r"[;|]", value)
-        return all(PurePosixPath(n.strip().lower().split("?")[0]).suffix in _ENDINGS for n in names) or is_base64_image(value)
+        return PurePosixPath(value.strip().lower().split("?")[0]).suffix in _ENDINGS or is_base64_image(value)
     return _holds_bytes(value)
 
 
 def _image_folder(archive: Archive, names: list[str]) -> str | None:
     """Where most of these images lie: the root, a folder beside the table, with an ending where the names have none."""
-    firsts = [first for n in names if not inside(first := re.split(r"[;|]", n)[0].strip())]
+    firsts = [first for n in names if not inside(first := (_parts(n) or [n])[0].strip())]
     folders = ["."]
     if archive.root.is_dir():
         folders += sorted({p.name.removesuffix(".zip") for p in archive.root.iterdir() if p.is_dir() or p.suffix == ".zip"})
@@ -456,6 +479,15 @@ def _image_folder(archive: Archive, names: list[str]) -> str | None:
             if found > best[0]:
                 best = (found, f"{before}{{}}{suffix}" if suffix else folder)
     return best[1]
+
+
+def _parts(cell: str, marks: str = MARKS) -> list[str] | None:
+    """The names of several pictures in one cell; None for one name, which may hold such a mark itself."""
+    for mark in marks if cell.lstrip()[:1] not in ("[", "(") else "":
+        parts = cell.split(mark)
+        if len(parts) > 1 and all(is_picture(p) for p in parts):
+            return parts
+    return None
 
 
 def _is_file(archive: Archive, name: str) -> bool:

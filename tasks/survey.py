@@ -115,8 +115,6 @@ class Survey:
             yield f"{self.repeats} rows repeat an earlier one's question and images"
         if self.tally.shared:
             yield f"{len(self.tally.shared)} images are in rows of several clusters, which are then not independent"
-        if lost := [i for i in split.spec.drop if i not in split.left_out.dropped]:
-            yield f"drop names rows that are not there: {cells.short(', '.join(lost))}"
 
 
 def _range(counts: Counter[int]) -> str:

@@ -507,6 +507,13 @@ def test_an_empty_cell_in_an_image_column_is_a_bad_row(place):
     assert any("no image and are bad rows" in s for s in guess_.said)
 
 
+def test_a_comma_in_a_pictures_name(place):
+    Path("scans/im0.png").rename("scans/Smith, J.png")
+    write("rows.csv", [row(0, image="Smith, J.png"), row(1)])
+    found, guess_ = guessed("rows.csv")
+    assert (guess_.separator, [s.images[0].name for s in found.samples]) == (None, ["scans/Smith, J.png", "scans/im1.png"])
+
+
 @pytest.mark.parametrize("name", ["Figure_path", "scan", "my_pic", "ID der Aufnahme"])
 def test_new_finds_columns_of_pictures_by_what_they_hold(place, name):
     write("rows.csv", [{name: f"im{i}.png", "question": f"Q{i}?", "answer": "x"} for i in range(4)])
@@ -644,6 +651,33 @@ def test_json_objects_of_splits_and_of_columns(place):
         assert 'orient="records"' in e.value.hint
 
 
+def test_json_lines_by_any_ending_and_parts_of_a_file(place):
+    rows = [row(i) for i in range(3)]
+    Path("rows.json").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    Path("rows.jsonl").write_text(json.dumps(rows, indent=1))
+    for name in ("rows.json", "rows.jsonl"):
+        assert len(by_hand(name, "{image: image}").samples) == len(guessed(name)[0].samples) == 3
+    for name in ("test-00000-of-00002", "test-00001-of-00002", "train-00000-of-00001"):
+        write(f"{name}.parquet", rows)
+    found = guess(Path("test-00001-of-00002.parquet"), Path())
+    assert found.splits == {"test": "test-*.parquet", "train": "train-*.parquet"}
+    assert any("one part of several" in s for s in found.said)
+    write("train.csv", rows)
+    assert guess(Path("train.csv"), Path()).splits == {"train": "train.csv"}
+
+
+@pytest.mark.parametrize("mark", [";", "|", ","])
+def test_several_pictures_in_one_cell(place, mark):
+    write("rows.csv", [row(i, image=f"im{i}.png{mark} im{i + 1}.png") for i in range(3)])
+    found, guess_ = guessed("rows.csv")
+    assert guess_.separator == mark
+    assert [i.name for i in found.samples[0].images] == ["scans/im0.png", "scans/im1.png"]
+    write("rows.csv", [row(i, image=f"im{i}.png{mark}im{i + 1}.png", answer=f"left{mark} upper") for i in range(3)])
+    found, guess_ = guessed("rows.csv")
+    assert (guess_.separator, len(found.bad)) == (None, 3)
+    assert any("split them into columns" in s for s in guess_.said)
+
+
 def test_arrow_files_and_files_of_other_programs(place):
     table = pa.Table.from_pylist([{"question": "Is it?", "answer": True, "image": "im0.png"}] * 3)
     for name, new in (("stream.arrow", pa.ipc.new_stream), ("file.arrow", pa.ipc.new_file)):
@@ -778,7 +812,7 @@ def test_validate_prints_one_line_and_strict_fails_for_warnings(place, command):
     Path("mine.yaml").write_text(text.replace("image: image, ", "") + 'drop: {"9": gone}\n')
     code, out, _ = command("tasks", "validate", "mine.yaml")
     assert code == 0
-    for word in ("column 'image' holds pictures", "no row has an image", "drop names rows that are not there: 9"):
+    for word in ("column 'image' holds pictures", "no row has an image", "drop names rows that no split has: 9"):
         assert word in out
     assert command("tasks", "validate", "mine.yaml", "--strict")[0] == 1
     assert json.loads(command("tasks", "validate", "mine.yaml", "--json")[1])[0]["warnings"]

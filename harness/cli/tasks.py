@@ -97,10 +97,12 @@ def validate(
         if not names:
             raise UserError(f"task '{spec.name}' has no {source} data")
         for split in names:
-            report = _report(spec, path, split, source, data_dir, images)
-            found.append(report)
-            if not json:
-                _show_report(report)
+            found.append(_report(spec, path, split, source, data_dir, images))
+        mine = found[-len(names) :]
+        if lost := set(spec.drop) - {name for r in mine for name in r.get("dropped", ())}:
+            mine[-1]["warnings"].append(f"drop names rows that no split has: {', '.join(sorted(lost)[:10])}")
+        for report in mine if not json else ():
+            _show_report(report)
     if json:
         ui.print_json(found)
     if not all(r["ok"] and not (strict and r["warnings"]) for r in found):

@@ -43,10 +43,10 @@ def rows_of(
     if kind is None:
         hint = next((way for ends, way in _OTHERS.items() if file.lower().endswith(ends)), f"one of {', '.join(KINDS)}")
         raise DataError(f"{label}: not a kind of file that can be read", hint=hint)
-    if kind == ".jsonl":
+    if kind in (".json", ".jsonl") and not part and jsons.has_lines(archive, file, encoding):
         _check_seen(label, jsons.lines(archive, file, encoding), columns)
         return jsons.lines(archive, file, encoding)
-    if kind == ".json":
+    if kind in (".json", ".jsonl"):
         rows = jsons.rows(archive, file, part, split, encoding)
         _check_seen(label, iter(rows), columns)
         return iter(rows)

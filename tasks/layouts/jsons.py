@@ -37,6 +37,19 @@ def _object(label: str, n: int, line: str) -> dict[str, Any]:
     return row
 
 
+def has_lines(archive: Archive, file: str, encoding: str | None) -> bool:
+    """Whether a file has an object on each line, whatever its ending says."""
+    named = not file.lower().endswith(".json")
+    with open_text(archive, file, encoding) as text:
+        try:
+            first = next((line for line in text if line.strip()), "")
+            if named:
+                return first.lstrip()[:1] != "["
+            return isinstance(json.loads(first), dict) and any(line.strip() for line in text)
+        except (ValueError, RecursionError):  # no text, or no JSON: reading it says so
+            return named
+
+
 def tree(archive: Archive, file: str, encoding: str | None) -> Any:
     """What a JSON file holds."""
     label = archive.label(file)
