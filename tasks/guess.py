@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.archives import Archive, inside
+from harness.archives import Archive
+from harness.columns import Columns
 from harness.errors import DataError, UserError
-from harness.specs import Columns
 from tasks.layouts import cells, choices, jsons
 from tasks.layouts.cells import BadCell
 from tasks.layouts.choices import Choices
 from tasks.layouts.delimited import open_text
 from tasks.layouts.files import header, kind_of, paths, split_part
-from tasks.layouts.pictures import is_base64_image
 from tasks.layouts.rows import text
 from tasks.layouts.turns import exchange
+from tasks.signs import MARKS, holds_bytes, image_folder, is_picture, parts
 
 #: Rows that are looked at; of tables that hold pictures fewer.
 LOOK = 5000
@@ -49,14 +49,10 @@ _CLUSTERS = [
     "patient", "participant", "person", "donor", "case", "study", "accession", "exam", "examination", "video", "series", "volume",
     "scan", "slide", "wsi",
 ]  # fmt: skip
-_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm", ".dicom", ".jp2", ".nii", ".svs"}
 #: Pictures that show the answer, or another one small: named, not asked about.
 _ASIDE = re.compile(r"mask|segm|annot|overlay|thumb|heat|saliency|contour|box", re.I)
-#: What may stand between several names in one cell.
-MARKS = ";|,"
 #: A part of a file: test-00000-of-00003.parquet.
 _SHARD = re.compile(r"(.+?)-\d+-of-\d+(\.\w+)")
-_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".bmp", ".tif", ".dcm")
 REPORT = "Write the radiology report of these images."
 
 
@@ -155,16 +151,10 @@ def _split_name(path: str) -> str:
 
 def _look(archive: Archive, file: str, encoding: str | None, split: str) -> tuple[list[str], list[dict[str, Any]]]:
     columns, rows = header(archive, file, LOOK_BYTES, split=split, encoding=encoding)
-    if not any(_holds_bytes(v) for r in rows[:5] for v in r.values()):
+    if not any(holds_bytes(v) for r in rows[:5] for v in r.values()):
         columns, rows = header(archive, file, LOOK, split=split, encoding=encoding)
     flat = list(dict.fromkeys(p for r in rows[:200] for p in paths(r)))
     return [c for c in flat if c in columns or "." in c], rows
-
-
-def _holds_bytes(value: Any) -> bool:
-    return (
-        isinstance(value, bytes) or (isinstance(value, dict) and isinstance(value.get("bytes"), bytes)) or is_base64_image(value)
-    )
 
 
 class _Table:
@@ -249,7 +239,7 @@ class _Table:
                 del self.found["image"]
                 self.out.said.append(f"column '{column}' is named as one of images, and no such file was found: not taken")
             pictured = [self.found["image"]] if "image" in self.found else []
-        held = [c for c in pictured if any(_holds_bytes(v) for v in self.values[c])]
+        held = [c for c in pictured if any(holds_bytes(v) for v in self.values[c])]
         asked = [c for c in pictured if not _ASIDE.search(c)] or pictured
         kept = [c for c in asked if c in held] or [c for c in asked if self.located(c, folder)] or asked
         kept = self.distinct(kept)
@@ -263,15 +253,15 @@ class _Table:
         if any(not any(not cells.empty(self.values[c][i]) for c in kept) for i in range(len(self.rows))):
             self.out.said.append("some rows have no image and are bad rows; images_optional: true asks them without one")
         if folder is None:
-            found = next((where for c in kept if (where := _image_folder(self.archive, self.first(c)))), None)
+            found = next((where for c in kept if (where := image_folder(self.archive, self.first(c)))), None)
             self.out.images = found or "."
         else:
             self.out.images = str(folder.resolve())
-        self.several([v for c in kept for v in self.values[c] if isinstance(v, str) and not _holds_bytes(v)])
+        self.several([v for c in kept for v in self.values[c] if isinstance(v, str) and not holds_bytes(v)])
 
     def several(self, names: list[str]) -> None:
         """What separates the names of several pictures in one cell."""
-        mark = next((m for m in MARKS if any(_parts(n, m) for n in names)), None)
+        mark = next((m for m in MARKS if any(parts(n, m) for n in names)), None)
         if mark is None or self.out.separator is not None:
             return
         answers = self.values.get(self.found.get("answer", ""), [])
@@ -288,15 +278,15 @@ class _Table:
         for v in self.values[column][:200]:
             for one in cells.items(v, None, most=1 << 28):
                 name = one.get("path") if isinstance(one, dict) and one.get("bytes") is None else one
-                if isinstance(name, str | int) and not cells.empty(name) and not _holds_bytes(name):
+                if isinstance(name, str | int) and not cells.empty(name) and not holds_bytes(name):
                     found.append(str(name).replace("\\", "/"))
         return found[:5]
 
     def located(self, column: str, folder: Path | None) -> bool:
         names = self.first(column)
         if folder is not None and (elsewhere := Archive.at(folder)):
-            return _image_folder(elsewhere, names) is not None
-        return not names or _image_folder(self.archive, names) is not None
+            return image_folder(elsewhere, names) is not None
+        return not names or image_folder(self.archive, names) is not None
 
     def distinct(self, columns: list[str]) -> list[str]:
         """Without a column that names the pictures of another one again."""
@@ -324,10 +314,11 @@ class _Table:
         if "messages" in self.found:
             return
         by_plain = {_plain(c): c for c in self.columns}
-        parts = [by_plain[n] for n in ("findings", "impression") if n in by_plain]
-        if "answer" not in self.found and parts:
-            self.found["answer"] = "\n".join(f"{_plain(c).capitalize()}: {{{c}}}" for c in parts) if len(parts) > 1 else parts[0]
-        if "question" not in self.found and "answer" in self.found and (parts or "report" in _plain(str(self.found["answer"]))):
+        sections = [by_plain[n] for n in ("findings", "impression") if n in by_plain]
+        if "answer" not in self.found and sections:
+            whole = "\n".join(f"{_plain(c).capitalize()}: {{{c}}}" for c in sections)
+            self.found["answer"] = whole if len(sections) > 1 else sections[0]
+        if "question" not in self.found and (sections or "report" in _plain(str(self.found.get("answer", "")))):
             self.found["ask"] = REPORT
             self.out.said.append("the table has no question: every row is asked the one under `ask`")
 
@@ -448,48 +439,3 @@ def _separator(values: Iterable[Any]) -> str | None:
     if any(choices.lettered(c) for c in told[:20]):
         return None
     return next((s for s in ("|", ";", "\n", ",") if told and all(s in c for c in told)), None)
-
-
-def is_picture(value: Any) -> bool:
-    """Whether a cell is a picture, or names one or several by their endings."""
-    if isinstance(value, dict):
-        return _holds_bytes(value) or (isinstance(value.get("path"), str) and is_picture(value["path"]))
-    if isinstance(value, list | tuple) or (isinstance(value, str) and value.lstrip()[:1] in ("[", "(")):
-        told = [v for v in cells.items(value, None, most=1 << 28) if not cells.empty(v)]
-        return bool(told) and told != [value] and all(is_picture(v) for v in told)
-    if isinstance(value, str) and len(value) < 1000 and "\n" not in value:
-        return PurePosixPath(value.strip().lower().split("?")[0]).suffix in _ENDINGS or is_base64_image(value)
-    return _holds_bytes(value)
-
-
-def _image_folder(archive: Archive, names: list[str]) -> str | None:
-    """Where most of these images lie: the root, a folder beside the table, with an ending where the names have none."""
-    firsts = [first for n in names if not inside(first := (_parts(n) or [n])[0].strip())]
-    folders = ["."]
-    if archive.root.is_dir():
-        folders += sorted({p.name.removesuffix(".zip") for p in archive.root.iterdir() if p.is_dir() or p.suffix == ".zip"})
-    best: tuple[int, str | None] = (0, None)
-    for folder in folders:
-        for suffix in ("", *_SUFFIXES):
-            before = "" if folder == "." else f"{folder}/"
-            try:
-                found = sum(_is_file(archive, f"{before}{name}{suffix}") for name in firsts)
-            except DataError:  # not a path that could be read; validate will say so
-                return None
-            if found > best[0]:
-                best = (found, f"{before}{{}}{suffix}" if suffix else folder)
-    return best[1]
-
-
-def _parts(cell: str, marks: str = MARKS) -> list[str] | None:
-    """The names of several pictures in one cell; None for one name, which may hold such a mark itself."""
-    for mark in marks if cell.lstrip()[:1] not in ("[", "(") else "":
-        parts = cell.split(mark)
-        if len(parts) > 1 and all(is_picture(p) for p in parts):
-            return parts
-    return None
-
-
-def _is_file(archive: Archive, name: str) -> bool:
-    found = archive.existing(name)
-    return found is not None and not (archive.root / found).is_dir()

@@ -17,10 +17,10 @@ from harness.answers import normalise
 from harness.data import Split, Tally
 from harness.errors import DataError
 from harness.records import Sample
-from tasks.guess import is_picture
 from tasks.layouts import cells, choices, yesno
 from tasks.layouts.files import header
 from tasks.layouts.table import files_of, wanted
+from tasks.signs import is_picture
 
 #: Below this many rows no share says anything.
 FEW = 10

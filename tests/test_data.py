@@ -546,7 +546,7 @@ def test_a_column_that_is_not_there(own, kind, columns):
     ("file", "text", "message"),
     [
         ("rows.jsonl", '{"question": "a", "answer": "b"}\n{"question"\n', r"rows\.jsonl: line 2: not JSON"),
-        ("rows.jsonl", "[1]\n", r"rows\.jsonl: line 1: expected an object"),
+        ("rows.jsonl", "[1]\n", r"rows\.jsonl: row 0: expected an object"),
         ("rows.json", "{}", r"rows\.json: expected a list of rows"),
         ("rows.json", "[1]", r"rows\.json: row 0: expected an object"),
         ("rows.csv", "question,answer\na,b,c\n", r"rows\.csv: row 0 \(line 2\): 3 cells under 2 columns"),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.specs import Columns
+from harness.columns import Columns
 from tasks.layouts.cells import BadCell, empty, literal, short, texts
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -1,6 +1,6 @@
 """Tables by column names: JSONL, JSON, CSV, TSV, parquet and Arrow, with images as paths, bytes or base64.
 
-What a column means is in `harness.specs.Columns`; how it is found in a row, in cells.py. A named column that the table does
+What a column means is in `harness.columns.Columns`; how it is found in a row, in cells.py. A named column that the table does
 not have is an error with the nearest name; a cell that cannot be read makes its row bad, which `--on-bad-row` decides about.
 Rows are counted from 0.
 """
@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from harness.columns import Columns
 from harness.data import POLAR, View, question_word
 from harness.errors import DataError, RowError
 from harness.records import ImageRef, Reference, Sample
-from harness.specs import Columns
 from tasks.layouts import cells, choices, yesno
 from tasks.layouts.cells import MISSING, BadCell, short
 from tasks.layouts.choices import Choices
