@@ -130,10 +130,7 @@ def _broken(image: ImageRef) -> str | None:
 
 def fingerprint(samples: Iterable[Sample]) -> str:
     """sha256 over what is asked and what is right, in order: ids, questions, references, image bytes, system turns, groups."""
-    tally = Tally()
-    for s in samples:
-        tally.add(s)
-    return tally.fingerprint
+    return Tally.of(samples).fingerprint
 
 
 class Tally:
@@ -147,6 +144,13 @@ class Tally:
         self.shared: set[str] = set()
         self._clusters: set[str] = set()
         self._kinds: set[str] = set()
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> Tally:
+        tally = cls()
+        for s in samples:
+            tally.add(s)
+        return tally
 
     def add(self, s: Sample) -> None:
         self.rows += 1
@@ -314,9 +318,11 @@ def load(
     """
     rows = read(spec, spec_path, source=source, data_dir=data_dir, images_dir=images_dir, split=split, limit=limit)
     refuse(spec.name, rows.bad, len(rows.samples), on_bad_row, "; `harness tasks validate` lists them all")
-    dropped = rows.dropped | rows.bad
-    notes = rows.notes + _left_out(spec.name, dropped)
-    return LoadedTask(spec, rows.samples, card(spec, split or spec.split, rows), tuple(notes))
+    tally = Tally.of(rows.samples)
+    notes = rows.notes + _left_out(spec.name, rows.dropped | rows.bad)
+    if tally.shared:
+        notes.append(f"{spec.name}: {len(tally.shared)} images are in rows of several clusters, which are then not independent")
+    return LoadedTask(spec, rows.samples, card(spec, split or spec.split, rows, tally.fields()), tuple(notes))
 
 
 def refuse(name: str, bad: Mapping[str, str], good: int, on_bad_row: OnBadRow, hint: str = "") -> None:
@@ -366,7 +372,4 @@ def card(spec: TaskSpec, split: str, rows: Rows, tallied: Mapping[str, Any] | No
 
 def counted(samples: Sequence[Sample]) -> dict[str, Any]:
     """What a card says that follows from the samples alone."""
-    tally = Tally()
-    for s in samples:
-        tally.add(s)
-    return tally.fields()
+    return Tally.of(samples).fields()

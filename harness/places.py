@@ -28,6 +28,8 @@ def parse_source(text: str) -> Source:
 
 #: Characters of what is said about one row.
 MOST_SAID = 1_000
+#: Characters of a row's id, where it is named.
+MOST_NAMED = 200
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class View:
     def reject(self, name: str, why: str) -> None:
         """Report a row, once each, that cannot be used."""
         why = " ".join(why.split()) if len(why) < MOST_SAID else f"{' '.join(why[:MOST_SAID].split())} ..."
+        name = " ".join(name.split())[:MOST_NAMED] if len(name) > MOST_NAMED or "\n" in name else name
         key, count = name, 1
         while key in self.bad:
             count += 1

@@ -77,7 +77,7 @@ def _tables(views: Sequence[Overview], found: Sequence[Cell]) -> list[Table]:
         first, names = group[0], labels(group)
         metrics = sorted({name for c in group for name in c.metrics})
         slices = ("slice",) if first.slice else ()
-        head = ("model", *slices, "trainer", "score", "95 % interval", "n", first.clusters_are, "coverage", "rank", *metrics)
+        head = ("model", *slices, "trainer", "score", "95 % interval", "n", "images", "coverage", "rank", *metrics)
         rows = [
             (
                 names[c.run],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -30,7 +31,7 @@ def is_picture(value: Any) -> bool:
         told = [v for v in cells.items(value, None, most=1 << 28) if not cells.empty(v)]
         return bool(told) and told != [value] and all(is_picture(v) for v in told)
     if isinstance(value, str) and len(value) < 1000 and "\n" not in value:
-        return PurePosixPath(value.strip().lower().split("?")[0]).suffix in _ENDINGS or is_base64_image(value)
+        return PurePosixPath(re.sub(r"(?:\?.*|#\d+)$", "", value.strip().lower())).suffix in _ENDINGS or is_base64_image(value)
     return holds_bytes(value)
 
 

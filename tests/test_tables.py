@@ -299,7 +299,7 @@ def test_yes_and_no_in_every_form(place):
     found = by_hand("rows.jsonl", "{image: image}")
     assert {s.slices["form"] for s in found.samples} == {"yes/no"}
     assert [is_correct("Yes", s.reference) for s in found.samples] == [x in (True, "True", "Y", "t", "Yes") for x in told]
-    assert "answers read as yes or no: true 1, false 1, True 1, False 1, Y 1, N 1, t 1" in found.notes[0]
+    assert "answers read as yes or no: true 1, false 1, True 1, False 1, no. 1, NO 1, Y 1, N 1, t 1, Yes 1" in found.notes[0]
     assert by_hand("rows.jsonl", "{image: image}", limit=2).samples == found.samples[:2]
 
 

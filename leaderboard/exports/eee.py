@@ -182,7 +182,7 @@ def _missing(cell: Cell) -> dict[str, str]:
 
 
 def _uncertainty(cell: Cell) -> dict[str, Any]:
-    method = f"{cell.method}, clustered ({cell.clusters} {cell.clusters_are})"
+    method = f"{cell.method}, clustered by image ({cell.clusters} images)"
     interval = {"lower": cell.low, "upper": cell.high, "confidence_level": 0.95, "method": method}
     return {"confidence_interval": interval, "num_samples": cell.n}
 
@@ -250,5 +250,5 @@ def _sample(card: RunCard, row: Row, p: Prediction, cell: Cell, metric: str, giv
             "total_tokens": p.prompt_tokens + p.completion_tokens,
         },
         "error": p.error,
-        "metadata": {**row.slices, "images": " ".join(row.images), "image_sha256_16": row.pictured, "finish": p.finish},
+        "metadata": {**row.slices, "images": " ".join(row.images), "image_sha256_16": row.cluster, "finish": p.finish},
     }

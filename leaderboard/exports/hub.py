@@ -62,9 +62,7 @@ def eval_results(runs: Sequence[Exported]) -> dict[Path, str]:
         for cell, _ in run.cells:
             repo = hub_dataset(cell.task)
             if repo:
-                limits = (
-                    f"95 % interval {percent(cell.low)} to {percent(cell.high)}, n {cell.n}, {cell.clusters} {cell.clusters_are}"
-                )
+                limits = f"95 % interval {percent(cell.low)} to {percent(cell.high)}, n {cell.n}, {cell.clusters} images"
                 rows = f"{cell.source} rows, {cell.resolution}"
                 notes = f"percent; {cell.judge}@{cell.judge_version}, {limits}; prompt {cell.prompt}; {rows}"
                 value, date = round(100 * (cell.value or 0.0), 2), run.run.card.finished

@@ -27,6 +27,8 @@ from tasks.layouts.rows import text
 
 #: Bytes of pictures that are kept in memory.
 KEPT = 64 << 20
+#: Characters of a file's name.
+LONGEST_NAME = 255
 #: A cell of base64 is longer than any path.
 SHORTEST_BASE64 = 260
 _DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*;base64,", re.I)
@@ -117,12 +119,14 @@ class Pictures:
     def find(self, name: str, where: str) -> ImageRef:
         """The picture of a path: in the folder of images; where it is not there but under the root, that."""
         tidy = name.replace("\\", "/")
+        if "\n" in tidy or any(len(part) > LONGEST_NAME for part in tidy.split("/")):
+            raise RowError(f"{where}: not the name of an image: {short(name)}")
         tried = [(archive, path) for archive, path in self._places(tidy)]
         for _, path in tried:
             if why := inside(path):
                 raise RowError(f"{where}: path '{short(name)}' {why}")
         for archive, path in tried:
-            if found := archive.existing(path, where):
+            if found := _existing(archive, path, where):
                 return archive.image(found, where)
         archive, path = tried[0]
         return archive.image(path, where)
@@ -141,6 +145,15 @@ class Pictures:
         yield self.view.archive, held
         if held != name and "{}" not in images:
             yield self.view.archive, name
+
+
+def _existing(archive: Archive, path: str, where: str) -> str | None:
+    """The name under which there is such a file; `stack.tif#3` is a frame of one."""
+    file, mark, frame = path.rpartition("#")
+    if found := archive.existing(path, where):
+        return found
+    found = archive.existing(file, where) if mark and frame.isdecimal() else None
+    return f"{found}#{frame}" if found else None
 
 
 def _under(root: Path, name: str) -> str:

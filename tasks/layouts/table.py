@@ -43,8 +43,8 @@ def table(view: View) -> Iterator[Sample]:
     reader = _Reader(view, files_of(view))
     for file in reader.files:
         yield from reader.read(file)
-    if reader.converted:
-        said = ", ".join(f"{form} {n}" for form, n in reader.converted.most_common())
+    if any(form.lower() not in yesno.PLAIN for form in reader.spelt):
+        said = ", ".join(f"{form} {n}" for form, n in reader.spelt.most_common())
         view.notes.append(f"split {view.name}: answers read as yes or no: {said}")
 
 
@@ -64,8 +64,8 @@ class _Reader:
         self.wanted = wanted(self.columns)
         self.count = 0
         self.pictures = Pictures(view)
-        #: How answers were spelt that were read as yes or no.
-        self.converted: Counter[str] = Counter()
+        #: How the answers were spelt that say yes or no.
+        self.spelt: Counter[str] = Counter()
 
     def rows(self, file: str, columns: list[str]) -> Iterator[dict[str, Any]]:
         return rows_of(self.archive, file, columns, split=self.view.name, encoding=self.view.encoding)
@@ -155,12 +155,13 @@ class _Reader:
         said, c = yesno.reading(value), self.columns
         if said is None and c.answer_as == "yesno":
             raise BadCell(f"column '{', '.join(c.answer)}': '{short(told)}' is neither yes nor no")
-        if said is None or yesno.spelt(value) in yesno.PLAIN or c.answer_as not in ("auto", "yesno"):
+        if said is None or c.answer_as not in ("auto", "yesno") or self.asks_choice(row):
             return told
-        if c.answer_as == "auto" and (self.asks_choice(row) or not (isinstance(value, bool) or self.only_polar)):
+        plain = yesno.spelt(value) in yesno.PLAIN
+        if not plain and c.answer_as == "auto" and not isinstance(value, bool) and not self.only_polar:
             return told
-        self.converted[told] += 1
-        return said
+        self.spelt[told] += 1
+        return told if plain else said
 
     def asks_choice(self, row: dict[str, Any]) -> bool:
         c = self.columns
