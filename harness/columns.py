@@ -87,5 +87,5 @@ class Columns(Strict):
             return None
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"[{}]", "", self.cluster.rpartition(".")[2])).lower()
         bare = re.sub(r"[\W_]*(?:id|ids|no|nr|num|number|uid|hash|key)$", "", words).strip("_ -")
-        patient = ("patient", "subject", "p", "pt", "mr", "mrn")
+        patient = ("patient", "p", "pt", "mr", "mrn")
         return "patient" if bare in patient else bare.replace("_", " ") or "cluster"

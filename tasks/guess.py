@@ -44,10 +44,23 @@ _NAMES = {
     "reasoning": ["reasoning", "rationale", "explanation", "cot", "reasoningchain", "exp"],
     "split": ["split", "subset", "fold", "partition"],
 }  # fmt: skip
+#: What may have to stand before a question.
+_CONTEXT = {
+    "hint",
+    "context",
+    "contexts",
+    "history",
+    "clinicalhistory",
+    "background",
+    "passage",
+    "abstract",
+    "vignette",
+    "caseinfo",
+}
 #: What groups rows that are not independent, the widest first (`Columns.cluster_noun`).
 _CLUSTERS = [
-    "patient", "participant", "person", "donor", "case", "study", "accession", "exam", "examination", "video", "series", "volume",
-    "scan", "slide", "wsi",
+    "patient", "subject", "participant", "person", "donor", "case", "study", "accession", "exam", "examination", "video",
+    "series", "volume", "scan", "slide", "wsi",
 ]  # fmt: skip
 #: Pictures that show the answer, or another one small: named, not asked about.
 _ASIDE = re.compile(r"mask|segm|annot|overlay|thumb|heat|saliency|contour|box", re.I)
@@ -172,7 +185,8 @@ class _Table:
         self.take("messages", lambda c: self.conversation(c))
         self.take("id", lambda c: c not in pictured and self.unique(c))
         self.choices()
-        for role in ("question", "answer", "reasoning") if "messages" not in self.found else ():
+        roles = ("question", "answer", "reasoning") if "messages" not in self.found else () if self.answered() else ("answer",)
+        for role in roles:
             self.take(role, lambda c: c not in pictured and not self.inner(c))
         self.images(pictured, images)
         self.report()
@@ -180,6 +194,7 @@ class _Table:
             if role not in self.found and "messages" not in self.found and not (role == "question" and "ask" in self.found):
                 raise DataError(f"{file}: no column looks like the {role}", hint=f"found: {', '.join(self.columns)}")
         self.split()
+        self.context()
         self.answer_as()
         self.cluster()
         if slices := self.slices():
@@ -218,6 +233,23 @@ class _Table:
         except (BadCell, DataError) as e:
             return "turns (" in str(e)  # a longer one: validate says so
         return True
+
+    def answered(self) -> bool:
+        """Whether the conversations hold answers too."""
+        try:
+            return exchange(self.values[self.found["messages"]][0], "", "").answer is not None
+        except (BadCell, DataError):
+            return True
+
+    def context(self) -> None:
+        """Columns that a question may need, and that only the user can tell."""
+        if (question := self.found.get("question")) is None:
+            return
+        for column in self.columns:
+            if _plain(column) in _CONTEXT and column not in self.used() and any(not cells.empty(v) for v in self.values[column]):
+                self.out.said.append(
+                    f"column '{column}' is not shown; if the question needs it: question: \"{{{column}}}\\n{{{question}}}\""
+                )
 
     # -- pictures -----------------------------------------------------------------------------------------------------
 
@@ -379,7 +411,9 @@ class _Table:
         for noun in [n for n in _CLUSTERS if n in found]:
             column = found[noun]
             values = [text("", v) for v in self.values[column] if isinstance(v, str | int | float)]
-            if len(values) == len(self.rows) and all(values) and 1 < len(set(values)) < len(values):
+            # a subject may be what a question is about, a case what happened: ids hold digits, or are called so
+            ids = noun == "patient" or _is_named_id(column) or all(re.search(r"\d", v) for v in values)
+            if ids and len(values) == len(self.rows) and all(values) and 1 < len(set(values)) < len(values):
                 self.found["cluster"] = column
                 self.out.said.append(f"column '{column}' repeats: rows of one {noun} are taken as one cluster")
                 return
@@ -399,7 +433,11 @@ class _Table:
 
 
 def _is_id(column: str) -> bool:
-    return _noun(column) in _CLUSTERS or bool(re.search(r"(?:^|[^a-z])(?:id|uid|hash|path|file)$|(?:ID|Id)$", column))
+    return _noun(column) in set(_CLUSTERS) - {"subject", "case", "study", "exam", "examination"} or _is_named_id(column)
+
+
+def _is_named_id(column: str) -> bool:
+    return bool(re.search(r"(?:^|[^a-z])(?:id|uid|no|nr|number|hash|path|file)$|(?:ID|Id)$", column))
 
 
 def _names_one(answer: str, words: Sequence[str]) -> bool:

@@ -125,6 +125,10 @@ def test_paths_alternatives_and_templates(place):
         "yes",
         "clear",
     )
+    write("rows.jsonl", [{"data": {"Context": ["One.", "Two."], "Question": "Is it?"}, "answer": "yes"}])
+    found = by_hand("rows.jsonl", '{question: "{data.Context}\\n{data.Question}"}')
+    assert found.samples[0].question == "One.\nTwo.\nIs it?"
+    write("rows.jsonl", rows)
     with pytest.raises(DataError, match=r"no row has a column 'qa\.question'") as e:
         by_hand("rows.jsonl", "{question: qa.question, answer: qa.a}")
     assert "qa.q" in e.value.hint
@@ -410,6 +414,8 @@ def test_pictures_within_a_conversation_keep_their_places_and_reasoning_is_kept(
     ],
 )
 def test_a_conversation_that_is_no_question_and_answer_is_a_bad_row(place, turns, why):
+    write("rows.jsonl", [{"messages": [{"role": "user", "content": "Is it?"}], "answer": "no"}])
+    assert [s.reference.answers for s in guessed("rows.jsonl")[0].samples] == [("no",)]
     write("rows.jsonl", [{"messages": turns}])
     assert why in by_hand("rows.jsonl", "{messages: messages}").bad["0"]
 
@@ -701,7 +707,7 @@ def test_arrow_files_and_files_of_other_programs(place):
         ("PatientID", "patient", "patients"),
         ("study", "study", "studies"),
         ("case-no", "case", "cases"),
-        ("subject", "patient", "patients"),
+        ("subject", "subject", "subjects"),
         ("series_uid", "series", "series"),
     ],
 )
@@ -717,6 +723,13 @@ def test_rows_of_one_patient_are_one_cluster(place, column, noun, plural):
         assert "P0" not in json.dumps([s.row() for s in rows.samples])  # who it is stays in the table
     assert card.clusters_are == plural
     assert data.fingerprint(found.samples) != data.fingerprint(by_hand("rows.csv", "{image: image}").samples)
+
+
+def test_what_a_question_is_about_is_no_cluster(place):
+    write("rows.csv", [row(i, question=f"Q{i}?", subject=["anatomy", "surgery"][i % 2], history="Cough.") for i in range(8)])
+    _, guess_ = guessed("rows.csv")
+    assert ("cluster" in guess_.columns, guess_.columns["slices"]) == (False, ["subject"])
+    assert any("column 'history' is not shown" in s for s in guess_.said)
 
 
 def test_an_empty_cluster_and_an_image_of_two_patients_are_said(place):

@@ -108,10 +108,13 @@ def empty(value: Any) -> bool:
 
 
 def written(row: dict[str, Any], column: str, where: str) -> str:
-    """The text of a column, or of a template. A template's line whose fields are all empty is left out."""
+    """The text of a column, or of a template. A template's line whose fields are all empty is left out.
+
+    In a template a list of texts (an abstract's paragraphs) is written line by line.
+    """
     if not (fields := _FIELD.findall(column)):
         return scalar(row, column, where)
-    values = {f: scalar(row, f, where) for f in fields}
+    values = {f: _lines(row, f, where) for f in fields}
     lines = []
     for line in column.split("\n"):
         here = _FIELD.findall(line)
@@ -120,8 +123,15 @@ def written(row: dict[str, Any], column: str, where: str) -> str:
     return "\n".join(lines).strip() if any(values.values()) else ""
 
 
+def _lines(row: dict[str, Any], path: str, where: str) -> str:
+    value = pick(row, path)
+    if not isinstance(value, list):
+        return scalar(row, path, where)
+    return "\n".join(told for told in texts(value, path, where) if told)
+
+
 def scalar(row: dict[str, Any], path: str, where: str) -> str:
-    """One cell as text; a list of texts (a report's paragraphs, an abstract's contexts) is joined only in a template."""
+    """One cell as text. Raises RowError for what is no single text."""
     value = pick(row, path)
     return "" if value is MISSING else text(f"{where}: column '{path}'", value)
 

@@ -171,7 +171,8 @@ class _Reader:
     def only_polar(self) -> bool:
         """Whether every answer in the split's files is a yes or a no, read through once.
 
-        Where some are 1 or 0 their questions have to be such that yes or no answers them: "How many?" may be answered by 1.
+        Where some are 1 or 0 their questions have to be such that yes or no answers them: "How many?" may be answered by 1. T
+        may be the letter of a choice.
         """
         c = self.columns
         needed = [
@@ -189,17 +190,20 @@ class _Reader:
                             continue
                         if isinstance(value, list | dict | bytes) or yesno.reading(value) is None:
                             return False
-                        if yesno.spelt(value) in yesno.NUMBERS and not self._polar_question(row):
+                        if not self._may_be_polar(row, yesno.spelt(value)):
                             return False
         return True
 
-    def _polar_question(self, row: dict[str, Any]) -> bool:
+    def _may_be_polar(self, row: dict[str, Any], spelt: str) -> bool:
+        """Whether 1, or a single letter, can be an answer of yes or no to the row's question."""
         c = self.columns
         try:
             asked = c.ask or ("" if c.messages else cells.written(row, c.question, ""))
-        except RowError:
+        except (BadCell, RowError):
             return False
-        return question_word(asked) in POLAR
+        if spelt in yesno.NUMBERS:
+            return question_word(asked) in POLAR
+        return len(spelt) > 1 or choices.lettered(asked) is None
 
     def slots(self, row: dict[str, Any], said: Exchange | None, where: str) -> list[list[ImageRef]]:
         """The pictures that the row could have, each there or not: an item of a list, or a column of several."""
