@@ -20,6 +20,7 @@ import re
 import socket
 import sys
 import threading
+import unicodedata
 import zipfile
 from collections.abc import Sequence
 from functools import lru_cache
@@ -146,6 +147,21 @@ class Archive:
             out += [(folder, z) for z in self._zips[folder]]
         return out
 
+    def existing(self, name: str, where: str = "") -> str | None:
+        """The name under which there is such a file: itself, or one whose accents are composed otherwise (NFC, NFD)."""
+        if self.locate(name, where):
+            return name
+        if name.isascii():
+            return None
+        forms = {unicodedata.normalize(form, name) for form in ("NFC", "NFD")}
+        if not self._zipped:  # folder and file may differ in form
+            parts: list[str] = []
+            for part in name.split("/"):
+                known = _composed(str(self.root.joinpath(*parts)))
+                parts.append(known.get(unicodedata.normalize("NFC", part), part))
+            forms.add("/".join(parts))
+        return next((form for form in sorted(forms) if self.locate(form, where)), None)
+
     def __contains__(self, name: str) -> bool:
         return self.locate(name) is not None
 
@@ -222,6 +238,30 @@ _MISSING = "point --data-dir (or HARNESS_DATA_DIR) at the folder that holds the 
 
 def _contained(path: str, roots: Sequence[str]) -> bool:
     return any(path == r or path.startswith(r.rstrip(os.sep) + os.sep) for r in roots)
+
+
+@lru_cache(maxsize=64)
+def _composed(folder: str) -> dict[str, str]:
+    """NFC name -> the name that a folder holds."""
+    try:
+        return {unicodedata.normalize("NFC", entry): entry for entry in os.listdir(folder)}
+    except OSError:
+        return {}
+
+
+def nearest(path: Path) -> str | None:
+    """The name in a missing file's folder that is most like its own: another case or ending, a typing error."""
+    from rapidfuzz import fuzz, process
+
+    try:
+        there = os.listdir(path.parent)
+    except OSError:
+        return None
+    same = [n for n in there if n.casefold() == path.name.casefold()] or [n for n in there if Path(n).stem == path.stem]
+    if same:
+        return min(same)
+    found = process.extractOne(path.name, there, scorer=fuzz.ratio, score_cutoff=80) if len(there) < 10_000 else None
+    return found[0] if found else None
 
 
 def _index(zipped: Path) -> dict[str, str]:

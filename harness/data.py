@@ -20,51 +20,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
-from harness import plugins, specs
-from harness.archives import Archive, HubError, from_hub
+from harness import plugins
+from harness.archives import nearest
 from harness.errors import DataError, UserError
 from harness.pictures import AS_IT_IS, MAX_PIXELS, BadImageError, Reading
+from harness.places import Source as Source
+from harness.places import Used, place, with_pictures
+from harness.places import View as View
+from harness.places import parse_source as parse_source
+from harness.places import splits as splits
 from harness.plugins import did_you_mean
 from harness.records import DataCard, ImageRef, Sample
-from harness.specs import Bundled, Columns, Hub, Local, Origin, TaskSpec
-
-Source = Literal["auto", "hub", "local", "bundled"]
-Used = Literal["hub", "local", "bundled"]
-
-
-def parse_source(text: str) -> Source:
-    """`--data`'s value. Raises UserError with the valid ones."""
-    if text in get_args(Source):
-        return cast(Source, text)
-    raise UserError(f"--data {text}: unknown", hint=f"one of {', '.join(get_args(Source))}")
-
-
-@dataclass(frozen=True)
-class View:
-    """What a layout reads: one split of one source. It may add notes for the user, and `reject` rows that it cannot read."""
-
-    archive: Archive
-    #: The split as the source spells it, and as the spec does.
-    split: str
-    name: str
-    columns: Columns = field(default_factory=Columns)
-    images: str = "."
-    separator: str | None = None
-    #: Further folders by the spec's name for them; those that do not exist are left out.
-    extra: Mapping[str, Archive] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    #: What is wrong with each row that cannot be used, by its id; a second bad row of one id is "ID (2)".
-    bad: dict[str, str] = field(default_factory=dict)
-
-    def reject(self, name: str, why: str) -> None:
-        """Report a row, once each, that cannot be used."""
-        key, count = name, 1
-        while key in self.bad:
-            count += 1
-            key = f"{name} ({count})"
-        self.bad[key] = why
+from harness.specs import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -96,133 +65,9 @@ class Rows:
     reading: Reading = AS_IT_IS
 
 
-def splits(spec: TaskSpec, source: Source) -> list[str]:
-    """The splits that a source has; every one that some source has for auto."""
-    if source == "auto":
-        return spec.splits
-    found = {"hub": spec.hub, "local": spec.local, "bundled": spec.bundled}[source]
-    return list(found.splits or spec.splits) if found else []
-
-
-# -- where the rows are -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Place:
-    source: Used
-    layout: str
-    view: View
-    resolution: str
-    origin: str | None = None
-
-
-def _view(spec: TaskSpec, origin: Origin, archive: Archive, split: str, extra: Mapping[str, Archive] | None = None) -> View:
-    notes = [f"{spec.name}: {origin.note}"] if origin.note else []
-    return View(archive, origin.splits[split], split, origin.columns, origin.images, origin.separator, extra or {}, notes=notes)
-
-
-def _installed(path: Path) -> bool:
-    return any(path.resolve().parent == f.resolve() for f in specs.folders())
-
-
-def _local(spec: TaskSpec, local: Local, spec_path: Path, data_dir: Path | None, split: str) -> _Place:
-    """The archive under --data-dir; for a YAML of the user's own also beside it. Raises DataError where there is none."""
-    own = None if _installed(spec_path) else spec_path.parent
-    tried: list[Path] = []
-    found: list[tuple[Path, Archive]] = []
-    for base, within in ((data_dir, None), (own, own)):
-        if base and (archive := Archive.at(base / local.folder, within)):
-            found.append((base, archive))
-        elif base:
-            tried.append(base / local.folder)
-    if not found:
-        if not tried:
-            raise UserError(f"task '{spec.name}': --data local needs a folder", hint="give --data-dir or set HARNESS_DATA_DIR")
-        raise DataError(
-            f"{' and '.join(map(str, tried))}: no such folder, and no zip of that name",
-            hint=f"put the official archive of '{spec.name}' there, or use another --data",
-        )
-    # a folder that many tasks share (".") says nothing by being there: it has to hold the split's files
-    shared = (f for f in found if local.folder != "." or f[1].glob(local.splits[split]))
-    base, archive = next(shared, found[0])
-    extra = {k: a for k, v in local.extra.items() if (a := Archive.at(base / v, own if base == own else None))}
-    view = _view(spec, local, archive, split, extra)
-    if data_dir and base != data_dir:
-        view.notes.append(f"{spec.name}: not under {data_dir}; read from beside its YAML, {archive}")
-    return _Place("local", local.layout, view, "original")
-
-
-def _hub(spec: TaskSpec, hub: Hub, split: str, *, fresh: bool) -> _Place:
-    patterns = [f.replace("{split}", hub.splits[split]) for f in hub.files or ["{split}"]]
-    found = from_hub(hub.repo, hub.revision, patterns, fresh=fresh)
-    view = _view(spec, hub, found.archive, split)
-    view.notes.append(
-        f"{spec.name}: read from the hub, {hub.repo}@{found.commit[:12]}"
-        + (f", as it was cached ({found.stale})" if found.stale else "")
-    )
-    return _Place("hub", hub.layout, view, "original", f"{hub.repo}@{found.commit}")
-
-
-def _bundled(spec: TaskSpec, bundled: Bundled, spec_path: Path, split: str) -> _Place:
-    for folder in (spec_path.parent, *specs.folders()):
-        if archive := Archive.at(folder / "bundled" / bundled.folder, folder):
-            split_there = (bundled.splits or {split: split})[split]
-            view = View(archive, split_there, split, notes=[f"{spec.name}: {bundled.note}"] if bundled.note else [])
-            return _Place("bundled", "bundle", view, bundled.resolution)
-    raise DataError(f"{spec_path.parent / 'bundled' / bundled.folder}: no such folder")
-
-
-def _place(spec: TaskSpec, spec_path: Path, source: Source, data_dir: Path | None, split: str) -> _Place:
-    """Where the rows of a split are read from.
-
-    auto: the local archive where there is one; else the hub, if it is cached or answers; else the bundle, saying so.
-    """
-    if data_dir is None and os.environ.get("HARNESS_DATA_DIR"):
-        data_dir = Path(os.environ["HARNESS_DATA_DIR"])
-    sources: tuple[Used, ...] = ("local", "hub", "bundled")
-    has = {s: split in splits(spec, s) for s in sources}
-    if source != "auto" and not has[source]:
-        raise UserError(
-            f"task '{spec.name}' has no {source} data for split '{split}'",
-            hint=f"--data {' or '.join(k for k, v in has.items() if v)}",
-        )
-    why: list[str] = []
-    hint = None
-    if spec.local and has["local"] and source in ("auto", "local"):
-        try:
-            return _local(spec, spec.local, spec_path, data_dir, split)
-        except UserError as e:
-            alone = not has["hub"] and not has["bundled"]
-            if source == "local" or alone or "leads out" in str(e):
-                raise
-            why, hint = [str(e)] if data_dir else [], e.hint
-    if spec.hub and has["hub"] and source in ("auto", "hub"):
-        try:
-            return _hub(spec, spec.hub, split, fresh=source == "hub")
-        except HubError as e:
-            if source == "hub":
-                raise
-            why.append(str(e))
-            hint = hint or e.hint
-    if spec.bundled and has["bundled"]:
-        place = _bundled(spec, spec.bundled, spec_path, split)
-        if source == "auto" and (has["local"] or has["hub"]):  # a task that has no other data falls back to nothing
-            whose = "the package's" if _installed(spec_path) else "its own"
-            reason = "; ".join(why) or "no --data-dir given"
-            place.view.notes.insert(
-                0, f"{spec.name}: no full-resolution data, using {whose} {place.resolution} images ({reason})"
-            )
-        return place
-    raise DataError(
-        f"task '{spec.name}', split '{split}': no data ({'; '.join(why) or 'no --data-dir given'})",
-        hint=hint or "give --data-dir with its official archive",
-    )
-
-
-# -- reading and checking ---------------------------------------------------------------------------------------------
-
 _ASKING = {"what", "where", "which", "how", "who", "whose", "whom", "when", "why"}
-_VERBS = {
+#: Words that open a question which yes or no answers.
+POLAR = {
     "is", "are", "was", "were", "am", "do", "does", "did", "has", "have", "had", "can", "could", "will", "would", "should",
     "may", "might", "must",
 }  # fmt: skip
@@ -235,7 +80,7 @@ def question_word(question: str) -> str:
     ('which', 'other')
     """
     words: list[str] = re.findall(r"[a-z]+", question.lower().replace("n't", ""))[:2]
-    if words and words[0] in _ASKING | _VERBS:
+    if words and words[0] in _ASKING | POLAR:
         return words[0]
     return words[1] if len(words) > 1 and words[1] in _ASKING else "other"
 
@@ -293,8 +138,9 @@ class _Checker:
             return "empty question"
         if not any(a.strip() for a in s.reference.answers):
             return "no reference answer"
-        if broken := next((why for i in s.images if (why := self.images[id(i)][1])), None):
-            return f"image {broken}"
+        if broken := next((i for i in s.images if self.images[id(i)][1]), None):
+            near = nearest(broken.path) if broken.path and broken.member is None and not os.path.exists(broken.path) else None
+            return f"image {self.images[id(broken)][1]}{f'; did you mean {near!r}?' if near else ''}"
         return "duplicate id" if s.id in self.ids else None
 
 
@@ -307,12 +153,60 @@ def _broken(image: ImageRef) -> str | None:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """sha256 over ids, questions, references and images (bytes, and what was done beyond plain conversion), in order."""
-    h = hashlib.sha256()
-    for s in samples:
-        images = [i.pixels_key for i in s.images]
-        h.update(json.dumps([s.id, s.question, s.reference.model_dump(mode="json"), images]).encode())
-    return h.hexdigest()
+    """sha256 over what is asked and what is right, in order: ids, questions, references, image bytes (and what was done beyond
+    plain conversion), system turns, groups."""
+    return Tally.of(samples).fingerprint
+
+
+class Tally:
+    """What a card says of samples, counted one at a time."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._hash = hashlib.sha256()
+        self._images: dict[str, str | None] = {}
+        #: What was done to pictures beyond converting them to RGB -> to how many of them.
+        self.pictures: Counter[str] = Counter()
+        #: Images that stand in rows of more than one group.
+        self.shared: set[str] = set()
+        self._clusters: set[str] = set()
+        self._kinds: set[str] = set()
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> Tally:
+        tally = cls()
+        for s in samples:
+            tally.add(s)
+        return tally
+
+    def add(self, s: Sample) -> None:
+        self.rows += 1
+        told = [s.id, s.question, s.reference.model_dump(mode="json"), [i.pixels_key for i in s.images]]
+        told += [{"system": s.system, "group": s.group}] if s.system or s.group else []
+        self._hash.update(json.dumps(told).encode())
+        for image in s.images:
+            if image.sha256 not in self._images:
+                self.pictures.update(image.changes)
+            if self._images.setdefault(image.sha256, s.group) != s.group:
+                self.shared.add(image.sha256)
+        self._clusters.add(s.cluster)
+        self._kinds.add(s.group.rpartition(":")[0] if s.group else ("question", "image", "image set")[min(len(s.images), 2)])
+
+    @property
+    def fingerprint(self) -> str:
+        return self._hash.hexdigest()
+
+    def fields(self) -> dict[str, Any]:
+        """The card's fields. Rows of one and of several images are clustered by their set of images."""
+        kinds = self._kinds - {"image"} if {"image", "image set"} <= self._kinds else self._kinds
+        return {
+            "rows": self.rows,
+            "images": len(self._images),
+            "pictures": dict(self.pictures),
+            "clusters": len(self._clusters),
+            "cluster_of": next(iter(kinds)) if len(kinds) == 1 else "cluster",
+            "fingerprint": self.fingerprint,
+        }
 
 
 @dataclass
@@ -320,28 +214,105 @@ class _Filter:
     """The rows that a spec's `where` keeps and its `drop` does not name, and a count of the others."""
 
     spec: TaskSpec
+    #: The values of the slices that `where` names.
+    seen: dict[str, set[str]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     filtered: int = 0
 
     def kept(self, samples: Iterator[Sample]) -> Iterator[Sample]:
-        """Raises DataError at the end, where `where` kept nothing because no row has such a slice."""
+        """Raises DataError at the end, where `where` names a slice or a value that no row has."""
         spec, some = self.spec, False
-        seen: dict[str, set[str]] = {}
+        seen, others = self.seen, set[str]()
         for s in map(_with_derived, samples):
-            if any(s.slices.get(k) != v for k, v in spec.where.items()):
+            for k in spec.where:
+                if k in s.slices:
+                    seen.setdefault(k, set()).add(s.slices[k])
+            if any(s.slices.get(k) not in v for k, v in spec.where.items()):
                 self.filtered += 1
-                for k, v in s.slices.items():
-                    seen.setdefault(k, set()).add(v)
+                others.update(s.slices)
             elif s.id in spec.drop:
                 self.dropped[s.id] = spec.drop[s.id]
             else:
                 some = True
                 yield s
-        for k, v in spec.where.items() if seen and not some else ():
+        if not some and not self.filtered:
+            return
+        for k, values in spec.where.items():
             if k not in seen:
-                raise DataError(f"task '{spec.name}': where: no row has a slice '{k}'", hint=did_you_mean(k, list(seen)))
-            if v not in seen[k]:
-                raise DataError(f"task '{spec.name}': where: no row has {k} '{v}'", hint=did_you_mean(v, sorted(seen[k])))
+                raise DataError(f"task '{spec.name}': where: no row has a slice '{k}'", hint=did_you_mean(k, sorted(others)))
+            if missing := next((v for v in values if v not in seen[k]), None):
+                raise DataError(
+                    f"task '{spec.name}': where: no row has {k} '{missing}'", hint=did_you_mean(missing, sorted(seen[k]))
+                )
+
+    @property
+    def unseen(self) -> bool:
+        """Whether some of the values that `where` names stood in no row yet."""
+        return any(not set(v) <= self.seen.get(k, set()) for k, v in self.spec.where.items())
+
+
+#: Rows whose images are checked at a time.
+_PART = 256
+
+
+class Split:
+    """A split that is read as it is iterated: its usable samples. `rows` tells the rest, once it was read.
+
+    Without `images` no image is opened and rows come unchecked, for who wants a few of them and not all. Pictures are read as
+    the spec says and up to `max_pixels` (None: the usual limit), or, to see what an earlier run saw, as its `reading` says.
+    Raises DataError when it cannot be read at all.
+    """
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        spec_path: Path,
+        *,
+        source: Source = "auto",
+        data_dir: Path | None = None,
+        images_dir: Path | None = None,
+        split: str | None = None,
+        limit: int | None = None,
+        images: bool = True,
+        max_pixels: int | None = None,
+        reading: Reading | None = None,
+    ) -> None:
+        if data_dir and not data_dir.is_dir():
+            raise DataError(f"--data-dir {data_dir}: no such folder")
+        self.spec, self.name, self.limit, self.images = spec, split or spec.split, limit, images
+        if self.name not in spec.splits:
+            raise UserError(f"task '{spec.name}' has no split '{split}'", hint=did_you_mean(self.name, spec.splits))
+        if images_dir is None and os.environ.get("HARNESS_IMAGES"):
+            images_dir = Path(os.environ["HARNESS_IMAGES"])
+        self.place = place(spec, spec_path, source, data_dir, self.name)
+        self.view = self.place.view
+        if self.place.layout == "table":
+            self.view = with_pictures(self.view, images_dir)
+        self.left_out = _Filter(spec)
+        self.reading = reading or Reading(window=spec.window, frame=spec.frame, max_pixels=max_pixels or MAX_PIXELS)
+
+    def __iter__(self) -> Iterator[Sample]:
+        checker, found, some = _Checker(), 0, False
+        rows = map(_Reader(self.reading).with_reading, self.left_out.kept(plugins.load("layouts", self.place.layout)(self.view)))
+        while part := list(islice(rows, _PART if self.limit is None else min(_PART, self.limit - found))):
+            some = True
+            for s, why in checker.check(part) if self.images else ((s, None) for s in part):
+                if why is None:
+                    found += 1
+                    yield s
+                else:
+                    self.view.reject(s.id, why)
+        while self.limit is not None and self.left_out.unseen and next(rows, None):
+            pass  # a value of `where` is misspelt, or stands further down
+        if not found and not some and not self.view.bad:
+            raise DataError(f"{self.view.archive}: task '{self.spec.name}', split '{self.name}': no rows")
+
+    def rows(self, samples: list[Sample]) -> Rows:
+        """What was read, with the samples that were kept of it."""
+        place, left, view = self.place, self.left_out, self.view
+        return Rows(
+            place.source, place.resolution, place.origin, samples, view.bad, left.dropped, left.filtered, view.notes, self.reading
+        )  # fmt: skip
 
 
 def read(
@@ -350,51 +321,24 @@ def read(
     *,
     source: Source = "auto",
     data_dir: Path | None = None,
+    images_dir: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
     images: bool = True,
     max_pixels: int | None = None,
     reading: Reading | None = None,
 ) -> Rows:
-    """Read, filter and check a split up to `limit` usable rows; bad rows are reported, not refused.
-
-    Without `images` no image is opened and rows come unchecked, for who wants a few of them and not all. Pictures are read as
-    the spec says and up to `max_pixels` (None: the usual limit), or, to see what an earlier run saw, as its `reading` says.
-    Raises DataError when the split cannot be read at all.
-    """
-    if data_dir and not data_dir.is_dir():
-        raise DataError(f"--data-dir {data_dir}: no such folder")
-    split = split or spec.split
-    if split not in spec.splits:
-        raise UserError(f"task '{spec.name}' has no split '{split}'", hint=did_you_mean(split, spec.splits))
-    place = _place(spec, spec_path, source, data_dir, split)
-    view, left_out, checker = place.view, _Filter(spec), _Checker()
-    reading = reading or Reading(window=spec.window, frame=spec.frame, max_pixels=max_pixels or MAX_PIXELS)
-    rows = map(_Reader(reading).with_reading, left_out.kept(plugins.load("layouts", place.layout)(view)))
-    samples: list[Sample] = []
-    while part := list(islice(rows, None if limit is None else limit - len(samples))):
-        for s, why in checker.check(part) if images else ((s, None) for s in part):
-            if why is None:
-                samples.append(s)
-            else:
-                view.reject(s.id, why)
-    if not samples and not view.bad:
-        raise DataError(f"{view.archive}: task '{spec.name}', split '{split}': no rows")
-    notes = view.notes + (_shown_otherwise(spec.name, samples) if images else [])
-    return Rows(
-        place.source, place.resolution, place.origin, samples, view.bad, left_out.dropped, left_out.filtered, notes, reading
+    """Read, filter and check a split up to `limit` usable rows; bad rows are reported, not refused. As `Split` says."""
+    found = Split(
+        spec, spec_path, source=source, data_dir=data_dir, images_dir=images_dir, split=split, limit=limit, images=images,
+        max_pixels=max_pixels, reading=reading,
     )  # fmt: skip
+    return found.rows(list(found))
 
 
-def _changes(samples: Iterable[Sample]) -> dict[str, int]:
-    """What was done to pictures beyond converting them to RGB -> to how many of them."""
-    once = {i.sha256: i for s in samples for i in s.images}
-    return dict(Counter(change for i in once.values() for change in i.changes))
-
-
-def _shown_otherwise(name: str, samples: Sequence[Sample]) -> list[str]:
+def shown_otherwise(name: str, tally: Tally) -> list[str]:
     """The note about pictures that older versions of the harness showed otherwise, if there are any."""
-    counted = "; ".join(f"{n} {change}" for change, n in _changes(samples).items())
+    counted = "; ".join(f"{n} {change}" for change, n in tally.pictures.items())
     if not counted:
         return []
     return [f"{name}: pictures are read as a viewer shows them ({counted}); runs made before that stand in tables of their own"]
@@ -409,6 +353,7 @@ def load(
     *,
     source: Source = "auto",
     data_dir: Path | None = None,
+    images_dir: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
     on_bad_row: OnBadRow = "fail",
@@ -418,11 +363,15 @@ def load(
 
     Raises DataError when a row is bad and `on_bad_row` is "fail"; the message names the first rows and counts the rest.
     """
-    rows = read(spec, spec_path, source=source, data_dir=data_dir, split=split, limit=limit, max_pixels=max_pixels)
+    rows = read(
+        spec, spec_path, source=source, data_dir=data_dir, images_dir=images_dir, split=split, limit=limit, max_pixels=max_pixels
+    )
     refuse(spec.name, rows.bad, len(rows.samples), on_bad_row, "; `harness tasks validate` lists them all")
-    dropped = rows.dropped | rows.bad
-    notes = rows.notes + _left_out(spec.name, dropped)
-    return LoadedTask(spec, rows.samples, card(spec, split or spec.split, rows), tuple(notes))
+    tally = Tally.of(rows.samples)
+    notes = rows.notes + shown_otherwise(spec.name, tally) + _left_out(spec.name, rows.dropped | rows.bad)
+    if tally.shared:
+        notes.append(f"{spec.name}: {len(tally.shared)} images are in rows of several clusters, which are then not independent")
+    return LoadedTask(spec, rows.samples, card(spec, split or spec.split, rows, tally.fields()), tuple(notes))
 
 
 def refuse(name: str, bad: Mapping[str, str], good: int, on_bad_row: OnBadRow, hint: str = "") -> None:
@@ -454,8 +403,8 @@ def without(task: LoadedTask, bad: dict[str, str], on_bad_row: OnBadRow) -> Load
     return replace(task, samples=samples, card=found, notes=(*task.notes, *_left_out(task.spec.name, bad)))
 
 
-def card(spec: TaskSpec, split: str, rows: Rows) -> DataCard:
-    """Which rows these are."""
+def card(spec: TaskSpec, split: str, rows: Rows, tallied: Mapping[str, Any] | None = None) -> DataCard:
+    """Which rows these are. `tallied` is what a Tally of the samples says, where they were not kept."""
     return DataCard(
         task=spec.name,
         split=split,
@@ -467,13 +416,10 @@ def card(spec: TaskSpec, split: str, rows: Rows) -> DataCard:
         reading=rows.reading,
         spec_sha256=spec.sha256,
         may_leave_machine=spec.may_leave_machine,
-        **counted(rows.samples),
+        **(tallied or counted(rows.samples)),
     )
 
 
 def counted(samples: Sequence[Sample]) -> dict[str, Any]:
     """What a card says that follows from the samples alone."""
-    images = {i.sha256 for s in samples for i in s.images}
-    return {
-        "rows": len(samples), "images": len(images), "pictures": _changes(samples), "fingerprint": fingerprint(samples),
-    }  # fmt: skip
+    return Tally.of(samples).fields()

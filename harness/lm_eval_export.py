@@ -27,7 +27,7 @@ from harness.answers.thinking import THINKING
 from harness.data import LoadedTask
 from harness.errors import DataError, UserError
 from harness.images import portable
-from harness.prompts import Prompt
+from harness.prompts import Prompt, placed
 from harness.records import Sample
 from harness.runs import write_atomic
 
@@ -121,6 +121,9 @@ def export(task: LoadedTask, prompt: Prompt, out: Path, *, max_new_tokens: int |
     data = out.resolve() / f"{task.spec.name}-{split}-{task.card.fingerprint[:8]}"
     text = yaml_text(task, prompt, data, name, max_new_tokens or task.spec.max_new_tokens)
     for sample in task.samples:
+        if sample.system or placed(sample.question, len(sample.images)):
+            what = "a system turn" if sample.system else "images within its question"
+            raise DataError(f"task '{task.spec.name}', row {sample.id}: {what}, which lm-eval's task format cannot hold")
         if IMAGE in sample.question:
             raise DataError(f"task '{task.spec.name}', row {sample.id}: the question holds {IMAGE}, lm-eval's own placeholder")
     (data / "images").mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The named prompts: the paper's two for inference and three for training, word for word, and `question`.
 
-A prompt is a template with one `{question}`. The image always comes before the text. Task specs may add more.
+A prompt is a template with one `{question}`. The image comes before the text, unless the question says where each of its
+images stands (`parts`). Task specs may add more.
 
 The paper quotes only the opening of its two inference prompts (section 3.3); the question follows them in the
 `User: ... Assistant:` frame of its appendix A.
@@ -9,6 +10,7 @@ The paper quotes only the opening of its two inference prompts (section 3.3); th
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 
@@ -38,6 +40,42 @@ class Prompt:
 
     def render(self, question: str) -> str:
         return self.before + question + self.after
+
+
+_PLACE = re.compile(r"<image (\d+)>")
+
+
+def placed(text: str, images: int) -> bool:
+    """Whether the text says where each of so many images stands."""
+    return images > 0 and {int(n) for n in _PLACE.findall(text)} == set(range(1, images + 1))
+
+
+def parts(text: str, images: int) -> list[int | str]:
+    """A message's parts in order: images by number from 0, and texts.
+
+    Images come first, unless `<image 1>` ... name a place for each of them: then each stands at the first of its places, and
+    a later one stays in the text.
+
+    >>> parts("Compare <image 1> and <image 2>.", 2), parts("What is it?", 1)
+    (['Compare ', 0, ' and ', 1, '.'], [0, 'What is it?'])
+    """
+    if not placed(text, images):
+        return [*range(images), text]
+    out: list[int | str] = []
+    shown: set[int] = set()
+    at = 0
+    for m in _PLACE.finditer(text):
+        number = int(m.group(1)) - 1
+        if number not in shown:
+            shown.add(number)
+            out += [text[at : m.start()], number]
+            at = m.end()
+    return [p for p in [*out, text[at:]] if p != ""]
+
+
+def order(text: str, images: int) -> list[int]:
+    """The numbers of the images in the order in which they are shown."""
+    return [p for p in parts(text, images) if isinstance(p, int)]
 
 
 _PAPER = [

@@ -123,7 +123,10 @@ class Record(BaseModel):
 
 
 class Reference(Record):
-    """What is held to be right: one or more acceptable answers, choices if any, reasoning if any."""
+    """What is held to be right: one or more acceptable answers, choices if any, reasoning if any.
+
+    A choice's place is its letter. An empty one ("") is a gap: no prompt shows it, and its letter names nothing.
+    """
 
     answers: tuple[str, ...]
     choices: tuple[str, ...] | None = None
@@ -138,9 +141,18 @@ class Reference(Record):
             return "yesno"
         return "open"
 
+    @property
+    def lettered(self) -> dict[str, str]:
+        """The choices by letter, without gaps."""
+        return {chr(65 + i): words for i, words in enumerate(self.choices or ()) if words}
+
 
 class Sample(Record):
-    """One question about one or more images. `cluster` groups the questions that share an image."""
+    """One question about one or more images.
+
+    `<image 2>` in the question is the place of the second image. Where the places name every image, each is shown at its
+    first place; else all come before the text, in order (`harness.prompts.parts`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -149,11 +161,20 @@ class Sample(Record):
     question: str
     reference: Reference
     slices: dict[str, str] = {}
+    #: What the model is told before the question, where the data say so (a system turn).
+    system: str | None = None
+    #: The patient or study, as "patient:HASH", where the data name one.
+    group: str | None = None
     #: The id of the question that this is one more answer to (--num-samples).
     repeat_of: str | None = None
 
-    @cached_property
+    @property
     def cluster(self) -> str:
+        """Rows of one cluster are not independent: the patient or study where the data name one, else the images."""
+        return self.group or self.pictured
+
+    @cached_property
+    def pictured(self) -> str:
         """Hash over the images, 16 hex digits; without any, the question's own id, the same for all its repeats."""
         if not self.images:
             return self.repeat_of or self.id
@@ -167,9 +188,11 @@ class Sample(Record):
             "id": self.id,
             "images": [i.name for i in self.images],
             "question": self.question,
+            **({"system": self.system} if self.system else {}),
             "reference": self.reference.model_dump(mode="json"),
             "slices": self.slices,
             "cluster": self.cluster,
+            **({"pictured": self.pictured} if self.group else {}),
         }
 
 
@@ -215,6 +238,9 @@ class DataCard(Record):
     resolution: str
     rows: int
     images: int
+    #: Groups of rows that are not independent, and what one is: image, image set, question, patient, study ...
+    clusters: int | None = None
+    cluster_of: str | None = None
     #: How often each question is asked (--num-samples); its rows are ID#0, ID#1, ...
     repeats: int = 1
     #: Rows left out because they are unusable: id -> why.

@@ -123,9 +123,11 @@ def count(number: int, one: str) -> str:
 
 def plural(one: str) -> str:
     """
-    >>> plural("image"), plural("study"), plural("day")
-    ('images', 'studies', 'days')
+    >>> plural("image"), plural("study"), plural("day"), plural("series")
+    ('images', 'studies', 'days', 'series')
     """
+    if one.endswith("ies"):
+        return one
     return f"{one[:-1]}ies" if one.endswith("y") and one[-2] not in "aeiou" else f"{one}s"
 
 
@@ -149,8 +151,11 @@ def answers(n: int, repeats: int = 1) -> str:
 
 
 def cluster_of(data: DataCard) -> str:
-    """What the rows that belong together share, and intervals count: an image; where there are no images, the question."""
-    return "image" if data.images else "question"
+    """What the rows that belong together share, and intervals count: an image, a patient; without images, the question.
+
+    Cards of older runs say only whether there were images.
+    """
+    return data.cluster_of or ("image" if data.images else "question")
 
 
 def harmless(text: str) -> str:

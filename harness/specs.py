@@ -7,6 +7,7 @@ paths stay in their root.
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import hashlib
 import json
@@ -16,11 +17,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo
 from pydantic import field_validator as check
 
 from harness import plugins
 from harness.archives import inside
+from harness.columns import Columns as Columns
+from harness.columns import Names
+from harness.columns import Strict as Strict
 from harness.errors import SpecError, UserError
 from harness.pictures import Frame, Window
 from harness.plugins import did_you_mean
@@ -33,19 +37,20 @@ def _inside(path: str) -> str:
     return path
 
 
-def _named(value: Any) -> Any:
-    return {x: x for x in value} if isinstance(value, list) and all(isinstance(x, str) for x in value) else value
+def _folder(path: str) -> str:
+    """A folder of images may be absolute: whoever wrote the YAML says where they lie. Names within data may not."""
+    return path if Path(path).is_absolute() or path.startswith("~/") else _inside(path)
+
+
+def _encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise ValueError(f"no encoding named '{name}'; common ones are utf-8, latin-1, cp1252, utf-16, gbk") from None
+    return name
 
 
 RelativePath = Annotated[str, AfterValidator(_inside)]
-#: One column, or several.
-Names = Annotated[
-    list[str],
-    Field(min_length=1),
-    BeforeValidator(lambda v: [v] if isinstance(v, str) else v, json_schema_input_type=str | list[str]),
-]
-#: Slice names -> columns; a list names both at once.
-Slices = Annotated[dict[str, str], BeforeValidator(_named, json_schema_input_type=dict[str, str] | list[str])]
 Metric = Literal["exact_match", "choice_accuracy", "token_f1", "bleu", "bertscore"]
 
 M = TypeVar("M", bound=BaseModel)
@@ -54,45 +59,21 @@ M = TypeVar("M", bound=BaseModel)
 DERIVED = ("form", "question_word")
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class Columns(Strict):
-    """Which column holds what, for layout `table`. A column that is named must be there."""
-
-    id: str | None = None
-    """The row's id; its number, from 0, where this is left out."""
-    image: Names | None = None
-    """A path, a list of paths, or bytes, also as the hub stores them. Several columns: every one that the row fills."""
-    question: str = "question"
-    answer: Names = ["answer"]
-    """The acceptable answers: a text or number, a list of them, or several columns."""
-    choices: Names | None = None
-    """A column that holds a list, or one column for each choice. Shown under the question unless it shows them already."""
-    answer_as: Literal["auto", "letter", "words", "index", "number"] = "auto"
-    """How `answer` names a choice: "(B)" or "B", its words, 0-based index, 1-based number. auto takes a letter or
-    the words and refuses what could be two, a number among them."""
-    reasoning: str | None = None
-    """Reference reasoning, where there is any."""
-    split: str | None = None
-    """Keep the rows where this column holds the split's name, for files that hold all splits."""
-    slices: Slices = {}
-    """What scores are broken down by: {name: column}, or a list of columns."""
-
-
 class Origin(Strict):
     """What the hub's copy and a local one have in common."""
 
     layout: str = "table"
     """Who reads the files: `table` (JSONL, JSON, CSV, TSV, parquet), or another entry point under harness.layouts."""
     splits: Annotated[dict[str, RelativePath], Field(min_length=1)]
-    """Our split names -> what the layout calls them; for `table` a file, or a pattern such as data/test-*.parquet."""
+    """Our split names -> what the layout calls them; for `table` a file, or a pattern such as data/test-*.parquet.
+    rows.json#test is the list `test` of an object."""
     columns: Columns = Columns()
     images: RelativePath = "."
     """Folder that image paths are relative to; or a pattern for names without ending, such as "imgs/{}.jpg"."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """Splits one text cell (CSV) into several answers, choices or images."""
+    encoding: Annotated[str, AfterValidator(_encoding)] | None = None
+    """Of text files that are not UTF-8: latin-1, cp1252, gbk ... A byte order mark is seen without it."""
     note: str | None = None
     """Said whenever rows are read from here."""
 
@@ -112,6 +93,9 @@ class Local(Origin):
 
     folder: RelativePath = "."
     """The archive's folder, or the zip of that name."""
+    images: Annotated[str, AfterValidator(_folder)] = "."
+    """Folder that image paths are relative to, which may lie elsewhere (an absolute path; --images overrides it); or a
+    pattern for names without ending, such as "imgs/{}.jpg"."""
     extra: dict[str, RelativePath] = {}
     """Further folders that the layout uses where they exist."""
 
@@ -148,8 +132,8 @@ class TaskSpec(Strict):
     bundled: Bundled | None = None
     split: Annotated[str, Field(validate_default=True)] = "test"
     """The split that is evaluated."""
-    where: dict[str, str] = {}
-    """Keep only rows whose slice has this value."""
+    where: dict[str, Names] = {}
+    """Keep only rows whose slice has this value, or one of these."""
     window: Window | None = None
     """The grey values that are shown of DICOM and of grey of more than 8 bits; else the file's own window, or all of them."""
     frame: Frame | None = None
@@ -178,6 +162,16 @@ class TaskSpec(Strict):
             if split not in (known := _splits(sources)):
                 raise ValueError(f"split '{split}' is not among splits; {did_you_mean(split, known)}")
         return split
+
+    @check("where", "slices")
+    @classmethod
+    def _slices_known(cls, value: Any, info: ValidationInfo) -> Any:
+        sources = [s for k in ("local", "hub") if (s := info.data.get(k))]
+        if sources and not info.data.get("bundled") and all(s.layout == "table" for s in sources):
+            known = [*dict.fromkeys(name for s in sources for name in s.columns.slices), *DERIVED]
+            if unknown := next((name for name in value if name not in known), None):
+                raise ValueError(f"no slice '{unknown}' (name its column under columns.slices); {did_you_mean(unknown, known)}")
+        return value
 
     @check("prompts")
     @classmethod

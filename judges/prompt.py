@@ -66,7 +66,7 @@ def _case(sample: Sample, prediction: Prediction) -> str:
     reference = sample.reference
     case: dict[str, Any] = {"question": _cut(sample.question)}
     if reference.choices:
-        case["choices"] = {chr(65 + i): _cut(c) for i, c in enumerate(reference.choices)}
+        case["choices"] = {name: _cut(words) for name, words in reference.lettered.items()}
     case["reference_answers"] = [_cut(a) for a in _answers(reference)]
     if reference.reasoning is not None:
         case["reference_reasoning"] = _cut(reference.reasoning)

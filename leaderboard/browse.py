@@ -68,6 +68,8 @@ class Row(Record):
     resolution: str | None
     slices: dict[str, str]
     cluster: str
+    #: Hash over the images, which a cluster of one patient may have several of.
+    pictured: str
     prediction: Prediction | None
     verdicts: dict[str, Verdict]
 
@@ -202,7 +204,7 @@ class Browser:
 
 
 _COLUMNS = (
-    "row", "id", "question", "reference", "images", "resolution", "slices", "cluster",
+    "row", "id", "question", "reference", "images", "resolution", "slices", "cluster", "pictured",
     "text", "reasoning", "answer", "finish", "prompt_tokens", "completion_tokens", "error", "verdicts",
 )  # fmt: skip
 
@@ -244,6 +246,7 @@ def _row(run: Run, row: dict[str, Any]) -> Row:
         resolution=row["resolution"],
         slices=row["slices"] or {},
         cluster=row["cluster"] or "",
+        pictured=row["pictured"] or "",
         prediction=prediction,
         verdicts={judged.path.stem: verdict for judged, verdict in given if verdict},
     )

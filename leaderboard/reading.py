@@ -212,7 +212,12 @@ def _read_samples(path: Path, sha256: str) -> Asked:
     slices = [row.get("slices") or {} for row in rows.values()]
     names = sorted({name for own in slices for name in own})
     coded = {name: _codes([own.get(name) for own in slices]) for name in names}
-    content = _hash([[row["id"], row.get("question"), row.get("reference"), row["cluster"]] for _, row in sorted(rows.items())])
+    content = _hash(
+        [
+            [row["id"], row.get("question"), row.get("reference"), row.get("pictured", row["cluster"])]
+            for _, row in sorted(rows.items())
+        ]
+    )
     return Asked(sha256, content, tuple(rows), clusters, images, coded)
 
 

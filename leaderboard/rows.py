@@ -70,6 +70,7 @@ _SAMPLE = {
     "reference": "STRUCT(answers VARCHAR[], choices VARCHAR[], reasoning VARCHAR)",
     "slices": "MAP(VARCHAR, VARCHAR)",
     "cluster": "VARCHAR",
+    "pictured": "VARCHAR",
     "resolution": "VARCHAR",
 }
 _PREDICTION = dict.fromkeys(("sample_id", "text", "reasoning", "answer", "finish", "error"), "VARCHAR") | dict.fromkeys(
@@ -88,7 +89,8 @@ COPY (
         FROM verdict GROUP BY run, sample_id
     )
     SELECT s.run, row_number() OVER (PARTITION BY s.run ORDER BY s.line) - 1 AS row, s.id, s.question, s.reference, s.images,
-           s.resolution, s.slices, s.cluster, p.text, p.reasoning, p.answer, p.finish, p.prompt_tokens, p.completion_tokens,
+           s.resolution, s.slices, s.cluster, coalesce(s.pictured, s.cluster) AS pictured,
+           p.text, p.reasoning, p.answer, p.finish, p.prompt_tokens, p.completion_tokens,
            p.error, coalesce(v.verdicts, []) AS verdicts,
            lower(concat_ws(' ', s.id, s.question, array_to_string(s.reference.answers, ' '), s.reference.reasoning, p.text,
                array_to_string(list_transform(v.verdicts, lambda j: concat_ws(' ', j.missing, j.rationale, j.raw)), ' '))

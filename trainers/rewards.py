@@ -68,7 +68,7 @@ def accuracy_reward(rollouts: Sequence[Rollout]) -> list[float | None]:
             letters = {answers.letter(a, r.reference.choices or ()) for a in r.reference.answers}
             out[i] = float(answers.letter(answer, r.reference.choices or ()) in letters - {None})
         elif r.reference.kind == "yesno":
-            out[i] = float(answers.yes_no(answer) in {answers.yes_no(a) for a in r.reference.answers})
+            out[i] = float(answers.yes_no(answer) in {answers.yes_no(a) for a in r.reference.answers} - {None})
     pairs = _open_pairs(rollouts)
     flat = iter(bertscore_f1([p for ps in pairs.values() for p in ps]))
     for i, ps in pairs.items():

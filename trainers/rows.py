@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError
-from harness.prompts import Prompt
+from harness.prompts import Prompt, placed
 from harness.records import ImageRef, Reference, Sample
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def check(samples: Sequence[Sample]) -> None:
     """Raises DataError for a row without an image: these trainers are for vision-language rows."""
     if bare := next((s.id for s in samples if not s.images), None):
         raise DataError(f"row {bare}: no image, and the trainers need one", hint="leave rows without images out of the split")
+    if within := next((s.id for s in samples if placed(s.question, len(s.images))), None):
+        raise DataError(f"row {within}: images within the question, and the trainers show them before it")
 
 
 def encoded(image: ImageRef) -> bytes:
@@ -86,7 +88,10 @@ def dataset(samples: Sequence[Sample], recipe: Recipe, prompts: Prompts, *, comp
     for s, prompt in zip(samples, draw_prompts(samples, recipe, prompts), strict=True):
         row: dict[str, Any] = {
             "images": [{"bytes": read(i), "path": None} for i in s.images],
-            "prompt": [{"role": "user", "content": prompt.render(s.question)}],
+            "prompt": [
+                *([{"role": "system", "content": s.system}] if s.system else []),
+                {"role": "user", "content": prompt.render(s.question)},
+            ],
         }
         if completions:
             row["completion"] = [{"role": "assistant", "content": target(s.reference, recipe.target)}]

@@ -35,6 +35,7 @@ def run(
     prompt: opt.PromptName = None,
     data: opt.Data = "auto",
     data_dir: opt.DataDir = None,
+    images: opt.Images = None,
     split: Annotated[str | None, typer.Option("--split", help="Each task's test split by default.")] = None,
     runs: opt.Runs = Path("runs"),
     limit: opt.Limit = None,
@@ -106,7 +107,16 @@ def run(
         raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
     foreign = load_foreign(names) if names else {}  # a wrong name fails before weights are loaded
     loaded = (
-        load_tasks(own, data=data, data_dir=data_dir, split=split, limit=limit, on_bad_row=policy, max_pixels=max_image_pixels)
+        load_tasks(
+            own,
+            data=data,
+            data_dir=data_dir,
+            images_dir=images,
+            split=split,
+            limit=limit,
+            on_bad_row=policy,
+            max_pixels=max_image_pixels,
+        )
         if own or not names
         else []
     )
@@ -184,8 +194,9 @@ def rows_a_batch(batch_size: str) -> int | None:
 
 
 def load_tasks(
-    tasks: str, *, data: str = "auto", data_dir: Path | None = None, split: str | None = None, limit: int | None = None,
-    on_bad_row: OnBadRow = "fail", said: set[str] | None = None, max_pixels: int | None = None,
+    tasks: str, *, data: str = "auto", data_dir: Path | None = None, images_dir: Path | None = None,
+    split: str | None = None, limit: int | None = None, on_bad_row: OnBadRow = "fail", said: set[str] | None = None,
+    max_pixels: int | None = None,
 ) -> list[LoadedTask]:  # fmt: skip
     """Find, read and check every task that `tasks` names; notes go to stderr, those in `said` once. Nothing is written."""
     from harness import data as loader
@@ -200,6 +211,7 @@ def load_tasks(
             path,
             source=source,
             data_dir=data_dir,
+            images_dir=images_dir,
             split=split,
             limit=limit,
             on_bad_row=on_bad_row,

@@ -41,6 +41,10 @@ ReasoningTags = Annotated[
     list[str] | None,
     typer.Option("--reasoning-tags", help="OPEN,CLOSE: how this model marks its thinking, if not in a way known; may repeat."),
 ]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", envvar="HARNESS_IMAGES", help="Folder that holds the images of a table, where they lie elsewhere."),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of run records.")]
 RunsMany = Annotated[list[Path] | None, typer.Option("--runs", help="Folder of run records; may be given several times.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each task.")]

@@ -11,7 +11,6 @@ from harness.cli import options as opt
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.data import Source
     from harness.specs import TaskSpec
 
 app = typer.Typer(help="List, show, validate and write task specs.", no_args_is_help=True)
@@ -74,12 +73,18 @@ def show_task(task: str, json: opt.Json = False) -> None:
 
 @app.command("validate")
 def validate(
-    tasks: str, data: opt.Data = "auto", data_dir: opt.DataDir = None, max_image_pixels: opt.MaxImagePixels = None,
+    tasks: str,
+    data: opt.Data = "auto",
+    data_dir: opt.DataDir = None,
+    images: opt.Images = None,
+    max_image_pixels: opt.MaxImagePixels = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")] = False,
     json: opt.Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Check task YAMLs and the data behind them.
 
-    Loads every split and reports everything that is wrong. Exit code 1 where something is.
+    Reads every split, says in a line what it holds, and reports everything that is wrong, and what looks wrong. Exit code 1
+    where something is wrong.
     """
     from harness import data as loader
     from harness import specs
@@ -92,42 +97,37 @@ def validate(
         if not names:
             raise UserError(f"task '{spec.name}' has no {source} data")
         for split in names:
-            report = _report(spec, path, split, source, data_dir, max_image_pixels)
+            report = _report(
+                spec, path, source=source, data_dir=data_dir, images_dir=images, split=split, max_pixels=max_image_pixels
+            )
             found.append(report)
-            if not json:
-                _show_report(report)
+        mine = found[-len(names) :]
+        if lost := set(spec.drop) - {name for r in mine for name in r.get("dropped", ())}:
+            mine[-1]["warnings"].append(f"drop names rows that no split has: {', '.join(sorted(lost)[:10])}")
+        for report in mine if not json else ():
+            _show_report(report)
     if json:
         ui.print_json(found)
-    if not all(r["ok"] for r in found):
+    if not all(r["ok"] and not (strict and r["warnings"]) for r in found):
         raise typer.Exit(1)
 
 
-def _report(
-    spec: TaskSpec, path: Path, split: str, source: Source, data_dir: Path | None, max_pixels: int | None
-) -> dict[str, Any]:
+def _report(spec: TaskSpec, path: Path, *, split: str, **where: Any) -> dict[str, Any]:
     """What a split holds and what is wrong with it; never raises for what the user can mend."""
-    from collections import Counter
-
     from harness import data as loader
+    from tasks import survey
 
-    report: dict[str, Any] = {"task": spec.name, "split": split, "ok": False, "rows": 0, "problems": {}, "notes": []}
+    empty = {"task": spec.name, "split": split, "ok": False, "rows": 0, "problems": {}, "warnings": [], "notes": []}
     try:
-        rows = loader.read(spec, path, source=source, data_dir=data_dir, split=split, max_pixels=max_pixels)
+        found = loader.Split(spec, path, split=split, **where)
+        seen = survey.Survey()
+        for sample in found:
+            seen.add(sample)
+        card = loader.card(spec, split, found.rows([]), seen.tally.fields())
+        found.view.notes.extend(loader.shown_otherwise(spec.name, seen.tally))
+        return survey.report(found, seen, card.model_dump(mode="json"))
     except UserError as e:
-        return report | {"error": str(e), "hint": e.hint}
-    have = {k for s in rows.samples for k in s.slices}
-    card = loader.card(spec, split, rows)
-    return report | {
-        **card.model_dump(mode="json"),
-        "dropped": rows.dropped,
-        "ok": not rows.bad,
-        "problems": rows.bad,
-        "image_problems": sum(why.startswith("image ") for why in rows.bad.values()),
-        "duplicate_ids": sum(why.startswith("duplicate id") for why in rows.bad.values()),
-        "forms": dict(Counter(s.slices["form"] for s in rows.samples)),
-        "missing_slices": [k for k in spec.slices if k not in have],
-        "notes": rows.notes,
-    }
+        return empty | {"error": str(e), "hint": e.hint}
 
 
 def _show_report(r: dict[str, Any]) -> None:
@@ -141,13 +141,15 @@ def _show_report(r: dict[str, Any]) -> None:
         if r["hint"]:
             ui.out.print(f"    [dim]{escape(r['hint'])}[/]", highlight=False, soft_wrap=True)
         return
-    forms = ", ".join(f"{n} {k}" for k, n in r["forms"].items())
+    answers = f"; answers: {r['commonest']}" if r["commonest"] else ""
     ui.out.print(
-        f"{'[green]ok[/]' if r['ok'] else '[red]bad[/]'} {where}: {r['rows']} rows ({forms}), {r['images']} images, "
-        f"{r['source']} ({escape(r['resolution'])})",
+        f"{'[green]ok[/]' if r['ok'] else '[red]bad[/]'} {where}: "
+        + escape(f"{r['line']}, {r['source']} ({r['resolution']}){answers}"),
         highlight=False,
         soft_wrap=True,
     )
+    for line in r["warnings"]:
+        ui.out.print(f"    [yellow]look[/] {escape(line)}", highlight=False, soft_wrap=True)
     if r["problems"]:
         ui.out.print(
             f"    {len(r['problems'])} rows cannot be used: {r['image_problems']} with image problems, "
@@ -172,6 +174,7 @@ def new(
     source: Annotated[
         Path | None, typer.Option("--from", help="A JSONL, JSON, CSV, TSV or parquet file; its columns are guessed.")
     ] = None,
+    images: opt.Images = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The YAML; NAME.yaml here, or beside --from.")] = None,
 ) -> None:
     """Write a commented YAML for a task of your own.
@@ -182,13 +185,17 @@ def new(
     from harness.cli import ui
     from harness.runs import write_atomic
     from tasks import skeleton
+    from tasks.guess import EXAMPLE, guess
 
     path = out or (source.parent if source else Path()) / f"{name}.yaml"
     if path.exists():
         raise UserError(f"{path}: is there already", hint="give another name or --out")
-    text = skeleton.write(name, skeleton.guess(source, path.parent) if source else skeleton.EXAMPLE)
+    found = guess(source, path.parent, images) if source else EXAMPLE
+    text = skeleton.write(name, found)
     specs.parse(text, path)
     write_atomic(path, text)
+    for line in found.said:
+        ui.note(line)
     ui.out.print(f"wrote {path}\ncheck it:   harness tasks validate {path}", highlight=False, soft_wrap=True)
 
 

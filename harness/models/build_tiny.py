@@ -113,10 +113,10 @@ class Batches:
         self.pixels: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def _image(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
-        if sample.cluster not in self.pixels:
+        if sample.pictured not in self.pixels:
             out = self.processor.image_processor(images=[sample.images[0].open()], return_tensors="pt")
-            self.pixels[sample.cluster] = (out["pixel_values"], out["image_grid_thw"])
-        return self.pixels[sample.cluster]
+            self.pixels[sample.pictured] = (out["pixel_values"], out["image_grid_thw"])
+        return self.pixels[sample.pictured]
 
     def _text(self, sample: Sample) -> tuple[Prompt, str]:
         answer = sample.reference.answers[0].lower()

@@ -23,7 +23,7 @@ from harness.models.api_client import GIVE_UP_AFTER, IN_A_ROW, Client, RequestFa
 from harness.models.endpoint import Endpoint
 from harness.models.flight import in_flight
 from harness.models.usage import Usage
-from harness.prompts import Prompt
+from harness.prompts import Prompt, parts
 from harness.records import BadImageError, GenerationArgs, ImageRef, ModelCard, Prediction, Sample
 
 #: Seconds after which finished predictions are handed on, though the batch is not full.
@@ -162,12 +162,18 @@ class LitellmModel:
 
     @staticmethod
     def _messages(sample: Sample, prompt: Prompt) -> list[dict[str, Any]]:
-        """The image before the text, as in process."""
+        """System turn, images and text in the order in which a model in process sees them."""
         text = prompt.render(sample.question)
+        system = [{"role": "system", "content": sample.system}] if sample.system else []
         if not sample.images:
-            return [{"role": "user", "content": text}]
-        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(i)}} for i in sample.images]
-        return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+            return [*system, {"role": "user", "content": text}]
+        content: list[dict[str, Any]] = [
+            {"type": "text", "text": p}
+            if isinstance(p, str)
+            else {"type": "image_url", "image_url": {"url": data_url(sample.images[p])}}
+            for p in parts(text, len(sample.images))
+        ]
+        return [*system, {"role": "user", "content": content}]
 
     def _sent(self, sample: Sample, args: GenerationArgs) -> dict[str, Any]:
         sent: dict[str, Any] = {"temperature": args.temperature, "max_tokens": args.max_new_tokens}

@@ -16,7 +16,7 @@ import torch
 from harness import answers
 from harness.errors import DataError, ModelError, UserError
 from harness.models import engine, loading, weights
-from harness.prompts import Prompt
+from harness.prompts import Prompt, order, parts, placed
 from harness.records import GenerationArgs, ModelCard, Prediction, Sample
 
 #: Architectures whose positions and image features the shared-prefix engine knows.
@@ -33,10 +33,10 @@ _MARK = "\N{OBJECT REPLACEMENT CHARACTER}question\N{OBJECT REPLACEMENT CHARACTER
 
 
 def group_by_images(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Samples that show the same images, together; in order of first appearance."""
-    groups: dict[tuple[str, ...], list[Sample]] = {}
+    """Samples that show the same images after the same system turn, together; in order of first appearance."""
+    groups: dict[tuple[str | None, ...], list[Sample]] = {}
     for s in samples:
-        groups.setdefault(tuple(i.sha256 for i in s.images), []).append(s)
+        groups.setdefault((s.system, *(i.sha256 for i in s.images)), []).append(s)
     return list(groups.values())
 
 
@@ -131,10 +131,11 @@ class TransformersModel:
             raise DataError(f"row {name}: {why}", hint="mend the row")
         if samples:  # a template that opens the thinking itself: the text then only closes it
             self._opened = answers.left_open(self.chat(samples[0], "?"), self._tags)
-        pictured = [s for s in samples if s.images]
-        if self.why_plain is None and pictured:
-            yield from self._shared(pictured, prompt, args)
-            samples = [s for s in samples if not s.images]
+        # where the question says itself where its images stand, nothing comes before it that others could share
+        ahead = {s.id for s in samples if s.images and not placed(prompt.render(s.question), len(s.images))}
+        if self.why_plain is None and ahead:
+            yield from self._shared([s for s in samples if s.id in ahead], prompt, args)
+            samples = [s for s in samples if s.id not in ahead]
         yield from self._plain(samples, prompt, args)
 
     def refused(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
@@ -176,10 +177,13 @@ class TransformersModel:
         return None
 
     def chat(self, sample: Sample, text: str) -> str:
-        """The chat template around the sample's images and `text`."""
-        content = [{"type": "image"} for _ in sample.images] + [{"type": "text", "text": text}]
+        """The chat template around the sample's system turn, its images and `text`."""
+        content = [
+            {"type": "image"} if isinstance(p, int) else {"type": "text", "text": p} for p in parts(text, len(sample.images))
+        ]
+        system = [{"role": "system", "content": [{"type": "text", "text": sample.system}]}] if sample.system else []
         out: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            [*system, {"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
         return out
 
@@ -196,7 +200,7 @@ class TransformersModel:
     def _generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> list[Prediction]:
         """One left-padded batch through the model's own `generate`."""
         texts = [self.chat(s, prompt.render(s.question)) for s in samples]
-        images = [i.open() for s in samples for i in s.images]
+        images = [s.images[i].open() for s in samples for i in order(prompt.render(s.question), len(s.images))]
         inputs = self.processor(text=texts, images=images or None, return_tensors="pt", padding=True)
         inputs = inputs.to(self.model.device, self.model.dtype)
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}

@@ -26,7 +26,7 @@ def is_correct(answer: str | None, reference: Reference) -> bool:
         right = {answers.letter(a, choices) for a in reference.answers}
         return answers.letter(answer, choices) in right - {None}
     if reference.kind == "yesno":
-        return answers.yes_no(answer) in {answers.yes_no(a) for a in reference.answers}
+        return answers.yes_no(answer) in {answers.yes_no(a) for a in reference.answers} - {None}
     return any(same(answer, a) for a in reference.answers)
 
 

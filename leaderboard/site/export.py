@@ -58,9 +58,9 @@ class FileLinks:
         return f"row-{slug(run.card.data.task)}-{number}.html" if number else f"samples-{run.id}.html"
 
     def image(self, run: Run, row: Row, number: int) -> str:
-        picture = self.pictures.find(run.card, row)[number]
         try:
-            path = self.folder / "images" / f"{picture.sha256[:16]}-{number}.png"
+            picture = self.pictures.find(run.card, row)[number]
+            path = self.folder / "images" / f"{picture.sha256[:16]}.png"
             if not path.exists():
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(encode(picture))

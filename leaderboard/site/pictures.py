@@ -48,7 +48,7 @@ class Pictures:
         if sample is None:
             raise NoPictureError(f"row {row.id} is not in the {card.data.source} data of '{card.data.task}' that is here")
         try:
-            same = sample.cluster == row.cluster
+            same = sample.pictured == row.pictured
         except BadImageError as e:
             raise NoPictureError(str(e)) from None
         if not same:
