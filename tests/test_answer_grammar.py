@@ -247,7 +247,7 @@ def test_letters_in_discussions(text, letter):
         (("", "two", "three"), "A", None), (("", "two", "three"), "The answer is B", "B"),
         (("right lung", "left lung"), "The right lung.", "A"),
         (tuple("abcdefghijkl"), "The answer is K", "K"), (("None of these", "lung"), "None of these.", "A"), ((), "A", None),
-        (("CT",) * 30, "Z", "Z"),
+        (("CT",) * 30, "Z", "Z"), (("CT", "CT", "MRI"), "It shows CT.", None), (("T2", "T2+"), "The stage is T2+.", "B"),
     ],
 )  # fmt: skip
 def test_choices_of_every_kind(choices, text, letter):
