@@ -25,7 +25,8 @@ HARMONY = "<|channel|>analysis<|message|>hmm<|end|><|start|>assistant<|channel|>
         "<Reason>hmm</Reason> {}", "[THINK]hmm[/THINK]{}", "<unused94>thought\nhmm<unused95>{}", "◁think▷hmm◁/think▷{}",
         "<|begin_of_thought|>hmm<|end_of_thought|><|begin_of_solution|>{}<|end_of_solution|>", HARMONY,
         "hmm<|end|><|start|>assistant<|channel|>final<|message|>{}", "## Thinking\n\nhmm\n\n## Final Response\n\n{}",
-        "<|START_THINKING|>hmm<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>", "<reasoning>hmm</reasoning><answer>{}</answer>",
+        "<|START_THINKING|>hmm<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
+        "<reasoning>hmm</reasoning><answer>{}</answer>",
         "<SUMMARY>h</SUMMARY><CAPTION>m</CAPTION><REASONING>m</REASONING><CONCLUSION>{}</CONCLUSION>", "hmm</think>{}",
         "<think>hmm</think><|begin_of_box|>{}<|end_of_box|>", "<think>h<think>m</think>m</think>{}<|im_end|>",
         "<think>h</think><think>m</think>{}</s>", "<think>h</think>{}<think>m</think>", "<seed:think>hmm</seed:think>{}",
@@ -79,8 +80,10 @@ SAYS = st.sampled_from(
         "{}", "{}.", "{}!", "({})", "[{}]", "{{{}}}", "\"{}\"", "“{}”.", "**{}**", "_{}_", "`{}`", "# {}", "> {}", "- {}", "* {}",
         "$\\boxed{{{}}}$", "\\boxed{{\\text{{{}}}}}", "\\text{{{}}}", "{}。", "【{}】", "¡{}!", "{}،",
         "Answer: {}", "**Answer:** {}", "**Answer**: {}.", "Final Answer:\n{}", "The answer is {}.", "The correct answer is: {}",
-        "So the final answer is **{}**.", "I would say {}", "答案：{}", "答案是{}", "```\n{}\n```", "```json\n{{\"answer\": \"{}\"}}\n```",
-        "{{\"answer\": \"{}\", \"explanation\": \"a long one\"}}", "{}<|im_end|>", "Answer - {}", "\u200b{}\ufeff", "| Answer | {} |",
+        "So the final answer is **{}**.", "I would say {}", "答案：{}", "答案是{}", "```\n{}\n```",
+        "```json\n{{\"answer\": \"{}\"}}\n```",
+        "{{\"answer\": \"{}\", \"explanation\": \"a long one\"}}", "{}<|im_end|>", "Answer - {}", "\u200b{}\ufeff",
+        "| Answer | {} |",
         "Thus, {}.", "Is there a fracture? {}.", "<b>{}</b>", "The image is clear. Therefore the answer is {}.", "It's {}.",
         "Conclusion: {}", "I think it is {}", "My answer: {}",
     ]
@@ -135,9 +138,12 @@ def test_exchanging_yes_and_no_exchanges_the_reading_of_any_text(parts):
 @pytest.mark.parametrize(
     "text",
     [
-        "maybe {}", "possibly {}", "It could be {}", "either yes or no", "Yes and no", "yes/no", "I am not sure, but {}", "The answer is not {}",
-        "I would not say {}", "{}, maybe", "{} is not the answer", "It is neither yes nor no.", "{} fracture", "{} idea", "{} answer is {}",
-        "Yes. No.", "yes no", "It depends.", "It cannot be determined.", "I don't know.", "Certainly! The image shows a lung.", "",
+        "maybe {}", "possibly {}", "It could be {}", "either yes or no", "Yes and no", "yes/no", "I am not sure, but {}",
+        "The answer is not {}",
+        "I would not say {}", "{}, maybe", "{} is not the answer", "It is neither yes nor no.", "{} fracture", "{} idea",
+        "{} answer is {}",
+        "Yes. No.", "yes no", "It depends.", "It cannot be determined.", "I don't know.", "Certainly! The image shows a lung.",
+        "",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("word", ["yes", "no"])
@@ -150,8 +156,10 @@ def test_says_neither_yes_nor_no(text, word):
     [
         ("No, wait, yes", "yes"), ("Yes. Actually, no.", "no"), ("Yes or no: no", "no"), ("No (the angles are sharp)", "no"),
         ("True", "yes"), ("False.", "no"), ("The statement is false.", "no"), ("Incorrect", "no"), ("Absolutely not", "no"),
-        ("Of course.", "yes"), ("Y", "yes"), ("Answer: N", "no"), ("是的，有骨折", "yes"), ("没有，肺部清晰。", "no"), ("答案是否", "no"),
-        ("不对。", "no"), ("有", "yes"), ("无", "no"), ("是否", None), ("不正常", None), ("没有骨折", None), ("Sí.", "yes"), ("لا،", "no"),
+        ("Of course.", "yes"), ("Y", "yes"), ("Answer: N", "no"), ("是的，有骨折", "yes"), ("没有，肺部清晰。", "no"),
+        ("答案是否", "no"),
+        ("不对。", "no"), ("有", "yes"), ("无", "no"), ("是否", None), ("不正常", None), ("没有骨折", None), ("Sí.", "yes"),
+        ("لا،", "no"),
         ('{"answer": "no", "why": "yes it was"}', "no"), ("No. 3 is shown", None), ("Fracture: no\nMass: no", "no"),
         ("Fracture: no\nMass: yes", None), ("True\n\nThe lungs are clear.", "yes"), ("The finding is correct", None),
     ],
@@ -162,11 +170,17 @@ def test_yes_no_in_other_words(text, reading):
 
 PICKS = st.sampled_from(
     [
-        "{0}", "({0})", "[{0}]", "{0}.", "{0}) {1}", "{0}. {1}", "{0}: {1}", "{0}、{1}", "**{0}**", "**{0}. {1}**", "*{0}*", "{1}",
-        "a {1}.", "The answer is {0}", "The answer is {0}, {1}", "the answer is: {0}) {1}", "Answer: {1}", "答案：{0}。", "答案是{0}", "选{0}",
-        "选项{0}", "（{0}）", "Option {0}", "I choose {0}.", "I'd go with ({0}).", "It's {0}!", "{0} is correct", "{0} because the rest is not.",
-        "\\boxed{{{0}}}", "\\boxed{{\\text{{{0}. {1}}}}}", "The image corresponds to ({0})", "It is best described by option {0}.",
-        "{{\"answer\": \"{0}\"}}", "{0}<|im_end|>", "Final answer:\n{0}", "The image shows {1}.", "{1} ({0})", "<b>{0}</b>", "Thus, {0}.",
+        "{0}", "({0})", "[{0}]", "{0}.", "{0}) {1}", "{0}. {1}", "{0}: {1}", "{0}、{1}", "**{0}**", "**{0}. {1}**", "*{0}*",
+        "{1}",
+        "a {1}.", "The answer is {0}", "The answer is {0}, {1}", "the answer is: {0}) {1}", "Answer: {1}", "答案：{0}。",
+        "答案是{0}",
+        "选{0}",
+        "选项{0}", "（{0}）", "Option {0}", "I choose {0}.", "I'd go with ({0}).", "It's {0}!", "{0} is correct",
+        "{0} because the rest is not.",
+        "\\boxed{{{0}}}", "\\boxed{{\\text{{{0}. {1}}}}}", "The image corresponds to ({0})",
+        "It is best described by option {0}.",
+        "{{\"answer\": \"{0}\"}}", "{0}<|im_end|>", "Final answer:\n{0}", "The image shows {1}.", "{1} ({0})", "<b>{0}</b>",
+        "Thus, {0}.",
         "(A) pneumonia\n(B) pleural effusion\n(C) pneumothorax\n(D) normal\n\nAnswer: {0}", "The most likely diagnosis is {1}.",
         "A: pneumonia, B: pleural effusion, C: pneumothorax, D: normal.\nTherefore, the correct option is {0}.",
     ]
@@ -183,7 +197,8 @@ def test_every_letter_is_read_alike(picks, tail, order, chosen):
 
 DENIES = st.sampled_from(
     [
-        "not {0}", "The answer is not {0}", "{0} is wrong", "{0} is incorrect.", "I would not choose {0}", "I don't think it is {0}",
+        "not {0}", "The answer is not {0}", "{0} is wrong", "{0} is incorrect.", "I would not choose {0}",
+        "I don't think it is {0}",
         "{1} is ruled out", "{1} is unlikely.", "negative for {1}", "No evidence of {1}.", "Absence of {1}.", "There is no {1}.",
         "{1} is not seen", "{1} can be excluded", "It is not \\boxed{{{0}}}", "Option {0} can be eliminated.", "Rule out {1}.",
         "{1} cannot be excluded.", "maybe {0}", "{0}, maybe", "It could be {1}", "possibly {1}", "Is it {1}?", "without {1}",
@@ -204,13 +219,15 @@ def test_what_is_denied_is_never_credited(denies, i, j):
 @pytest.mark.parametrize(
     ("text", "letter"),
     [
-        ("Answer: A, C", None), ("A, B and C", None), ("A/B", None), ("Both A and B", None), ("The answer is A. The answer is B.", None),
+        ("Answer: A, C", None), ("A, B and C", None), ("A/B", None), ("Both A and B", None),
+        ("The answer is A. The answer is B.", None),
         ("The answer is A. Wait, no, the answer is B.", "B"), ("Rule out A and B, leaving C.", "C"), ("Not A, but B", "B"),
         ("A is wrong because the lung is clear, so B.", "B"), ("B instead of A", "B"), ("A: wrong. B: correct. C: wrong.", "B"),
         ("A. Incorrect. The lung is clear.\nB. Correct.\nC. Incorrect.", "B"), ("The answer is A: pleural effusion", None),
         ("Pneumonia, pleural effusion and pneumothorax are unlikely; normal.", "D"), ("Vitamin C", None), ("hepatitis B", None),
         ("Group A streptococcus", None), ("A meniscus is seen", None), ("All of the above", None), ("Answer: E", None),
-        ("pleural effusion without pneumothorax", "B"), ("A pneumothorax is seen, not an effusion", "C"), ("pleural effusions", "B"),
+        ("pleural effusion without pneumothorax", "B"), ("A pneumothorax is seen, not an effusion", "C"),
+        ("pleural effusions", "B"),
         ("There is no doubt", None), ("pneumonia and pleural effusion", None), ("The U.S. shows fluid", None),
     ],
 )  # fmt: skip
@@ -222,12 +239,15 @@ def test_letters_in_discussions(text, letter):
     ("choices", "text", "letter"),
     [
         (("effusion", "pleural effusion"), "There is a pleural effusion", "B"), (("1", "10", "100"), "There are 10", "B"),
-        (("1", "2"), "Two", "B"), (("1 cm", "11 cm"), "It measures 11 cm.", "B"), (("fracture", "no fracture"), "There is no fracture.", "B"),
-        (("Yes", "No"), "There is no fracture.", None), (("Yes", "No"), "A. No", None), (("Yes, mild", "Yes, severe", "No"), "No, clear.", "C"),
+        (("1", "2"), "Two", "B"), (("1 cm", "11 cm"), "It measures 11 cm.", "B"),
+        (("fracture", "no fracture"), "There is no fracture.", "B"),
+        (("Yes", "No"), "There is no fracture.", None), (("Yes", "No"), "A. No", None),
+        (("Yes, mild", "Yes, severe", "No"), "No, clear.", "C"),
         (("True", "False"), "False.", "B"), (("左侧", "右侧"), "答案是左侧", "A"), (("正常", "肺炎"), "不正常", None),
-        (("", "two", "three"), "A", None), (("", "two", "three"), "The answer is B", "B"), (("right lung", "left lung"), "The right lung.", "A"),
+        (("", "two", "three"), "A", None), (("", "two", "three"), "The answer is B", "B"),
+        (("right lung", "left lung"), "The right lung.", "A"),
         (tuple("abcdefghijkl"), "The answer is K", "K"), (("None of these", "lung"), "None of these.", "A"), ((), "A", None),
-        (("CT",) * 30, "Z", "Z"),
+        (("CT",) * 30, "Z", "Z"), (("CT", "CT", "MRI"), "It shows CT.", None), (("T2", "T2+"), "The stage is T2+.", "B"),
     ],
 )  # fmt: skip
 def test_choices_of_every_kind(choices, text, letter):
@@ -238,8 +258,10 @@ def test_choices_of_every_kind(choices, text, letter):
 @pytest.mark.parametrize(
     "text",
     [
-        "{}", "{}.", "{}。", "{}！", "“{}”", "**{}**", "The answer is: the {}", "\\boxed{{{}}}", "The final answer is \\boxed{{{}}}.",
-        "**Final Answer:** {}", "答案：{}。", "Answer: {}\nExplanation: it is seen.", "{}. The image shows a cross-section.", "It is {}.",
+        "{}", "{}.", "{}。", "{}！", "“{}”", "**{}**", "The answer is: the {}", "\\boxed{{{}}}",
+        "The final answer is \\boxed{{{}}}.",
+        "**Final Answer:** {}", "答案：{}。", "Answer: {}\nExplanation: it is seen.", "{}. The image shows a cross-section.",
+        "It is {}.",
         "{}\n\nThis can be seen at the margin.", "The image is axial. The answer is {}.", '{{"answer": "{}"}}',
     ],
 )  # fmt: skip
@@ -253,7 +275,8 @@ def test_an_open_answer_is_right_however_it_is_dressed(text, answer):
     [
         ("not pneumonia", "pneumonia"), ("Final Answer: no pneumonia", "pneumonia"), ("Pneumonia, effusion", "pneumonia"),
         ("Lung. Liver. Heart.", "lung"), ("Pneumonia. No, it is an effusion of the lung.", "pneumonia"), ("left", "left lung"),
-        ("Pneumonia. The answer is effusion.", "pneumonia"), ("Pneumonia. This was ruled out.", "pneumonia"), ("The answer is CT. The answer is MRI.", "CT"), ("5", "50"), ("50 %", "50"),
+        ("Pneumonia. The answer is effusion.", "pneumonia"), ("Pneumonia. This was ruled out.", "pneumonia"),
+        ("The answer is CT. The answer is MRI.", "CT"), ("5", "50"), ("50 %", "50"),
     ],
 )  # fmt: skip
 def test_no_part_of_an_open_answer_is_credited(text, reference):

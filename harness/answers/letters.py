@@ -139,29 +139,15 @@ def _decide(mentions: list[Mention], names: dict[str, str]) -> str | None:
 
 def _marked(words: str, names: dict[str, str]) -> str:
     """The text with the words of each choice as one character, and a letter in brackets as MARK and the letter."""
-    by_name: dict[str, str] = {}
-    for x, name in names.items():
-        by_name.setdefault(name, x)
-    if by_name:
-        longest = sorted(by_name, key=len, reverse=True)
-        pattern = re.compile(
-            "|".join(f"(?:{_bounded(n)})" for n in longest if len(n) > 1 or not n.isalpha() or not n.isascii()) or "(?!)", re.I
-        )
-        spelt = {_spelling(n): x for n, x in by_name.items()}
-
-        def one(m: re.Match[str]) -> str:
-            said = _spelling(m.group())
-            x = next((spelt[s] for s in (said, said.removesuffix("s"), said.removesuffix("es")) if s in spelt), None)
-            return chr(WORD + ord(x) - 65) if x else m.group()
-
-        words = pattern.sub(one, words)
+    # two choices of the same words are told apart by their letters alone, and a letter is no word
+    once = {x: n for x, n in names.items() if list(names.values()).count(n) == 1 and not re.fullmatch("[a-z]", n)}
+    if once:
+        longest = sorted(once, key=lambda x: len(once[x]), reverse=True)
+        pattern = re.compile("|".join(f"(?P<{x}>{_bounded(once[x])})" for x in longest), re.I)
+        words = pattern.sub(lambda m: chr(WORD + ord(m.lastgroup or "A") - 65), words)
     words = _BRACKETED.sub(lambda m: f"{MARK}{m.group(1).upper()}", words)
     words = _CLOSED.sub(lambda m: f"{MARK}{m.group(1).upper()}:", words)
     return _LABEL.sub(r"\1. ", words)
-
-
-def _spelling(name: str) -> str:
-    return re.sub(r"[\W_]+", " ", name.lower()).strip() or name
 
 
 def _bounded(name: str) -> str:
