@@ -234,3 +234,84 @@ def test_rows_without_reasoning_are_counted_for_the_reward(mixed, tmp_path):
     plan = make("rarl", mixed, tmp_path / "x")[0].plan()
     assert plan.explained == 5
     assert any("5 of 8 rows have reference reasoning; reward 'reasoning' is left out" in c for c in plan.caveats)
+
+
+# -- prompts --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_tasks_own_prompt_is_trained_on_and_scored_with(rows, tmp_path):
+    import dataclasses
+
+    from trainers import dev_scores
+
+    spec = rows.spec.model_copy(update={"prompts": {"terse": "In a word: {question}"}, "prompt": "terse"})
+    own = dataclasses.replace(rows, spec=spec)
+    trainer, _ = make("sft", own, tmp_path / "x", dev=own)
+    assert trainer.recipe.prompts == {"terse": 1.0}  # the task's default, where the recipe names none
+    asked = {row["prompt"][0]["content"] for row in trainer.dataset(completions=True)}
+    assert asked == {f"In a word: {s.question}" for s in rows.samples}
+    plan = trainer.plan()
+    (prompt,) = plan.prompts
+    assert (prompt.name, prompt.rows, prompt.template) == ("terse", 8, "In a word: {question}")
+    assert f"In a word: {rows.samples[0].question}" in prompt.example
+    assert prompt.example.endswith("</answer>")
+    assert dev_scores.prompt(trainer).template == "In a word: {question}"
+    assert plan.dev_scores["prompt_of_the_training"]
+    from harness.cli.train import _prompt
+
+    assert _prompt(trainer) == ""
+    both, _ = make("rarl", own, tmp_path / "x", "prompts={terse: 1, short_form: 1}", dev=own)
+    assert dev_scores.prompt(both).name == "terse"
+    assert any("dev rows are asked with prompt 'terse', the training with terse, short_form" in c for c in both.plan().caveats)
+    other, _ = make("sft", own, tmp_path / "x", "prompts={question: 1}", "dev_prompt=short_form", dev=own)
+    assert dev_scores.prompt(other).name == "short_form"
+    assert _prompt(other) == " --prompt question"
+    with pytest.raises(UserError, match="recipe key 'prompts': task 'slake_grounded' knows no prompt named 'ters'") as e:
+        make("sft", own, tmp_path / "x", "prompts={ters: 1}")
+    assert e.value.hint == "did you mean 'terse'?"
+    with pytest.raises(UserError, match="recipe key 'dev_prompt'"):
+        make("sft", own, tmp_path / "x", "dev_prompt=ters")
+
+
+def test_a_best_that_chance_chooses_is_said(rows, tmp_path):
+    few = splits.with_samples(rows, rows.samples[:3])
+    caveats = make("sft", rows, tmp_path / "x", dev=few)[0].plan().caveats
+    assert any("best/ will be chosen by 3 dev rows in" in c and "below 50 rows and 20 clusters" in c for c in caveats)
+    validation = load("slake_grounded", split="validation")
+    assert not make("sft", rows, tmp_path / "x", dev=validation)[0].plan().caveats
+
+
+def test_the_plan_shows_what_trl_is_built_with(rows, tmp_path):
+    trainer, _ = make("rarl", rows, tmp_path / "x", "max_grad_norm=0.5")
+    plan, args = trainer.plan(), trainer.config()
+    assert plan.optimizer["max_grad_norm"] == 0.5
+    for name in ("adam_beta2", "weight_decay", "warmup_steps", "learning_rate", "top_k", "epsilon", "seed"):
+        assert plan.optimizer[name] == getattr(args, name)
+    assert args.logging_nan_inf_filter is False
+    from rich.console import Console
+
+    from trainers import plan_view
+
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(plan_view.render(plan))
+    shown = " ".join(console.export_text().split())
+    assert "adam_beta2 0.999" in shown
+    assert "lr_scheduler_type linear" in shown
+    assert "format x 1, length x 1, accuracy x 1, reasoning x 1" in shown
+    assert all(p.name in shown for p in plan.prompts)
+
+
+def test_patients_are_not_split(rows):
+    """A cluster that the test shows is not held out, and one that is held out does not train."""
+    groups = list(dict.fromkeys(s.cluster for s in rows.samples))
+    several = rows.samples + load("slake_grounded", split="train", limit=60).samples[8:]
+    for s in several:  # as a task that names patients would have it: two images each
+        s.__dict__["cluster"] = f"patient {int(s.images[0].sha256, 16) % 12}"
+    task = splits.with_samples(rows, several)
+    test = {several[0].cluster}
+    train, dev = splits.hold_out(task, test, 0)
+    assert groups
+    assert not {s.cluster for s in dev.samples} & {s.cluster for s in train.samples}
+    assert several[0].cluster not in {s.cluster for s in dev.samples}
+    with pytest.raises(UserError, match=r"shares 1 cluster\(s\) with the test split"):
+        splits.check_dev(train, dev, {dev.samples[0].cluster})

@@ -14,10 +14,16 @@ from trainers.recipe import Recipe
 GB = 1e9
 #: What a CUDA context, cuBLAS and the allocator's gaps take beside the tensors.
 CUDA_OVERHEAD = 1.5e9
+#: What a process takes before it holds a tensor: Python, torch, transformers, TRL and datasets, and what an allocator keeps of
+#: a step's odds and ends; and what collating rows of text and images takes beside it (supervised training). Measured as the
+#: peak of whole trainings on a CPU, of models of 2.9, 64 and 176 M parameters; on a GPU it is the host's memory.
+PROCESS, COLLATING = 1.15e9, 0.45e9
 #: The BERTScore encoder (MiniLM, 22.7 M parameters in fp32) and its activations.
 REWARD_MODEL = 0.2e9
 #: Logits of this many bytes are held at a time (trainers/grouped.py), with about four copies of them.
 MOST_LOGITS, LOGIT_COPIES = 256e6, 4
+#: Supervised training holds the logits of every token, its prompt's too, with their log-probabilities, gradients and entropies.
+SUPERVISED_COPIES = 6
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,9 @@ def activations_per_token(shape: Shape, size: int) -> float:
 def estimate(recipe: Recipe, shape: Shape, load: Load, *, device: str, reinforce: bool) -> dict[str, float]:
     """Bytes by part at the peak of a step, `checkpointed` or not as the recipe says (`auto` counts as not)."""
     cuda = device.startswith("cuda")
-    size = 2 if cuda else 4
-    weight = 4 if recipe.lora is None or not cuda else 2
+    half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and cuda)
+    size = 2 if half else 4
+    weight = 2 if recipe.lora is not None and cuda and recipe.precision != "float32" else 4
     frozen = shape.total - (shape.trainable if recipe.lora is None else 0)
     resident: float = frozen * weight
     if recipe.quantize:
@@ -87,22 +94,30 @@ def estimate(recipe: Recipe, shape: Shape, load: Load, *, device: str, reinforce
     if checkpointed:  # each layer's input, and one layer computed anew
         kept = tokens * (shape.layers * size * shape.hidden + per_token)
     expanded = load.rows * load.prompt * shape.layers * 2 * shape.kv_width * size if shared else 0
-    a_row = 4.0 * load.completion * shape.vocabulary
-    logits = min(load.rows * a_row, max(MOST_LOGITS, a_row))
+    logits = _logits(shape, load, reinforce)
     cached = recipe.vision_cache in ("auto", "memory")
     parts = {
         "weights": resident,
         "trainable weights, gradients, Adam": 16.0 * shape.trainable,
-        "weights cast to bf16": 2.0 * shape.total if cuda and recipe.lora is None else 0.0,
+        "weights cast to bf16": 2.0 * shape.total if half and recipe.lora is None else 0.0,
         "reference model": shape.total * weight if reinforce and recipe.lora is None and recipe.beta > 0 else 0.0,
         "activations": kept,
         "prompt keys and values, expanded": expanded,
-        "logits": LOGIT_COPIES * logits,
+        "logits": logits,
         "vision cache": load.images * load.image_tokens * shape.hidden * size if cached else 0.0,
         "vision encoder, one image": load.image_tokens * 4 * shape.hidden * size * 8,
         "rewards": REWARD_MODEL if reinforce else 0.0,
         "CUDA context and gaps": CUDA_OVERHEAD if cuda else 0.0,
+        "this process": 0.0 if cuda else PROCESS + (0 if reinforce else COLLATING),
     }
     if load.dev:  # a whole model, merged, where a step's own tensors were
-        parts["dev scoring, beyond a step"] = max(0.0, shape.total * size - kept - expanded - LOGIT_COPIES * logits)
+        parts["dev scoring, beyond a step"] = max(0.0, shape.total * size - kept - expanded - logits)
     return {name: float(b) for name, b in parts.items() if b}
+
+
+def _logits(shape: Shape, load: Load, reinforce: bool) -> float:
+    """Bytes of logits, and of what is computed from them."""
+    if not reinforce:
+        return SUPERVISED_COPIES * 4.0 * load.rows * (load.prompt + load.completion) * shape.vocabulary
+    a_row = 4.0 * load.completion * shape.vocabulary
+    return LOGIT_COPIES * min(load.rows * a_row, max(MOST_LOGITS, a_row))

@@ -20,7 +20,7 @@ def load(checkpoint: loading.Checkpoint, recipe: Recipe, device: str) -> Any:
     if recipe.quantize:
         model = _load_in_4_bits(checkpoint)
     else:
-        dtype = loading.pick_dtype("auto" if recipe.lora else "float32", device)
+        dtype = loading.pick_dtype("auto" if recipe.lora and recipe.precision != "float32" else "float32", device)
         model = loading.load_weights(dataclasses.replace(checkpoint, adapter=None), dtype, device)
     freeze(model)
     return model

@@ -37,11 +37,11 @@ def unfinished(trainer: Trainer) -> bool:
     other = [
         key for key in ("trainer", "model", "weights_sha256", "data_fingerprint", "dev_fingerprint") if there[key] != mine[key]
     ]
-    if not other and (keys := changed(there["recipe"], mine["recipe"], out)):
-        other = [f"recipe ({', '.join(keys)})"]
+    if not other and (differ := changed(there["recipe"], mine["recipe"], out)):
+        other = [f"recipe ({', '.join(differ)})"]
     if other:
         raise UserError(
-            f"{out}: holds an unfinished training with another {other[0].replace('_', ' ')}",
+            f"{out}: holds an unfinished training with another {other[0]}",
             hint=f"harness train resume {out} finishes that one; or give another --out folder, or remove it",
         )
     return True
