@@ -452,9 +452,7 @@ def test_what_training_changed_fits_and_shows_names_as_they_are(runs: Path) -> N
     pictures = {
         m: next(p for p in (runs / m).glob("pictures-*") if len(lines(p / "samples.jsonl")) > 5) for m in ("none", "every")
     }
-    domains = [
-        story.Domain(f"domain {k}", f"d{k}", {"[b]x[/b]": pictures["none"], ":100:": pictures["every"]}) for k in range(3)
-    ]
+    domains = [story.Domain(f"domain {k}", f"d{k}", {"[b]x[/b]": pictures["none"], ":100:": pictures["every"]}) for k in range(3)]
     told = story.tell(domains, judge="exact", version="1")
     out = io.StringIO()
     told.render(Console(file=out, width=80))
