@@ -139,7 +139,12 @@ def of_runs(
     found = list(_with_ranks(counted))
     if metrics:
         found = _with_metrics(found, metrics)
-    found.sort(key=lambda c: (*c.comparable, c.slice or ("", ""), *_order(c, sort, group_by)))
+    whole = {c.comparable for c in found if c.limit is None}  # what --limit cut short comes after the rest of its task
+
+    def place(c: Cell) -> tuple[Any, ...]:
+        return c.task, c.split, c.comparable not in whole, c.comparable, c.slice or ("", ""), _order(c, sort, group_by)
+
+    found.sort(key=place)
     return Board(found, list(damaged), {str(run.folder): run for run in runs}, without)
 
 

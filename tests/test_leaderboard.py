@@ -633,6 +633,15 @@ def test_limited_runs_have_averages_of_their_own(tmp_path: Path) -> None:
     assert (whole.title, cut.title) == ("Models x tasks, limited to 4 rows", "Models x tasks")
 
 
+def test_what_was_limited_stands_after_the_whole_task(tmp_path: Path) -> None:
+    for fingerprint, limit in (("a", 4), ("b", None), ("c", 6)):
+        make_run(tmp_path, "base", "11110000"[:limit], fingerprint=fingerprint, limit=limit)
+    make_run(tmp_path, "base", "1100", task="z", fingerprint="z")
+    found = board(store.find([tmp_path])).cells
+    assert [(c.task, c.limit) for c in found] == [("slake", None), ("slake", 4), ("slake", 6), ("z", None)]
+    assert "slake · test · 4 questions (--limit 4)" in shown(found)
+
+
 def test_a_limit_above_the_number_of_rows_is_none(tmp_path: Path) -> None:
     make_run(tmp_path, "base", "1100", limit=100)
     assert only(tmp_path).limit is None
