@@ -57,7 +57,7 @@ class FileLinks:
         return f"row-{slug(run.card.data.task)}-{number}.html" if number else f"samples-{run.id}.html"
 
     def image(self, run: Run, row: Row, number: int) -> str:
-        name = f"{slug(row.pictured)}-{number}.png"
+        name = f"{slug(row.pictured or row.cluster)}-{number}.png"
         path = self.folder / "images" / name
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
