@@ -68,8 +68,8 @@ class Row(Record):
     resolution: str | None
     slices: dict[str, str]
     cluster: str
-    #: Hash over the images, which a cluster of one patient may have several of.
-    pictured: str
+    #: Hash over the images, where that is not the cluster (a patient may have several).
+    pictured: str | None = None
     prediction: Prediction | None
     verdicts: dict[str, Verdict]
 
@@ -246,7 +246,7 @@ def _row(run: Run, row: dict[str, Any]) -> Row:
         resolution=row["resolution"],
         slices=row["slices"] or {},
         cluster=row["cluster"] or "",
-        pictured=row["pictured"] or "",
+        pictured=row["pictured"],
         prediction=prediction,
         verdicts={judged.path.stem: verdict for judged, verdict in given if verdict},
     )

@@ -89,7 +89,7 @@ COPY (
         FROM verdict GROUP BY run, sample_id
     )
     SELECT s.run, row_number() OVER (PARTITION BY s.run ORDER BY s.line) - 1 AS row, s.id, s.question, s.reference, s.images,
-           s.resolution, s.slices, s.cluster, coalesce(s.pictured, s.cluster) AS pictured,
+           s.resolution, s.slices, s.cluster, s.pictured,
            p.text, p.reasoning, p.answer, p.finish, p.prompt_tokens, p.completion_tokens,
            p.error, coalesce(v.verdicts, []) AS verdicts,
            lower(concat_ws(' ', s.id, s.question, array_to_string(s.reference.answers, ' '), s.reference.reasoning, p.text,

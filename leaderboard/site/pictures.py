@@ -48,7 +48,7 @@ class Pictures:
         if sample is None:
             raise NoPictureError(f"row {row.id} is not in the {card.data.source} data of '{card.data.task}' that is here")
         try:
-            same = sample.pictured == row.pictured
+            same = sample.pictured == (row.pictured or row.cluster)
         except BadImageError as e:
             raise NoPictureError(str(e)) from None
         if not same:
