@@ -410,16 +410,13 @@ def test_store_keeps_what_was_given_and_gives_back_the_last(tmp_path):
 
 
 def test_certificate_of_the_exact_judge(slake):
-    """Strict: nothing fools it, and a right answer in a sentence is often refused."""
+    """Strict, and nothing fools it; "The answer is X." states X."""
     made = certify(ExactJudge(), slake.samples, {"slake": "x"}, count=40)
     assert set(made.attacks) == set(ATTACKS) - {"wrong_reasoning"}  # SLAKE's rows have no reasoning
     for name, rate in made.attacks.items():
         assert rate.missing == 0
         assert rate.low <= rate.share <= rate.high
-        if rate.deserves == 0 or name in ("reference", "capitals"):
-            assert rate.passed == rate.n > 0, name
-    assert 0.3 < made.attacks["sentence"].share < 0.7
-    assert made.attacks["sentence"].failures[0]["answer"].startswith("The answer is ")
+        assert rate.passed == rate.n > 0, name
 
 
 class Says:

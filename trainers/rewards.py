@@ -80,7 +80,7 @@ def _open_pairs(rollouts: Sequence[Rollout]) -> dict[int, list[tuple[str, str]]]
     """(answer, acceptable answer) pairs by row, of the rows whose open question got an answer."""
     given = {i: _tagged_answer(r.text) for i, r in enumerate(rollouts) if r.reference.kind == "open"}
     return {
-        i: [(answers.normalise(answer), answers.normalise(a)) for a in rollouts[i].reference.answers]
+        i: [(answers.normalise(answers.short(answer)), answers.normalise(a)) for a in rollouts[i].reference.answers]
         for i, answer in given.items()
         if answer
     }

@@ -143,18 +143,26 @@ def normalise(text: str) -> str:
     """
     text = plain(text).replace(BOX, "").replace(END_BOX, "").lower()
     text = re.sub(r"\s*,\s*", ", ", re.sub(r"(?<=\d) (?=%)", "", re.sub(r"\s+", " ", text)))
+    for _ in range(9):  # a bracket may hide a quote, a quote a bullet
+        before, text = text, _stripped(text)
+        if text == before:
+            break
+    return text if any(c.isalnum() for c in text) else ""
+
+
+def _stripped(text: str) -> str:
     start, end = 0, len(text)
     while start < end and _edge(text[start]):
         start += 1
     while start < end and _edge(text[end - 1]):
         end -= 1
-    while (
+    if (
         end - start > 1
         and text[start] + text[end - 1] in ("()", "[]", "{}", "<>")
         and text[start] not in text[start + 1 : end - 1]
     ):
         start, end = start + 1, end - 1
-    return text[start:end].strip(" .,;:!?")
+    return re.sub(r"^(?:[-*+>#] )+", "", text[start:end].strip(" .,;:!?"))
 
 
 def _edge(c: str) -> bool:

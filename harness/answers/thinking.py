@@ -114,6 +114,10 @@ def read(text: str, tags: Tags = ()) -> Reading:
     thoughts = [markers.thinking.sub("", text[a:b]).strip() for a, b in spans]
     blocks = [b for part in outside for b in _blocks(part, markers.answer)]
     answer: str | None = None
+
+    def spoken(part: str) -> str:
+        return _trim(markers.answer.sub("", part))
+
     if unfinished is not None:
         rest = markers.thinking.sub("", text[unfinished:])
         cut = next(markers.answer.finditer(rest), None)
@@ -123,9 +127,9 @@ def read(text: str, tags: Tags = ()) -> Reading:
     if blocks:
         answer = next((b for b in map(_trim, reversed(blocks)) if b), None)
     elif spans:
-        answer = next((p for p in map(_trim, reversed(outside[1:])) if p), None) if unfinished is None else None
+        answer = next((p for p in map(spoken, reversed(outside[1:])) if p), None) if unfinished is None else None
     elif unfinished is None:
-        answer = _trim(markers.answer.sub("", text))
+        answer = spoken(text)
     return Reading("\n\n".join(filter(None, thoughts)) or None, answer or None)
 
 
