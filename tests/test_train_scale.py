@@ -166,3 +166,41 @@ for name in ("sft", "grpo"):
     assert done.returncode == 0, done.stderr
     assert "SOCKET" not in done.stdout
     assert (tmp_path / "grpo" / "trained.json").exists()
+
+
+def launched(out, *settings):
+    """Two processes of `harness train`, started as torchrun does."""
+    options = "train grpo --model tiny --task slake_grounded --data bundled --samples 12 --set dev=none --quiet"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "harness"]
+    command = [*launcher, *options.split(), *(w for s in (*SMALL, *settings) for w in ("--set", s)), "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together(tmp_path):
+    """At a rate that breaks the model both stop at the same step; one says why, and nothing is saved."""
+    process = launched(tmp_path / "x", "learning_rate=1e30", "save_steps=1", "rewards={length: 1, format: 1}")
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert said.count("stopped at step") == 1
+    assert not list((tmp_path / "x").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_two_processes_are_terminated_together(tmp_path):
+    """SIGTERM to the launcher reaches both: they agree on a step, and its checkpoint is whole."""
+    import signal
+    import time
+
+    from trainers import checkpoint
+
+    process = launched(tmp_path / "x", "max_steps=500", "save_steps=500")
+    log = tmp_path / "x" / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    last, _ = checkpoint.last_whole(tmp_path / "x")
+    assert last is not None, said
+    assert f"ended by SIGTERM; {last.name} is saved" in said
