@@ -9,7 +9,9 @@ others wait for it. A claim is a lock on one byte of a file beside the store, wh
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
 import fcntl
 import hashlib
 import json
@@ -100,15 +102,16 @@ class VerdictStore:
             self._claims = os.open(self.path.with_suffix(".claims"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(row))
-        except OSError:
-            return False
+        except OSError as e:  # a file system without locks cannot say who asks, and must not stop anyone
+            return e.errno not in (errno.EACCES, errno.EAGAIN)
         return True
 
     def release(self, rows: Iterable[str]) -> None:
         """Let others ask for `rows`, or find what is kept of them."""
         if self._claims is not None:
             for row in rows:
-                fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _byte(row))
+                with contextlib.suppress(OSError):
+                    fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _byte(row))
 
     def release_all(self) -> None:
         if self._claims is not None:

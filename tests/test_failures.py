@@ -128,6 +128,17 @@ def test_a_server_that_is_busy_for_ever_ends_it(faults, quick):
     assert len(faults.hits) < 150
 
 
+def test_a_server_that_takes_no_seed_answers_without(faults):
+    faults.otherwise = lambda body: (
+        Says(422, error("Extra inputs are not permitted: seed")) if "seed" in body else completion("fine")
+    )
+    model = at(faults, max_in_flight=1)
+    done = [p for b in model.generate(questions(3), PROMPTS["question"], GenerationArgs(max_new_tokens=4)) for p in b]
+    assert [p.text for p in done] == ["fine"] * 3
+    assert model.left_away == ["seed"]
+    assert len(faults.hits) == 4
+
+
 def test_a_parameter_that_is_not_taken_is_left_away_where_it_may_be(faults):
     faults.otherwise = lambda body: (
         Says(400, error("Unrecognized request argument supplied: seed")) if "seed" in body else completion("fine")

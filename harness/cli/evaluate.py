@@ -167,6 +167,8 @@ def run(
     if usage := getattr(backend, "usage", None):
         cost = dollars(cost_of(usage.row()))
         ui.note(f"{usage.answered} answered, {usage.failed} failed, cost {cost}, served by {dict(usage.served)}")
+    for name in getattr(backend, "left_away", ()):
+        ui.note(f"{model} takes no {name}, and was asked without: a text may differ from run to run")
     if rank.main:
         for one in judges:
             ui.say_use(one)

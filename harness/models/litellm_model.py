@@ -94,6 +94,11 @@ class LitellmModel:
                 raise ModelError(f"{name}: no key", hint=f"set {' and '.join(needed['missing_keys'])}")
 
     @property
+    def left_away(self) -> list[str]:
+        """Parameters that the server refused, and was asked without."""
+        return [name for name, other in self.client.untaken.items() if other is None]
+
+    @property
     def card(self) -> ModelCard:
         """The name asked for, and as `path` the address that answers. `usage.served` tells which model answered."""
         return ModelCard(name=self.endpoint.model, path=self.endpoint.api_base, backend="litellm")
