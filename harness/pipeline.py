@@ -160,6 +160,7 @@ def run(
             "finished": now(),
             "seconds": seconds,
             "usage": add_usage(card.usage, before, _usage(model)),
+            "shared_prefix": getattr(model, "sharing", None) or card.shared_prefix,
         }
         folder.write_card(folder.card().model_copy(update=closing))
     return folder

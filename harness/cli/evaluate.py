@@ -240,6 +240,7 @@ def run_task(
     from rich.markup import escape
 
     from harness import distributed, pipeline
+    from harness.cli import ui
 
     name = escape(model.card.name)
     line = bar.add_task(f"{name} on {task.spec.name}", total=len(task.samples))
@@ -248,9 +249,13 @@ def run_task(
         verb = "answers" if step == "generate" else "judging"
         bar.update(line, description=f"{name} {verb} {task.spec.name}", completed=done, total=total)
 
-    return pipeline.run(
+    folder = pipeline.run(
         task, model, prompt, args, judges, runs, limit=limit, fresh=fresh, rank=rank or distributed.Rank(), report=report
     )
+    sharing = getattr(model, "sharing", None) or ""
+    if sharing.startswith("off") and not getattr(model, "why_plain", None):
+        ui.note(f"{model.card.name} on {task.spec.name}: every question was computed alone, sharing {sharing}")
+    return folder
 
 
 def run_foreign(model: Model, tasks: dict[str, Any], runs: Path, *, limit: int | None, seed: int, fresh: bool) -> list[RunFolder]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,13 @@ import torch
 
 from harness import answers
 from harness.errors import DataError, ModelError, UserError
-from harness.models import engine, loading
+from harness.models import engine, loading, proof
+from harness.models.families import parts
+from harness.models.families.prompting import IndivisibleError, Openings, Prompting
 from harness.prompts import Prompt
-from harness.records import GenerationArgs, ModelCard, Prediction, Sample
+from harness.records import GenerationArgs, ImageRef, ModelCard, Prediction, Sample
 
-#: Architectures whose positions and image features the shared-prefix engine knows.
+#: Architectures whose image features and grouped passes the trainers know.
 SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,7 +32,6 @@ R = TypeVar("R")
 MOST_ROWS = {"cpu": 32, "cuda": 256}
 MOST_CACHE_MB = {"cpu": 32, "cuda": 16_000}
 PACK_IMAGES = 16
-_MARK = "\N{OBJECT REPLACEMENT CHARACTER}question\N{OBJECT REPLACEMENT CHARACTER}"
 
 
 def group_by_images(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -85,7 +87,8 @@ class TransformersModel:
 
     `batch_size` counts the questions in hand at once; None picks what fits. Either is halved when memory runs out.
     `share_prefix` is "auto" (where the architecture allows), or "off" for plain left-padded batches through `generate`;
-    both give the same text in fp32. `why_plain` says why prefixes are not shared, where they are not.
+    both give the same text in fp32. `why_plain` says why prefixes are not shared, where that is known before a run; `sharing` what
+    the last run found on its own rows.
     """
 
     def __init__(
@@ -101,16 +104,21 @@ class TransformersModel:
         checkpoint = loading.resolve(name)
         where = loading.pick_device(device)
         self.processor = loading.load_processor(checkpoint)
+        self.prompting = Prompting(self.processor, checkpoint.name)
         kind = loading.pick_dtype(dtype, where)
         attention, reason = loading.pick_attention(attention, where, kind)
         self.model = loading.load_weights(checkpoint, kind, where, attention=attention)
         self._card = loading.model_card(checkpoint, self.model, reason)
+        if self.prompting.writes_opening():
+            self._card = self._card.model_copy(update={"opening": "once"})
         self._kind = where.split(":")[0]
         self._fixed_rows = batch_size
         self._token_mb = loading.kv_bytes_per_token(self.model.config, self.model.dtype.itemsize) / 1e6
-        self.why_plain = "asked for" if share_prefix == "off" else self._why_plain()
+        self.longest = parts.longest_prompt(self.model.config)
+        self.why_plain: str | None = "asked for" if share_prefix == "off" else self._why_plain()
+        #: How the last run's pictures were read; for its card.
+        self.sharing: str | None = None
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
-        self._image_token = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
         self.pack_images = PACK_IMAGES
         #: Held while computing on an accelerator, so that a second worker only loads; free on a CPU.
         self._computing: AbstractContextManager[Any] = nullcontext() if where == "cpu" else threading.Lock()
@@ -123,24 +131,49 @@ class TransformersModel:
         for name, why in self.refused(samples, prompt).items():
             raise DataError(f"row {name}: {why}", hint="mend the row")
         pictured = [s for s in samples if s.images]
-        if self.why_plain is None and pictured:
+        why = self.why_plain or (self._prove(pictured, prompt) if pictured else None)
+        self.sharing = f"off: {why}" if why else f"proved on {min(len(pictured), proof.ROWS)} rows" if pictured else None
+        if pictured and why is None:
             yield from self._shared(pictured, prompt, args)
             samples = [s for s in samples if not s.images]
         yield from self._plain(samples, prompt, args)
 
     def refused(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
-        """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one.
+        """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one, and a
+        prompt must leave a position for an answer.
 
-        Raises UserError for a prompt that holds one.
+        Raises UserError for a prompt that holds a marker.
         """
-        markers = [t.content for t in self.processor.tokenizer.added_tokens_decoder.values() if t.special]
+        markers = sorted(self.prompting.markers())
 
         def held(text: str) -> str | None:
             return next((m for m in markers if m in text), None)
 
         if marker := held(prompt.template):
             raise UserError(f"prompt '{prompt.name}' holds the model's own marker {marker}", hint=f"mend it in {prompt.source}")
-        return {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
+        found = {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
+        return found | self._too_long([s for s in samples if s.id not in found], prompt)
+
+    def _too_long(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
+        """The rows whose prompt takes every position that the model has."""
+        if self.longest is None or not samples:
+            return {}
+        texts = [prompt.render(s.question) for s in samples]
+        by_images = {tuple(i.sha256 for i in s.images): s.images for s in samples}
+        sizes = {key: tuple(_header_size(i) for i in images) for key, images in by_images.items()}
+        # the pictures that could take most tokens, with room to spare for what their sizes do not tell
+        few = {max(sizes.values(), key=measure) for measure in (len, *_EXTENTS)}
+        most = max(self.prompting.count([(s, "") for s in few]))
+        if 2 * most + max(len(t.encode()) for t in texts) < self.longest:
+            return {}
+        exact = {key: tuple(i.open().size for i in images) for key, images in by_images.items()}
+        keys = [exact[tuple(i.sha256 for i in s.images)] for s in samples]
+        counts = self.prompting.count(list(zip(keys, texts, strict=True)))
+        return {
+            s.id: f"its prompt takes {n} tokens, and the model has positions for {self.longest}"
+            for s, n in zip(samples, counts, strict=True)
+            if n >= self.longest
+        }
 
     def rows_a_batch(self, tokens: int, workers: int = 1) -> int:
         """Questions that one of `workers` computes at once, where each takes at most about `tokens` tokens in all.
@@ -152,44 +185,57 @@ class TransformersModel:
         return max(8, min(MOST_ROWS.get(self._kind, 32), int(MOST_CACHE_MB.get(self._kind, 1_000) / (tokens * self._token_mb))))
 
     def _why_plain(self) -> str | None:
-        """None when prefixes can be shared, else the reason."""
-        architecture = type(self.model).__name__
-        if architecture not in SHARED_PREFIX:
-            return f"{architecture} is not a Qwen2-VL or Qwen2.5-VL"
-        content = [{"type": "image"}, {"type": "text", "text": _MARK}]
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        tokenizer = self.processor.tokenizer
-        last = tokenizer(text.split(_MARK)[0], add_special_tokens=False)["input_ids"][-1]
-        if last not in tokenizer.added_tokens_decoder:
-            return "the chat template puts no marker between image and question, so their tokens could merge"
+        """None when prefixes can be shared as far as can be known before a run, else the reason."""
+        from PIL import Image
+
+        if why := parts.why_not_shared(self.model):
+            return why
+        picture = Image.linear_gradient("L").convert("RGB")
+        try:
+            found = self.prompting.openings([[picture]])
+            chats = self.prompting.texts([(1, "What is shown?")])
+            ours = found.inputs["input_ids"][0].tolist() + self.prompting.tails(found.border, chats)[0]
+        except IndivisibleError as e:
+            return str(e)
+        if ours != self.prompting.inputs([([picture], "What is shown?")])["input_ids"][0].tolist():
+            return "a prompt in two parts has other tokens than the model's own"
         return None
 
-    def chat(self, sample: Sample, text: str) -> str:
-        """The chat template around the sample's images and `text`."""
-        content = [{"type": "image"} for _ in sample.images] + [{"type": "text", "text": text}]
-        out: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        return out
+    def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The processor's outputs where the model is, pixels in its number format."""
+        device, dtype = self.model.device, self.model.dtype
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, list):
+                return [moved(v) for v in value]
+            if not isinstance(value, torch.Tensor):
+                return value
+            return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+        return {k: moved(v) for k, v in inputs.items()}
 
     # -- plain batches ------------------------------------------------------------------------------------------
 
     def _plain(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
-        ordered = sorted(samples, key=lambda s: len(s.question), reverse=True)
+        by_images: dict[int, list[Sample]] = {}
+        for s in sorted(samples, key=lambda s: len(s.question), reverse=True):
+            by_images.setdefault(len(s.images), []).append(s)  # many processors take one number of pictures at a time
         # a drawn text must not depend on its batch, and `generate` draws for all rows from one seed
-        for batch in evenly(ordered, 1 if args.temperature > 0 else self._fixed_rows or 32):
-            for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
-                yield done
+        most = 1 if args.temperature > 0 else self._fixed_rows or 32
+        for alike in by_images.values():
+            for batch in evenly(alike, most):
+                for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
+                    yield done
+
+    def _asked(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, Any]:
+        """The model's inputs for a batch, by transformers' own call."""
+        rows = [([i.open() for i in s.images], prompt.render(s.question)) for s in samples]
+        return self._on_device(self.prompting.inputs(rows))
 
     @torch.inference_mode()
     def _generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> list[Prediction]:
         """One left-padded batch through the model's own `generate`."""
-        texts = [self.chat(s, prompt.render(s.question)) for s in samples]
-        images = [i.open() for s in samples for i in s.images]
-        inputs = self.processor(text=texts, images=images or None, return_tensors="pt", padding=True)
-        inputs = inputs.to(self.model.device, self.model.dtype)
+        inputs = self._asked(samples, prompt)
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if args.temperature > 0:
             torch.manual_seed(engine.row_seed(args.seed, samples[0].id))
@@ -210,7 +256,7 @@ class TransformersModel:
         On a CPU each worker computes a pack of its own on one core, which keeps small matrices busier than splitting
         each of them over all cores would; elsewhere a second worker loads images while the first computes.
         """
-        packs = evenly(group_by_images(samples), self.pack_images)
+        packs = self._packs(samples)
         threads = torch.get_num_threads()
         on_cpu = self.model.device.type == "cpu"
         workers = min(threads, len(packs), self._fixed_rows or threads) if on_cpu else 2
@@ -250,21 +296,45 @@ class TransformersModel:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
 
+    def _packs(self, samples: Sequence[Sample]) -> list[Sequence[list[Sample]]]:
+        """Groups of samples about the same pictures, some groups together; those of a pack have equally many pictures."""
+        by_count: dict[int, list[list[Sample]]] = {}
+        for group in group_by_images(samples):
+            by_count.setdefault(len(group[0].images), []).append(group)
+        return [pack for groups in by_count.values() for pack in evenly(groups, self.pack_images)]
+
     def _answer(
         self, groups: Sequence[list[Sample]], prompt: Prompt, args: GenerationArgs, workers: int
     ) -> Iterator[list[Prediction]]:
         """A pack's predictions, in batches of questions of similar length."""
-        tokenizer = self.processor.tokenizer
-        prefixes = [self._prefix(g[0]) for g in groups]
-        tail = self.chat(groups[0][0], _MARK).split(_MARK)[1]
-        texts = [[prompt.render(s.question) + tail for s in g] for g in groups]
-        ids = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+        try:
+            yield from self._answer_pack(self._open(groups, prompt), groups, args, workers)
+        except IndivisibleError:  # raised before the pack's first row is answered
+            with self._computing:
+                yield from self._plain([s for g in groups for s in g], prompt, args)
+
+    def _open(self, groups: Sequence[list[Sample]], prompt: Prompt) -> tuple[Openings, list[list[list[int]]]]:
+        """A pack's openings, and each question's tokens after them."""
+        openings = self.prompting.openings([[i.open() for i in g[0].images] for g in groups])
+        chats = self.prompting.texts([(len(s.images), prompt.render(s.question)) for g in groups for s in g])
+        tails = iter(self.prompting.tails(openings.border, chats))
+        return openings, [[next(tails) for _ in g] for g in groups]
+
+    def _answer_pack(
+        self,
+        read: tuple[Openings, list[list[list[int]]]],
+        groups: Sequence[list[Sample]],
+        args: GenerationArgs,
+        workers: int,
+    ) -> Iterator[list[Prediction]]:
+        openings, ids = read
         opening = ids[0][0][: engine.common_prefix([row for rows in ids for row in rows])]
 
         def prefill(pack: Sequence[int]) -> engine.Prefilled:
-            return engine.prefill(
-                self.model, [prefixes[g] for g in pack], opening, image_token=self._image_token, pad=tokenizer.pad_token_id
-            )
+            inputs = openings.inputs
+            if len(pack) < len(groups):  # memory ran out: read these alone
+                inputs = self.prompting.openings([[i.open() for i in groups[g][0].images] for g in pack]).inputs
+            return engine.prefill(self.model, self._on_device(inputs), opening)
 
         with self._computing:
             for pack, shared in halving(prefill, list(range(len(groups)))):
@@ -275,32 +345,111 @@ class TransformersModel:
                     batch: Sequence[tuple[engine.Row, Sample]], shared: engine.Prefilled = shared
                 ) -> list[engine.Completion]:
                     asked = [row for row, _ in batch]
-                    return engine.complete(self.model, shared, asked, args, pad=tokenizer.pad_token_id, end=self.end)
+                    return engine.complete(self.model, shared, asked, args, pad=self.prompting.pad, end=self.end)
 
-                longest = shared.mask.shape[1] + max(len(t) for g in pack for t in ids[g]) + min(args.max_new_tokens, 128)
-                for batch in evenly(rows, self.rows_a_batch(longest, workers)):
-                    for part, done in halving(complete, batch):
-                        yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
+                width, longest = shared.mask.shape[1], max(len(t) for g in pack for t in ids[g])
+                most = self.rows_a_batch(width + longest + min(args.max_new_tokens, 128), workers)
+                for alike in self._by_length(rows, parts.window(shared.cache), width + longest + args.max_new_tokens):
+                    for batch in evenly(alike, most):
+                        for part, done in halving(complete, batch):
+                            yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
 
-    def _prefix(self, sample: Sample) -> engine.Prefix:
-        """The tokens up to the question, each image marker repeated as its size asks, and the pixels."""
-        image_processor, image_token = self.processor.image_processor, self.processor.image_token
-        head = self.chat(sample, _MARK).split(_MARK)[0]
-        pixels = image_processor(images=[i.open() for i in sample.images], return_tensors="pt")
-        for grid in pixels["image_grid_thw"]:
-            head = head.replace(image_token, "\0" * (int(grid.prod()) // image_processor.merge_size**2), 1)
-        ids = self.processor.tokenizer(head.replace("\0", image_token), add_special_tokens=False)["input_ids"]
-        return engine.Prefix(ids, pixels["pixel_values"], pixels["image_grid_thw"])
+    @staticmethod
+    def _by_length(
+        rows: Sequence[tuple[engine.Row, Sample]], window: int | None, longest: int
+    ) -> list[Sequence[tuple[engine.Row, Sample]]]:
+        """Rows that may be padded to one length: all, or, where a sliding window would count the padding, those of one length."""
+        if window is None or longest < window:
+            return [rows]
+        by_length: dict[int, list[tuple[engine.Row, Sample]]] = {}
+        for row in rows:
+            by_length.setdefault(len(row[0].input_ids), []).append(row)
+        return list(by_length.values())
+
+    @torch.inference_mode()
+    def _prove(self, samples: Sequence[Sample], prompt: Prompt) -> str | None:
+        """None where a few of the first pack's rows get the same text on a shared prefix and by `generate`, else why not.
+
+        Questions about two of its pictures: the shortest, the longest, and some between.
+        """
+        groups = sorted(self._packs(samples)[0], key=len, reverse=True)[:2]
+        rows = sorted(((g, s) for g, group in enumerate(groups) for s in group), key=lambda row: len(row[1].question))
+        rows = [rows[round(i * (len(rows) - 1) / max(1, proof.ROWS - 1))] for i in range(proof.ROWS)]
+        rows = list({s.id: (g, s) for g, s in rows}.values())
+        asked = [s for _, s in rows]
+        try:
+            openings, ids = self._open(groups, prompt)
+            place = {s.id: t for group, tails in zip(groups, ids, strict=True) for s, t in zip(group, tails, strict=True)}
+            inputs = self._asked(asked, prompt)
+            heads = [_unpadded(openings.inputs, g) for g, _ in rows]
+            own = [_unpadded(inputs, i) for i in range(len(rows))]
+            if own != [head + place[s.id] for head, (_, s) in zip(heads, rows, strict=True)]:
+                return "a prompt in two parts has other tokens than the model's own"
+            opening = ids[0][0][: engine.common_prefix([row for tails in ids for row in tails])]
+            shared = engine.prefill(self.model, self._on_device(openings.inputs), opening)
+            traces: list[proof.Trace] = [proof.Trace() for _ in rows]
+
+            def watch(live: Sequence[int], logits: torch.Tensor, at: Sequence[int]) -> None:
+                for i, row in zip(live, logits, strict=True):
+                    traces[at[i]].add(row)
+
+            tokens = [(engine.Row(g, place[s.id], s.id), i) for i, (g, s) in enumerate(rows)]
+            args = GenerationArgs(max_new_tokens=proof.STEPS)
+            width = shared.mask.shape[1] + max(len(t.input_ids) for t, _ in tokens) + proof.STEPS
+            for alike in self._by_length(tokens, parts.window(shared.cache), width):  # type: ignore[arg-type]
+                batch = [row for row, _ in alike]
+                at: list[int] = [i for _, i in alike]  # type: ignore[misc]
+                engine.complete(
+                    self.model, shared, batch, args, pad=self.prompting.pad, end=self.end, watch=partial(watch, at=at)
+                )
+        except IndivisibleError as e:
+            return str(e)
+        except Exception as e:  # whatever an unknown model raises: its own generate decides what is an error
+            if out_of_memory(e):
+                return None  # the run itself makes its packs smaller
+            return f"the model cannot go on from a shared prefix ({type(e).__name__}: {loading.first_line(e)})"
+
+        def alone() -> list[proof.Trace]:
+            return [t for s in asked for t in proof.generated(self.model, self._asked([s], prompt), self.end)]
+
+        plain = proof.generated(self.model, inputs, self.end)
+        return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
 
     def _prediction(self, sample: Sample, done: engine.Completion) -> Prediction:
-        text = self.processor.tokenizer.decode(done.tokens, skip_special_tokens=True).strip()
+        tokens, end = done.tokens, done.end
+        if self.longest is not None and done.prompt_tokens + len(tokens) > self.longest:
+            tokens, end = tokens[: self.longest - done.prompt_tokens], None  # what follows was written without a position
+        text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         reasoning, answer = answers.read(text)
         return Prediction(
             sample_id=sample.id,
             text=text,
             reasoning=reasoning,
             answer=answer,
-            finish="length" if done.end is None else "stop",
+            finish="length" if end is None else "stop",
             prompt_tokens=done.prompt_tokens,
-            completion_tokens=len(done.tokens),
+            completion_tokens=len(tokens),
         )
+
+
+_EXTENTS: tuple[Callable[[tuple[tuple[int, int], ...]], int], ...] = (
+    lambda sizes: sum(w * h for w, h in sizes),
+    lambda sizes: max((w for w, _ in sizes), default=0),
+    lambda sizes: max((h for _, h in sizes), default=0),
+)
+
+
+def _header_size(image: ImageRef) -> tuple[int, int]:
+    """Width and height as the file's header says, where Pillow reads it: nothing is decoded, nothing is turned."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(image.content)) as header:
+            return header.size
+    except OSError:
+        return image.open().size
+
+
+def _unpadded(inputs: dict[str, Any], row: int) -> list[int]:
+    """A left-padded row's own tokens."""
+    return inputs["input_ids"][row][inputs["attention_mask"][row].bool()].tolist()  # type: ignore[no-any-return]
