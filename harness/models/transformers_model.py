@@ -87,8 +87,8 @@ class TransformersModel:
 
     `batch_size` counts the questions in hand at once; None picks what fits. Either is halved when memory runs out.
     `share_prefix` is "auto" (where the architecture allows), or "off" for plain left-padded batches through `generate`;
-    both give the same text in fp32. `why_plain` says why prefixes are not shared, where that is known before a run; `sharing` what
-    the last run found on its own rows.
+    both give the same text in fp32. `why_plain` says why prefixes are not shared, where that is known before a run;
+    `sharing` what the last run found on its own rows.
     """
 
     def __init__(
