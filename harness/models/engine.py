@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from harness.models.families import parts
 from harness.models.families.prompting import BY_TOKEN, IndivisibleError
@@ -159,6 +160,84 @@ def expanded(cache: Any, owner: torch.Tensor) -> Any:
 Watch = Callable[[Sequence[int], torch.Tensor], None]
 
 
+def joined(caches: Sequence[Any]) -> Any:
+    """Caches of rows of different length as one, each row's keys and values at the right end."""
+    out = copy.copy(caches[0])
+    out.layers = []
+    for layers in zip(*(c.layers for c in caches), strict=True):
+        one = copy.copy(layers[0])
+        if isinstance(one.keys, torch.Tensor):
+            width = max(layer.keys.shape[-2] for layer in layers)
+            for name in ("keys", "values"):
+                held = [getattr(layer, name) for layer in layers]
+                setattr(one, name, torch.cat([F.pad(h, (0, 0, width - h.shape[-2], 0)) for h in held]))
+        if hasattr(one, "cumulative_length"):
+            one.cumulative_length = max(layer.cumulative_length for layer in layers)
+        out.layers.append(one)
+    return out
+
+
+def forward(
+    model: Any,
+    shared: Prefilled,
+    ids: torch.Tensor,
+    attention: torch.Tensor,
+    position: torch.Tensor,
+    cache: Any,
+    goes_on: dict[str, torch.Tensor],
+) -> torch.Tensor:
+    """The logits (rows, vocabulary) after some more tokens (rows, length) at positions (rows, length)."""
+    out = model(
+        input_ids=ids,
+        attention_mask=attention,
+        position_ids=position if shared.axes is None else position.expand(shared.axes, -1, -1),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+        **{k: v.expand(-1, ids.shape[1], *v.shape[2:]) for k, v in goes_on.items()},
+    )
+    return out.logits[:, -1]  # type: ignore[no-any-return]
+
+
+def read_tails(
+    model: Any,
+    shared: Prefilled,
+    tails: Sequence[list[int]],
+    owner: torch.Tensor,
+    goes_on: dict[str, torch.Tensor],
+    pad: int,
+    new_tokens: int,
+) -> tuple[torch.Tensor, Any, torch.Tensor, torch.Tensor]:
+    """Each row's own tokens after its prefix: (logits, cache, attention mask, position of the last token).
+
+    Padding stands between prefix and question. A sliding window would count it: where one is shorter than a row, rows of one
+    length are read together, and what was read of all is joined at the right end.
+    """
+    longest = max(len(t) for t in tails)
+    window = parts.window(shared.cache)
+    together = window is None or shared.mask.shape[1] + longest + new_tokens < window
+    lengths = [longest if together else len(t) for t in tails]
+    read, order = [], []
+    for length in sorted(set(lengths)):
+        mine = [i for i, n in enumerate(lengths) if n == length]
+        index = torch.tensor(mine, device=owner.device)
+        of, cache = owner[index], expanded(shared.cache, owner[index])
+        current, tail = left_pad([tails[i] for i in mine], pad, owner.device)
+        attention = torch.cat([shared.mask[of], tail], 1)
+        position = (tail.cumsum(1) - 1).clamp(min=0) + shared.following[of][:, None]
+        seen = {k: v[index] for k, v in goes_on.items()}
+        logits = forward(model, shared, current, attention, position, cache, seen)
+        read.append((logits, cache, F.pad(attention, (longest - length, 0)), position[:, -1:]))
+        order += mine
+    if len(read) == 1:
+        return read[0]
+    back = torch.tensor(order, device=owner.device).argsort()
+    logits, caches, attention, position = zip(*read, strict=True)
+    cache = joined(caches)
+    cache.batch_select_indices(back)
+    return torch.cat(logits)[back], cache, torch.cat(attention)[back], torch.cat(position)[back]
+
+
 @torch.inference_mode()
 def complete(
     model: Any,
@@ -178,28 +257,15 @@ def complete(
     """
     device = model.device
     owner = torch.tensor([r.prefix for r in rows], device=device)
-    cache = expanded(shared.cache, owner)
-    current, tail = left_pad([r.input_ids[shared.opening :] for r in rows], pad, device)
-    attention = torch.cat([shared.mask[owner], tail], 1)
-    position = (tail.cumsum(1) - 1).clamp(min=0) + shared.following[owner][:, None]
     goes_on = {k: v[owner] for k, v in shared.goes_on.items()}
+    tails = [r.input_ids[shared.opening :] for r in rows]
+    logits, cache, attention, position = read_tails(model, shared, tails, owner, goes_on, pad, args.max_new_tokens)
 
     sampler = Sampler(args, [r.key for r in rows])
     tokens: list[list[int]] = [[] for _ in rows]
     ended: list[int | None] = [None] * len(rows)
     live = list(range(len(rows)))
     for step in range(args.max_new_tokens):
-        width = current.shape[1]
-        out = model(
-            input_ids=current,
-            attention_mask=attention,
-            position_ids=position if shared.axes is None else position.expand(shared.axes, -1, -1),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **{k: v.expand(-1, width, *v.shape[2:]) for k, v in goes_on.items()},
-        )
-        logits = out.logits[:, -1]
         if watch:
             watch(live, logits)
         if never:
@@ -220,8 +286,8 @@ def complete(
             cache.batch_select_indices(index)
             attention, position, chosen = attention[index], position[index], chosen[index]
             goes_on = {k: v[index] for k, v in goes_on.items()}
-        current = chosen[:, None]
         attention = torch.cat([attention, attention.new_ones(len(live), 1)], 1)
-        position = position[:, -1:] + 1
+        position = position + 1
+        logits = forward(model, shared, chosen[:, None], attention, position, cache, goes_on)
     own = [shared.lengths[r.prefix] + len(r.input_ids) - shared.opening for r in rows]
     return [Completion(tokens[i], ended[i], n) for i, n in enumerate(own)]

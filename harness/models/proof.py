@@ -75,7 +75,5 @@ def why_not(shared: Sequence[Trace], plain: Sequence[Trace], alone: Callable[[],
         beyond = f", where batching alone makes {spread:.1g}"
     else:
         beyond = ""
-    return (
-        f"{len(plain) - equal} of {len(plain)} texts differ from the model's own generate on a shared prefix "
-        f"(logits by {difference:.1g} of their size{beyond})"
-    )
+    texts = f"{len(plain) - equal} of {len(plain)} texts differ" if equal < len(plain) else "texts agree, but not logits"
+    return f"compared with the model's own generate, {texts} (by {difference:.1g} of their size{beyond})"

@@ -349,22 +349,9 @@ class TransformersModel:
 
                 width, longest = shared.mask.shape[1], max(len(t) for g in pack for t in ids[g])
                 most = self.rows_a_batch(width + longest + min(args.max_new_tokens, 128), workers)
-                for alike in self._by_length(rows, parts.window(shared.cache), width + longest + args.max_new_tokens):
-                    for batch in evenly(alike, most):
-                        for part, done in halving(complete, batch):
-                            yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
-
-    @staticmethod
-    def _by_length(
-        rows: Sequence[tuple[engine.Row, Sample]], window: int | None, longest: int
-    ) -> list[Sequence[tuple[engine.Row, Sample]]]:
-        """Rows that may be padded to one length: all, or, where a sliding window would count the padding, those of one length."""
-        if window is None or longest < window:
-            return [rows]
-        by_length: dict[int, list[tuple[engine.Row, Sample]]] = {}
-        for row in rows:
-            by_length.setdefault(len(row[0].input_ids), []).append(row)
-        return list(by_length.values())
+                for batch in evenly(rows, most):
+                    for part, done in halving(complete, batch):
+                        yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
 
     @torch.inference_mode()
     def _prove(self, samples: Sequence[Sample], prompt: Prompt) -> str | None:
@@ -389,19 +376,13 @@ class TransformersModel:
             shared = engine.prefill(self.model, self._on_device(openings.inputs), opening)
             traces: list[proof.Trace] = [proof.Trace() for _ in rows]
 
-            def watch(live: Sequence[int], logits: torch.Tensor, at: Sequence[int]) -> None:
+            def watch(live: Sequence[int], logits: torch.Tensor) -> None:
                 for i, row in zip(live, logits, strict=True):
-                    traces[at[i]].add(row)
+                    traces[i].add(row)
 
-            tokens = [(engine.Row(g, place[s.id], s.id), i) for i, (g, s) in enumerate(rows)]
+            batch = [engine.Row(g, place[s.id], s.id) for g, s in rows]
             args = GenerationArgs(max_new_tokens=proof.STEPS)
-            width = shared.mask.shape[1] + max(len(t.input_ids) for t, _ in tokens) + proof.STEPS
-            for alike in self._by_length(tokens, parts.window(shared.cache), width):  # type: ignore[arg-type]
-                batch = [row for row, _ in alike]
-                at: list[int] = [i for _, i in alike]  # type: ignore[misc]
-                engine.complete(
-                    self.model, shared, batch, args, pad=self.prompting.pad, end=self.end, watch=partial(watch, at=at)
-                )
+            engine.complete(self.model, shared, batch, args, pad=self.prompting.pad, end=self.end, watch=watch)
         except IndivisibleError as e:
             return str(e)
         except Exception as e:  # whatever an unknown model raises: its own generate decides what is an error
