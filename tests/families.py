@@ -20,23 +20,41 @@ import transformers as hf
 from tests.conftest import load
 
 Built = tuple[Any, Any]
-#: Sizes that all language models share.
-TEXT: dict[str, Any] = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-}
-TOWER: dict[str, Any] = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "image_size": 112,
-    "patch_size": 14,
-}
+#: A smaller or larger model: every size goes with it. 192 gives about 3 M parameters.
+WIDTH = 64
+
+
+def text(**more: Any) -> dict[str, Any]:
+    """Sizes that all language models share, and what one has more."""
+    return {
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH * 2,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        **more,
+    }
+
+
+def tower(**more: Any) -> dict[str, Any]:
+    """Sizes of most image encoders."""
+    return {
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH * 2,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 112,
+        "patch_size": 14,
+        **more,
+    }
+
+
+def axes() -> list[int]:
+    """Rotary frequencies of each axis: time, height, width."""
+    return [WIDTH // 32, 3 * WIDTH // 64, 3 * WIDTH // 64]
+
+
 SIDE = {"height": 112, "width": 112}
 
 #: {u}, {a}: what opens the user's and the model's turn; {e}: what ends one; {i}: a picture.
@@ -115,10 +133,10 @@ def qwen_ids(tokenizer: Any) -> dict[str, int]:
 def qwen2_vl() -> Built:
     template = TURNS.format(i="<|vision_start|><|image_pad|><|vision_end|>", **CHATML)
     t = vocabulary(QWEN, template, eos="<|im_end|>", pad="<|endoftext|>")
-    rope = {"rope_type": "default", "type": "mrope", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
+    rope = {"rope_type": "default", "type": "mrope", "mrope_section": axes(), "rope_theta": 1e6}
     config = hf.Qwen2VLConfig(
-        text_config=TEXT | {"vocab_size": len(t), "rope_parameters": rope},
-        vision_config={"depth": 2, "embed_dim": 64, "hidden_size": 64, "num_heads": 4, "mlp_ratio": 2},
+        text_config=text() | {"vocab_size": len(t), "rope_parameters": rope},
+        vision_config={"depth": 2, "embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": 4, "mlp_ratio": 2},
         **qwen_ids(t),
     )
     images = hf.Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=168 * 168)
@@ -132,16 +150,16 @@ def qwen2_5_vl() -> Built:
     system = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     template = system + TURNS.format(i="<|vision_start|><|image_pad|><|vision_end|>", **CHATML)
     t = vocabulary(QWEN, template, eos="<|im_end|>", pad="<|endoftext|>")
-    rope = {"rope_type": "default", "type": "mrope", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
+    rope = {"rope_type": "default", "type": "mrope", "mrope_section": axes(), "rope_theta": 1e6}
     config = hf.Qwen2_5_VLConfig(
-        text_config=TEXT | {"vocab_size": len(t), "rope_parameters": rope},
+        text_config=text() | {"vocab_size": len(t), "rope_parameters": rope},
         vision_config={
             "depth": 3,
-            "hidden_size": 64,
-            "intermediate_size": 96,
+            "hidden_size": WIDTH,
+            "intermediate_size": WIDTH * 2,
             "num_heads": 4,
             "window_size": 56,
-            "out_hidden_size": 64,
+            "out_hidden_size": WIDTH,
             "fullatt_block_indexes": [1],
         },
         **qwen_ids(t),
@@ -158,16 +176,16 @@ def qwen2_5_vl() -> Built:
 def qwen3_vl() -> Built:
     template = TURNS.format(i="<|vision_start|><|image_pad|><|vision_end|>", **CHATML)
     t = vocabulary(QWEN, template, eos="<|im_end|>", pad="<|endoftext|>")
-    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": True, "rope_theta": 1e6}
+    rope = {"rope_type": "default", "mrope_section": axes(), "mrope_interleaved": True, "rope_theta": 1e6}
     config = hf.Qwen3VLConfig(
-        text_config=TEXT | {"vocab_size": len(t), "head_dim": 16, "rope_parameters": rope},
+        text_config=text() | {"vocab_size": len(t), "head_dim": WIDTH // 4, "rope_parameters": rope},
         vision_config={
             "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 96,
+            "hidden_size": WIDTH,
+            "intermediate_size": WIDTH * 2,
             "num_heads": 4,
             "patch_size": 16,
-            "out_hidden_size": 64,
+            "out_hidden_size": WIDTH,
             "num_position_embeddings": 144,
             "deepstack_visual_indexes": [0],
         },
@@ -191,9 +209,9 @@ def gemma3() -> Built:
     t = vocabulary([*GEMMA, *names.values()], template, bos="<bos>", eos="<eos>", pad="<pad>", names=names)
     ids = t.convert_tokens_to_ids
     config = hf.Gemma3Config(
-        text_config=TEXT | WINDOWS | {"vocab_size": len(t), "head_dim": 16, "query_pre_attn_scalar": 16},
+        text_config=text() | WINDOWS | {"vocab_size": len(t), "head_dim": WIDTH // 4, "query_pre_attn_scalar": WIDTH // 4},
         tie_word_embeddings=False,
-        vision_config=TOWER | {"vision_use_head": False},
+        vision_config=tower() | {"vision_use_head": False},
         mm_tokens_per_image=16,
         image_token_index=ids("<image_soft_token>"),
         boi_token_index=ids("<start_of_image>"),
@@ -225,22 +243,22 @@ def gemma4() -> Built:
     )
     ids = t.convert_tokens_to_ids
     config = hf.Gemma4Config(
-        text_config=TEXT
+        text_config=text()
         | WINDOWS
         | {
             "vocab_size": len(t),
             "vocab_size_per_layer_input": len(t),
-            "head_dim": 16,
-            "global_head_dim": 16,
+            "head_dim": WIDTH // 4,
+            "global_head_dim": WIDTH // 4,
             "hidden_size_per_layer_input": 8,
         },
         vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 96,
+            "hidden_size": WIDTH,
+            "intermediate_size": WIDTH * 2,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
-            "head_dim": 16,
+            "head_dim": WIDTH // 4,
             "position_embedding_size": 128,
         },
         tie_word_embeddings=False,
@@ -263,8 +281,8 @@ def internvl() -> Built:
     }
     t = vocabulary([*QWEN[:3], *names.values()], template, eos="<|im_end|>", pad="<|endoftext|>", names=names)
     config = hf.InternVLConfig(
-        text_config=TEXT | {"model_type": "qwen2", "vocab_size": len(t)},
-        vision_config=TOWER | {"image_size": [112, 112], "patch_size": [14, 14]},
+        text_config=text() | {"model_type": "qwen2", "vocab_size": len(t)},
+        vision_config=tower() | {"image_size": [112, 112], "patch_size": [14, 14]},
         image_token_id=t.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=16,
     )
@@ -280,15 +298,18 @@ def internvl() -> Built:
 
 LLAMA = ["<unk>", "<s>", "</s>", "<image>", "<pad>"]
 VICUNA = {"u": "USER: ", "e": " ", "a": "ASSISTANT:"}
-CLIP = TOWER | {"model_type": "clip_vision_model", "num_hidden_layers": 3, "projection_dim": 64}
+
+
+def clip() -> dict[str, Any]:
+    return tower(model_type="clip_vision_model", num_hidden_layers=3, projection_dim=WIDTH)
 
 
 def llava() -> Built:
     template = TURNS.format(i="<image>\n", **VICUNA)
     t = vocabulary(LLAMA, template, bos="<s>", eos="</s>", pad="<pad>", spaces=True)
     config = hf.LlavaConfig(
-        text_config=TEXT | {"model_type": "llama", "vocab_size": len(t)},
-        vision_config=CLIP,
+        text_config=text() | {"model_type": "llama", "vocab_size": len(t)},
+        vision_config=clip(),
         image_token_index=3,
         image_seq_length=64,
     )
@@ -304,8 +325,8 @@ def llava_next() -> Built:
     t = vocabulary(LLAMA, template, bos="<s>", eos="</s>", pad="<pad>", spaces=True)
     grid = [[112, 224], [224, 112], [224, 224]]
     config = hf.LlavaNextConfig(
-        text_config=TEXT | {"model_type": "mistral", "vocab_size": len(t), "sliding_window": None},
-        vision_config=CLIP,
+        text_config=text() | {"model_type": "mistral", "vocab_size": len(t), "sliding_window": None},
+        vision_config=clip(),
         image_token_index=3,
         image_grid_pinpoints=grid,
     )
@@ -321,8 +342,8 @@ def llava_onevision() -> Built:
     t = vocabulary([*QWEN[:3], "<image>", "<video>"], template, eos="<|im_end|>", pad="<|endoftext|>")
     grid = [[112, 112], [112, 224], [224, 112], [224, 224]]
     config = hf.LlavaOnevisionConfig(
-        text_config=TEXT | {"model_type": "qwen2", "vocab_size": len(t)},
-        vision_config=TOWER | {"model_type": "siglip_vision_model", "vision_use_head": False},
+        text_config=text() | {"model_type": "qwen2", "vocab_size": len(t)},
+        vision_config=tower() | {"model_type": "siglip_vision_model", "vision_use_head": False},
         image_token_index=3,
         video_token_index=4,
         image_grid_pinpoints=grid,
@@ -357,8 +378,8 @@ def _tiled(opening: str, bos: bool) -> Any:
 def idefics3() -> Built:
     t, template = _tiled("<|begin_of_text|>", bos=True)
     config = hf.Idefics3Config(
-        text_config=TEXT | {"model_type": "llama", "vocab_size": len(t), "pad_token_id": 0},
-        vision_config=TOWER,
+        text_config=text() | {"model_type": "llama", "vocab_size": len(t), "pad_token_id": 0},
+        vision_config=tower(),
         image_token_id=3,
         scale_factor=2,
         pad_token_id=0,
@@ -370,8 +391,8 @@ def idefics3() -> Built:
 def smolvlm() -> Built:
     t, template = _tiled("<|im_start|>", bos=False)
     config = hf.SmolVLMConfig(
-        text_config=TEXT | {"model_type": "llama", "vocab_size": len(t), "pad_token_id": 0},
-        vision_config=TOWER,
+        text_config=text() | {"model_type": "llama", "vocab_size": len(t), "pad_token_id": 0},
+        vision_config=tower(),
         image_token_id=3,
         scale_factor=2,
         pad_token_id=0,
@@ -397,20 +418,19 @@ def paligemma() -> Built:
     images.image_seq_length = 16
     processor = hf.PaliGemmaProcessor(images, t, chat_template=template)
     config = hf.PaliGemmaConfig(
-        text_config=TEXT | {"model_type": "gemma", "vocab_size": len(t), "head_dim": 16},
-        vision_config=TOWER
-        | {"model_type": "siglip_vision_model", "image_size": 56, "vision_use_head": False, "projection_dim": 64},
+        text_config=text() | {"model_type": "gemma", "vocab_size": len(t), "head_dim": WIDTH // 4},
+        vision_config=tower()
+        | {"model_type": "siglip_vision_model", "image_size": 56, "vision_use_head": False, "projection_dim": WIDTH},
         tie_word_embeddings=False,
         image_token_index=4,
-        projection_dim=64,
-        hidden_size=64,
+        projection_dim=WIDTH,
+        hidden_size=WIDTH,
     )
     return hf.PaliGemmaForConditionalGeneration(config), processor
 
 
 MISTRAL = ["<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
 MISTRAL_TEMPLATE = "{{ bos_token }}" + TURNS.format(i="[IMG]", u="[INST]", e="[/INST]", a="")
-PIXTRAL = {k: v for k, v in TOWER.items() if k != "image_size"} | {"model_type": "pixtral", "image_size": 112}
 
 
 def _patches(side: int) -> Any:
@@ -420,8 +440,8 @@ def _patches(side: int) -> Any:
 def pixtral() -> Built:
     t = vocabulary(MISTRAL, MISTRAL_TEMPLATE, bos="<s>", eos="</s>", pad="<pad>")
     config = hf.LlavaConfig(
-        text_config=TEXT | {"model_type": "mistral", "head_dim": 16, "vocab_size": len(t), "sliding_window": None},
-        vision_config=PIXTRAL,
+        text_config=text() | {"model_type": "mistral", "head_dim": WIDTH // 4, "vocab_size": len(t), "sliding_window": None},
+        vision_config=tower(model_type="pixtral"),
         image_token_index=6,
         image_seq_length=1,
         vision_feature_layer=-1,
@@ -434,8 +454,8 @@ def pixtral() -> Built:
 def mistral3() -> Built:
     t = vocabulary(MISTRAL, MISTRAL_TEMPLATE, bos="<s>", eos="</s>", pad="<pad>")
     config = hf.Mistral3Config(
-        text_config=TEXT | {"model_type": "mistral", "head_dim": 16, "vocab_size": len(t), "sliding_window": None},
-        vision_config=PIXTRAL,
+        text_config=text() | {"model_type": "mistral", "head_dim": WIDTH // 4, "vocab_size": len(t), "sliding_window": None},
+        vision_config=tower(model_type="pixtral"),
         image_token_index=6,
         spatial_merge_size=2,
     )
@@ -461,15 +481,15 @@ def glm4v() -> Built:
     ]
     t = vocabulary(special, template, eos="<|user|>", pad="<|endoftext|>")
     ids = t.convert_tokens_to_ids
-    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "partial_rotary_factor": 1.0, "rope_theta": 1e4}
+    rope = {"rope_type": "default", "mrope_section": axes(), "partial_rotary_factor": 1.0, "rope_theta": 1e4}
     config = hf.Glm4vConfig(
-        text_config=TEXT | {"vocab_size": len(t), "pad_token_id": 0, "rope_parameters": rope},
+        text_config=text() | {"vocab_size": len(t), "pad_token_id": 0, "rope_parameters": rope},
         vision_config={
             "depth": 2,
-            "hidden_size": 64,
+            "hidden_size": WIDTH,
             "num_heads": 4,
-            "intermediate_size": 96,
-            "out_hidden_size": 64,
+            "intermediate_size": WIDTH * 2,
+            "out_hidden_size": WIDTH,
             "image_size": 112,
         },
         image_token_id=ids("<|image|>"),
@@ -492,7 +512,7 @@ def mllama() -> Built:
     size = len(t)
     t.add_special_tokens({"additional_special_tokens": ["<|image|>"]})  # its id is the first beyond the output's, as in Llama 3.2
     config = hf.MllamaConfig(
-        text_config=TEXT
+        text_config=text()
         | {
             "num_hidden_layers": 4,
             "vocab_size": size,
@@ -501,14 +521,14 @@ def mllama() -> Built:
             "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
         },
         vision_config={
-            "hidden_size": 64,
+            "hidden_size": WIDTH,
             "num_hidden_layers": 3,
             "num_global_layers": 1,
             "attention_heads": 4,
-            "intermediate_size": 96,
+            "intermediate_size": WIDTH * 2,
             "image_size": 112,
             "patch_size": 14,
-            "vision_output_dim": 192,
+            "vision_output_dim": WIDTH * 3,
             "intermediate_layers_indices": [0, 2],
             "max_num_tiles": 4,
             "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
@@ -542,8 +562,10 @@ FAMILIES: dict[str, Callable[[], Built]] = {
 }
 
 
-def build(family: str, root: Path) -> Path:
+def build(family: str, root: Path, width: int = 64) -> Path:
     """The family's folder under `root`, written unless it is there."""
+    global WIDTH
+    WIDTH = width
     folder = root / family
     if not folder.exists():
         torch.manual_seed(0)

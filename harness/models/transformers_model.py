@@ -29,9 +29,11 @@ R = TypeVar("R")
 
 #: `--batch-size auto`: at most this many questions a worker (on a CPU each core is one), and no more than their keys and values
 #: fit in this many MB.
-MOST_ROWS = {"cpu": 32, "cuda": 256}
+MOST_ROWS = {"cpu": 64, "cuda": 256}
 MOST_CACHE_MB = {"cpu": 32, "cuda": 16_000}
-PACK_IMAGES = 16
+#: Pictures that are read together: at most so many, and so many of their tokens.
+PACK_IMAGES = 32
+PACK_TOKENS = {"cpu": 8_192, "cuda": 32_768}
 
 
 def group_by_images(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -119,7 +121,7 @@ class TransformersModel:
         #: How the last run's pictures were read; for its card.
         self.sharing: str | None = None
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
-        self.pack_images = PACK_IMAGES
+        self.pack_images = PACK_IMAGES  # fewer where they take many tokens, as the proof finds
         #: Held while computing on an accelerator, so that a second worker only loads; free on a CPU.
         self._computing: AbstractContextManager[Any] = nullcontext() if where == "cpu" else threading.Lock()
 
@@ -256,10 +258,11 @@ class TransformersModel:
         On a CPU each worker computes a pack of its own on one core, which keeps small matrices busier than splitting
         each of them over all cores would; elsewhere a second worker loads images while the first computes.
         """
-        packs = self._packs(samples)
         threads = torch.get_num_threads()
         on_cpu = self.model.device.type == "cpu"
-        workers = min(threads, len(packs), self._fixed_rows or threads) if on_cpu else 2
+        workers = min(threads, self._fixed_rows or threads) if on_cpu else 2
+        packs = self._packs(samples, workers if on_cpu else 1)
+        workers = min(workers, len(packs)) if on_cpu else workers
         done: queue.Queue[tuple[list[Prediction], threading.Event] | BaseException | None] = queue.Queue()
         stop = threading.Event()
 
@@ -296,12 +299,19 @@ class TransformersModel:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
 
-    def _packs(self, samples: Sequence[Sample]) -> list[Sequence[list[Sample]]]:
-        """Groups of samples about the same pictures, some groups together; those of a pack have equally many pictures."""
+    def _packs(self, samples: Sequence[Sample], workers: int = 1) -> list[Sequence[list[Sample]]]:
+        """Groups of samples about the same pictures, some groups together; those of a pack have equally many pictures.
+
+        Every one of `workers` gets as many packs as the others, if there are enough groups.
+        """
         by_count: dict[int, list[list[Sample]]] = {}
         for group in group_by_images(samples):
             by_count.setdefault(len(group[0].images), []).append(group)
-        return [pack for groups in by_count.values() for pack in evenly(groups, self.pack_images)]
+        packs: list[Sequence[list[Sample]]] = []
+        for groups in by_count.values():
+            count = -(-len(groups) // self.pack_images)
+            packs += evenly(groups, -(-len(groups) // (-(-count // workers) * workers)))
+        return packs
 
     def _answer(
         self, groups: Sequence[list[Sample]], prompt: Prompt, args: GenerationArgs, workers: int
@@ -367,6 +377,7 @@ class TransformersModel:
         try:
             openings, ids = self._open(groups, prompt)
             place = {s.id: t for group, tails in zip(groups, ids, strict=True) for s, t in zip(group, tails, strict=True)}
+            self.pack_images = max(1, min(PACK_IMAGES, PACK_TOKENS.get(self._kind, 8_192) // max(openings.lengths)))
             inputs = self._asked(asked, prompt)
             heads = [_unpadded(openings.inputs, g) for g, _ in rows]
             own = [_unpadded(inputs, i) for i in range(len(rows))]
