@@ -224,3 +224,32 @@ def test_every_part_is_found(folders, family):
     assert all(not a & b for i, a in enumerate(ids) for b in ids[i + 1 :])
     head = {id(p) for p in model.get_output_embeddings().parameters()}
     assert {id(p) for p in model.parameters()} <= set().union(*ids, head)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["pixtral", "gemma3"])
+def test_lm_eval_sends_the_opening_token_once(folders, family, tmp_path):
+    """lm-eval's own texts on the exported rows are ours, with the folder that the export makes of the checkpoint."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from harness.lm_eval_export import export, model_folder
+
+    task = load("slake", limit=6)
+    path = export(task, QUESTION, tmp_path / "out", max_new_tokens=ARGS.max_new_tokens)
+    folder = model_folder(str(folders(family)), path.parent)
+    assert folder != str(folders(family))
+    results = simple_evaluate(
+        model="hf-multimodal", model_args={"pretrained": str(folder), "dtype": "float32"}, tasks=["slake_question"], batch_size=1,
+        task_manager=TaskManager(include_path=str(path.parent), include_defaults=False), apply_chat_template=True, device="cpu",
+        bootstrap_iters=0,
+    )  # fmt: skip
+    theirs = {s["doc"]["id"]: s["resps"][0][0].strip() for s in results["samples"]["slake_question"]}
+    ours = answered(TransformersModel(str(folders(family)), device="cpu"), task.samples)
+    assert theirs == {i: text for i, (text, _) in ours.items()}
+
+
+def test_lm_eval_gets_a_checkpoint_as_it_is_where_it_can(folders, tmp_path):
+    from harness.lm_eval_export import model_folder
+
+    assert model_folder(str(folders("qwen2_vl")), tmp_path) == str(folders("qwen2_vl"))
