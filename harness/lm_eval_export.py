@@ -106,9 +106,9 @@ def yaml_text(task: LoadedTask, prompt: Prompt, data: Path, name: str, max_new_t
 def model_folder(name: str, out: Path) -> Path | str:
     """What to give lm-eval as `pretrained` so that it sends this checkpoint's own prompts.
 
-    lm-eval renders the chat template and lets the processor tokenise it, which writes the opening token once more where the template
-    has written it (Gemma 3, Pixtral, Mllama, ...). For such a model this makes a folder under `out` with links to its files and
-    a tokenizer that leaves the opening token to the template; any other is returned as it is. Raises ModelError.
+    lm-eval renders the chat template and lets the processor tokenise it, which writes the opening token once more where the
+    template has written it (Gemma 3, Pixtral, Mllama, ...). For such a model this makes a folder under `out` with links to its
+    files and a tokenizer that leaves the opening token to the template; any other is returned as it is. Raises ModelError.
     """
     from huggingface_hub import try_to_load_from_cache
     from tokenizers.processors import TemplateProcessing
