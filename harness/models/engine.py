@@ -232,10 +232,10 @@ def read_tails(
     if len(read) == 1:
         return read[0]
     back = torch.tensor(order, device=owner.device).argsort()
-    logits, caches, attention, position = zip(*read, strict=True)
-    cache = joined(caches)
+    cache = joined([r[1] for r in read])
     cache.batch_select_indices(back)
-    return torch.cat(logits)[back], cache, torch.cat(attention)[back], torch.cat(position)[back]
+    logits, attention, position = (torch.cat([r[k] for r in read])[back] for k in (0, 2, 3))
+    return logits, cache, attention, position
 
 
 @torch.inference_mode()

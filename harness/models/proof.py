@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 
+from harness.models import engine
+from harness.records import GenerationArgs
+
+PICTURES = 2
 ROWS = 4
 STEPS = 8
 #: Of the largest logit: rounding of fp32 sums taken in another order.
@@ -33,6 +37,25 @@ class Trace:
         self.tokens.append(int(logits.argmax()))
 
 
+def choose(sizes: Sequence[int], ids: Sequence[Sequence[list[int]]]) -> list[tuple[int, int]]:
+    """(group, row) of the questions to ask: the shortest, the longest, and some between."""
+    rows = sorted(((g, i) for g, n in enumerate(sizes) for i in range(n)), key=lambda row: len(ids[row[0]][row[1]]))
+    return list(dict.fromkeys(rows[round(k * (len(rows) - 1) / (ROWS - 1))] for k in range(ROWS)))
+
+
+def shared(model: Any, prefixes: engine.Prefilled, rows: Sequence[engine.Row], pad: int, end: set[int]) -> list[Trace]:
+    """The rows' traces on shared prefixes."""
+    traces = [Trace() for _ in rows]
+
+    def watch(live: Sequence[int], logits: torch.Tensor) -> None:
+        for i, row in zip(live, logits, strict=True):
+            traces[i].add(row)
+
+    engine.complete(model, prefixes, rows, GenerationArgs(max_new_tokens=STEPS), pad=pad, end=end, watch=watch)
+    return traces
+
+
+@torch.inference_mode()
 def generated(model: Any, inputs: dict[str, Any], end: set[int]) -> list[Trace]:
     """The rows' traces by the model's own `generate`."""
     out = model.generate(

@@ -130,8 +130,8 @@ class TransformersModel:
         return self._card
 
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
-        for name, why in self.refused(samples, prompt).items():
-            raise DataError(f"row {name}: {why}", hint="mend the row")
+        for name, bad in self.refused(samples, prompt).items():
+            raise DataError(f"row {name}: {bad}", hint="mend the row")
         pictured = [s for s in samples if s.images]
         why = self.why_plain or (self._prove(pictured, prompt) if pictured else None)
         self.sharing = f"off: {why}" if why else f"proved on {min(len(pictured), proof.ROWS)} rows" if pictured else None
@@ -319,7 +319,8 @@ class TransformersModel:
         """A pack's predictions, in batches of questions of similar length."""
         try:
             yield from self._answer_pack(self._open(groups, prompt), groups, args, workers)
-        except IndivisibleError:  # raised before the pack's first row is answered
+        except IndivisibleError as e:  # raised before the pack's first row is answered
+            self.sharing = f"off for some pictures: {e}"
             with self._computing:
                 yield from self._plain([s for g in groups for s in g], prompt, args)
 
@@ -338,7 +339,7 @@ class TransformersModel:
         workers: int,
     ) -> Iterator[list[Prediction]]:
         openings, ids = read
-        opening = ids[0][0][: engine.common_prefix([row for rows in ids for row in rows])]
+        opening = _opening(ids)
 
         def prefill(pack: Sequence[int]) -> engine.Prefilled:
             inputs = openings.inputs
@@ -363,37 +364,23 @@ class TransformersModel:
                     for part, done in halving(complete, batch):
                         yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
 
-    @torch.inference_mode()
     def _prove(self, samples: Sequence[Sample], prompt: Prompt) -> str | None:
-        """None where a few of the first pack's rows get the same text on a shared prefix and by `generate`, else why not.
-
-        Questions about two of its pictures: the shortest, the longest, and some between.
-        """
-        groups = sorted(self._packs(samples)[0], key=len, reverse=True)[:2]
-        rows = sorted(((g, s) for g, group in enumerate(groups) for s in group), key=lambda row: len(row[1].question))
-        rows = [rows[round(i * (len(rows) - 1) / max(1, proof.ROWS - 1))] for i in range(proof.ROWS)]
-        rows = list({s.id: (g, s) for g, s in rows}.values())
-        asked = [s for _, s in rows]
+        """None where a few of the first pack's rows get the same text on a shared prefix and by `generate`, else why not."""
+        groups = sorted(self._packs(samples)[0], key=len, reverse=True)[: proof.PICTURES]
         try:
             openings, ids = self._open(groups, prompt)
-            place = {s.id: t for group, tails in zip(groups, ids, strict=True) for s, t in zip(group, tails, strict=True)}
             self.pack_images = max(1, min(PACK_IMAGES, PACK_TOKENS.get(self._kind, 8_192) // max(openings.lengths)))
-            inputs = self._asked(asked, prompt)
-            heads = [_unpadded(openings.inputs, g) for g, _ in rows]
-            own = [_unpadded(inputs, i) for i in range(len(rows))]
-            if own != [head + place[s.id] for head, (_, s) in zip(heads, rows, strict=True)]:
+            asked = proof.choose([len(g) for g in groups], ids)
+            rows = [groups[g][i] for g, i in asked]
+            inputs = self._asked(rows, prompt)
+            heads = [_unpadded(openings.inputs, g) for g, _ in asked]
+            if [head + ids[g][i] for head, (g, i) in zip(heads, asked, strict=True)] != [
+                _unpadded(inputs, k) for k in range(len(asked))
+            ]:
                 return "a prompt in two parts has other tokens than the model's own"
-            opening = ids[0][0][: engine.common_prefix([row for tails in ids for row in tails])]
-            shared = engine.prefill(self.model, self._on_device(openings.inputs), opening)
-            traces: list[proof.Trace] = [proof.Trace() for _ in rows]
-
-            def watch(live: Sequence[int], logits: torch.Tensor) -> None:
-                for i, row in zip(live, logits, strict=True):
-                    traces[i].add(row)
-
-            batch = [engine.Row(g, place[s.id], s.id) for g, s in rows]
-            args = GenerationArgs(max_new_tokens=proof.STEPS)
-            engine.complete(self.model, shared, batch, args, pad=self.prompting.pad, end=self.end, watch=watch)
+            shared = engine.prefill(self.model, self._on_device(openings.inputs), _opening(ids))
+            batch = [engine.Row(g, ids[g][i], str(i)) for g, i in asked]
+            traces = proof.shared(self.model, shared, batch, self.prompting.pad, self.end)
         except IndivisibleError as e:
             return str(e)
         except Exception as e:  # whatever an unknown model raises: its own generate decides what is an error
@@ -402,7 +389,7 @@ class TransformersModel:
             return f"the model cannot go on from a shared prefix ({type(e).__name__}: {loading.first_line(e)})"
 
         def alone() -> list[proof.Trace]:
-            return [t for s in asked for t in proof.generated(self.model, self._asked([s], prompt), self.end)]
+            return [t for s in rows for t in proof.generated(self.model, self._asked([s], prompt), self.end)]
 
         plain = proof.generated(self.model, inputs, self.end)
         return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
@@ -440,6 +427,12 @@ def _header_size(image: ImageRef) -> tuple[int, int]:
             return header.size
     except OSError:
         return image.open().size
+
+
+def _opening(ids: Sequence[Sequence[list[int]]]) -> list[int]:
+    """The tokens that all of a pack's questions begin with."""
+    rows = [row for group in ids for row in group]
+    return rows[0][: engine.common_prefix(rows)]
 
 
 def _unpadded(inputs: dict[str, Any], row: int) -> list[int]:
