@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers as hf
 
-from tests.conftest import load
+from harness import data, specs
 
 Built = tuple[Any, Any]
 #: A smaller or larger model: every size goes with it. 192 gives about 3 M parameters.
@@ -107,7 +107,9 @@ def vocabulary(
 
 @functools.cache
 def _questions() -> list[str]:
-    return [f"{s.question} {' '.join(s.reference.answers)}" for s in load("slake").samples]
+    ((spec, path),) = specs.find("slake")
+    samples = data.load(spec, path, source="bundled").samples
+    return [f"{s.question} {' '.join(s.reference.answers)}" for s in samples]
 
 
 def lively(model: Any) -> Any:
