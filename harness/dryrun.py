@@ -1,6 +1,7 @@
 """What a run would do, without loading weights: rows, images, tokens, sizes, memory; for an API what would be sent and its price.
 
-Token counts in process are exact (the model's own tokenizer and image processor); memory is an estimate from the architecture.
+Token counts in process are exact: the model's own processor is shown blank pictures of the same sizes. Memory is an estimate from
+the architecture.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import LoadedTask
-from harness.errors import UserError
+from harness.errors import ModelError, UserError
 from harness.models import endpoint, loading
+from harness.models.families.prompting import Ask, Prompting
 from harness.models.usage import Price
 from harness.prompts import Prompt
-from harness.records import GenerationArgs, ImageRef
+from harness.records import GenerationArgs
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,9 @@ class Plan:
             return self._sent(task, prompt, args)
         checkpoint = self._checkpoint
         images = {i.sha256: i for s in task.samples for i in s.images}
-        per_image = {key: image_tokens(checkpoint.processor, image) for key, image in images.items()}
-        texts = [prompt.render(s.question) for s in task.samples]
-        text_tokens = [len(ids) for ids in checkpoint.processor.tokenizer(texts)["input_ids"]]
-        prompts = [t + sum(per_image[i.sha256] for i in s.images) for t, s in zip(text_tokens, task.samples, strict=True)]
+        asked = [Ask(tuple(i.size for i in s.images), prompt.render(s.question), s.system) for s in task.samples]
+        prompts = checkpoint.prompting.count(asked)
+        shown = sum(checkpoint.prompting.image_tokens(size) for row in asked for size in row.pictures)
         longest = max(prompts) + args.max_new_tokens
         rows = min(self.batch_size or 64, len(task.samples))
         return {
@@ -55,8 +56,8 @@ class Plan:
             "rows": len(task.samples),
             "images": len(images),
             "prompt": prompt.name,
-            "image_tokens": sum(per_image.values()),
-            "text_tokens": sum(text_tokens),
+            "image_tokens": sum(checkpoint.prompting.image_tokens(image.size) for image in images.values()),
+            "text_tokens": sum(prompts) - shown,
             "prompt_tokens_one_by_one": sum(prompts),
             "max_new_tokens": args.max_new_tokens,
             "longest_row_tokens": longest,
@@ -107,7 +108,7 @@ class Plan:
 class _Checkpoint:
     """What is known of a checkpoint without its weights."""
 
-    processor: Any
+    prompting: Prompting
     token_bytes: int
     facts: dict[str, Any]
 
@@ -118,12 +119,17 @@ class _Checkpoint:
 
         found = loading.resolve(plan.model)
         processor = loading.load_processor(found)
-        config = AutoConfig.from_pretrained(found.base, trust_remote_code=False)
+        try:
+            config = AutoConfig.from_pretrained(found.base, trust_remote_code=False)
+            with torch.device("meta"):
+                parameters = sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
+        except Exception as e:  # whatever its reader meets first
+            raise ModelError(
+                f"{found.name}: cannot be loaded: {loading.first_line(e)}", hint="is it an image-text model of transformers?"
+            ) from None
         device = loading.pick_device(plan.device)
         kind = loading.pick_dtype(plan.dtype, device)
         attention, reason = loading.pick_attention(plan.attention, device, kind)
-        with torch.device("meta"):
-            parameters = sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
         size = torch.empty((), dtype=kind).element_size()
         facts = {
             "parameters": parameters,
@@ -132,7 +138,7 @@ class _Checkpoint:
             "device": device,
             "attention": f"{attention} ({reason})",
         }
-        return cls(processor, loading.kv_bytes_per_token(config, size), facts)
+        return cls(Prompting(processor, found.name), loading.kv_bytes_per_token(config, size), facts)
 
 
 @functools.cache
@@ -151,16 +157,6 @@ def list_price(model: str) -> Price | None:
     entry = _prices().get(model) or _prices().get(model.partition("/")[2]) or {}
     read, written = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
     return Price(round(read * 1e6, 6), round(written * 1e6, 6)) if read is not None and written is not None else None
-
-
-def image_tokens(processor: Any, image: ImageRef) -> int:
-    """Tokens that an image takes in the prompt, from its size alone where the processor can tell."""
-    width, height = image.size
-    sizer = getattr(processor.image_processor, "get_number_of_image_patches", None)
-    if sizer is None:
-        return 0
-    patches = sizer(height, width, {})
-    return int(patches) // int(getattr(processor.image_processor, "merge_size", 1)) ** 2
 
 
 def render(found: Sequence[dict[str, Any]]) -> Any:

@@ -5,6 +5,8 @@
         --apply_chat_template
 
     DIR/TASK_PROMPT.yaml
+    DIR/NAME-model                          with --model, where lm-eval would send a model's opening token twice: its files, so
+                                            that it does not
     DIR/TASK-SPLIT-ROWS/metadata.jsonl      id, question, answers, file_names, slices; ROWS hashes the rows
     DIR/TASK-SPLIT-ROWS/images/HASH.jpg     each image once
 
@@ -29,7 +31,7 @@ from harness.errors import DataError, UserError
 from harness.images import portable
 from harness.prompts import Prompt, placed
 from harness.records import Sample
-from harness.runs import write_atomic
+from harness.runs import slug, write_atomic
 
 IMAGE = "<image>"  # lm-eval's placeholder
 _OPEN, _CLOSE = ("|".join(marker[i] for marker in THINKING) for i in (0, 1))
@@ -104,6 +106,42 @@ def yaml_text(task: LoadedTask, prompt: Prompt, data: Path, name: str, max_new_t
     ]
     lines = [f"# {' '.join(h.split())}" for h in head] + [f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in config.items()]
     return "\n".join(lines) + "\n"
+
+
+def model_folder(name: str, out: Path) -> Path | str:
+    """What to give lm-eval as `pretrained` so that it sends this checkpoint's own prompts.
+
+    lm-eval renders the chat template and lets the processor tokenise it, which writes the opening token once more where the
+    template has written it (Gemma 3, Pixtral, Mllama, ...). For such a model this makes a folder under `out` with links to its
+    files and a tokenizer that leaves the opening token to the template; any other is returned as it is. Raises ModelError.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from tokenizers.processors import TemplateProcessing
+
+    from harness.models import loading
+    from harness.models.families.prompting import Prompting
+
+    found = loading.resolve(name)
+    processor = loading.load_processor(found)
+    if not Prompting(processor, found.name).writes_opening():
+        return found.base
+    if found.adapter:
+        raise UserError(f"{name}: is an adapter", hint="merge it first: harness train export CKPT OUT --merge")
+    base = Path(found.base)
+    if not base.is_dir():
+        cached = try_to_load_from_cache(found.base, "config.json")
+        if not isinstance(cached, str):
+            raise UserError(f"{name}: is not in the local cache", hint="run it once, or give a folder")
+        base = Path(cached).parent
+    folder = out.resolve() / f"{slug(found.name)}-model"
+    folder.mkdir(parents=True, exist_ok=True)
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1")
+    processor.tokenizer.add_bos_token = False
+    processor.save_pretrained(folder)
+    for file in base.resolve().iterdir():
+        if file.is_file() and not (folder / file.name).exists():
+            (folder / file.name).symlink_to(file.resolve())
+    return folder
 
 
 def _row(sample: Sample, files: Sequence[str]) -> dict[str, Any]:

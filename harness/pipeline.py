@@ -165,7 +165,8 @@ def run(
         judge(folder, judges, report)
         spec = task.spec
         write_scores(folder, spec.slices, spec.metrics, spec.aggregate)
-        folder.write_card(folder.card().model_copy(update={"finished": now()}))
+        closing = {"finished": now(), "shared_prefix": getattr(model, "sharing", None) or folder.card().shared_prefix}
+        folder.write_card(folder.card().model_copy(update=closing))
     return folder
 
 

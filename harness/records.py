@@ -279,6 +279,8 @@ class ModelCard(Record):
     adapter: Literal["merged", "beside"] | None = None
     #: What must be said beside its scores: an adapter on another base than it was trained on, or one that adds nothing.
     note: str | None = None
+    #: "once" where the chat template writes the opening token; the harness sent it twice before it was recorded.
+    opening: str | None = None
     backend: str = "transformers"
 
 
@@ -314,6 +316,8 @@ class RunCard(Record):
     hardware: str
     #: Processes that shared the work (torchrun, accelerate launch), when the run began.
     processes: int = 1
+    #: Whether questions shared what was computed of their image: proved on N rows, or off and why. None where there are none.
+    shared_prefix: str | None = None
     finished: str | None = None
     #: What an API model used: answered, failed, tokens, cost (None where unknown), which model served.
     usage: dict[str, Any] = {}

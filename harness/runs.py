@@ -130,6 +130,7 @@ class RunFolder:
         """The folder that this card's run has under `runs`, made or not."""
         model = card.model
         weights = [model.weights_sha256 or model.name, model.settings_sha256, model.dtype]
+        weights += [model.opening] if model.opening else []  # those who send it once go not on from those who sent it twice
         computed = [model.attention, (model.device or "").partition(":")[0]]  # ranks of one run differ in the device's number
         computed += [model.adapter] if model.adapter == "beside" else []  # in bf16 it is another model than when merged
         answering = computed if model.backend == "transformers" else [model.backend, model.path]

@@ -9,7 +9,7 @@ from harness.models import engine, loading
 from harness.prompts import PROMPTS
 from harness.records import GenerationArgs
 from trainers import recipe
-from trainers.grouped import Once, completion_logps, group_rows, split_pixels
+from trainers.grouped import Once, as_inputs, completion_logps, group_rows, split_pixels
 from trainers.rows import dataset
 
 G = 4
@@ -156,8 +156,8 @@ def test_greedy_rollouts_equal_generate(model, batch, processor):
     owner, first = group_rows([tuple(p) for p in prompts], pixels)
     tokenizer = processor.tokenizer
     pad = tokenizer.pad_token_id
-    prefixes = [engine.Prefix(prompts[i][:-1], *pixels[i]) for i in first]
-    shared = engine.prefill(model, prefixes, [], image_token=model.config.image_token_id, pad=pad)
+    ids, mask = engine.left_pad([prompts[i][:-1] for i in first], pad, model.device)
+    shared = engine.prefill(model, as_inputs(model, ids, mask, [pixels[i] for i in first]))
     rows = [engine.Row(g, [prompts[i][-1]], str(i)) for i, g in enumerate(owner)]
     done = engine.complete(model, shared, rows, GenerationArgs(max_new_tokens=24), pad=pad, end={tokenizer.eos_token_id})
     for row, c in zip(out, done, strict=True):
@@ -170,7 +170,7 @@ def test_image_markers_are_never_sampled(model, batch, processor):
     pixels = split_pixels(inputs["pixel_values"], inputs["image_grid_thw"], [1] * len(inputs["input_ids"]))
     prompt = inputs["input_ids"][0][inputs["attention_mask"][0] == 1].tolist()
     everything_but_one = [i for i in range(model.config.text_config.vocab_size) if i != 300]
-    shared = engine.prefill(model, [engine.Prefix(prompt[:-1], *pixels[0])], [], image_token=model.config.image_token_id, pad=0)
+    shared = engine.prefill(model, as_inputs(model, *engine.left_pad([prompt[:-1]], 0, model.device), pixels[:1]))
     end, args = {processor.tokenizer.eos_token_id}, GenerationArgs(max_new_tokens=3)
     (c,) = engine.complete(model, shared, [engine.Row(0, prompt[-1:], "0")], args, pad=0, end=end, never=everything_but_one)
     assert c.tokens == [300, 300, 300]

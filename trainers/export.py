@@ -85,7 +85,7 @@ def _question(processor: Any) -> Any:
     """A grey image and a question, as the model takes them."""
     from PIL import Image
 
+    from harness.models.families.prompting import Ask, Prompting
+
     image = Image.linear_gradient("L").convert("RGB")
-    content = [{"type": "image"}, {"type": "text", "text": "What does the image show?"}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
-    return processor(text=[text], images=[image], return_tensors="pt")
+    return Prompting(processor).inputs([Ask([image], "What does the image show?")])

@@ -46,6 +46,19 @@ def split_pixels(
     return out
 
 
+def as_inputs(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, pixels: list[tuple[torch.Tensor, torch.Tensor]]
+) -> dict[str, Any]:
+    """Left-padded prompts and their images' (patches, grid) as the model's inputs."""
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "mm_token_type_ids": (ids == model.config.image_token_id).int(),
+        "pixel_values": torch.cat([p for p, _ in pixels]).to(model.device),
+        "image_grid_thw": torch.cat([g for _, g in pixels]).to(model.device),
+    }
+
+
 def group_rows(prompts: list[tuple[int, ...]], pixels: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[list[int], list[int]]:
     """(owner, first): which group each row belongs to, and each group's first row. Rows of a group may be apart."""
     first: list[int] = []
@@ -233,7 +246,7 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         )
         owner, first = group_rows([tuple(p) for p in prompt_ids], pixels)
         # the prefix is the whole prompt but its last token, from which every completion starts
-        prefixes = [engine.Prefix(list(prompt_ids[i][:-1]), *pixels[i]) for i in first]
+        prefixes = [list(prompt_ids[i][:-1]) for i in first]
         step, rank = self.state.global_step, self.accelerator.process_index
         rows = [engine.Row(g, [prompt_ids[i][-1]], f"{step}:{rank}:{i}") for i, g in enumerate(owner)]
         args = GenerationArgs(
@@ -248,7 +261,8 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
             place = {g: i for i, g in enumerate(groups)}
             mine = [i for i, row in enumerate(rows) if row.prefix in place]
             with self.accelerator.autocast():  # the precision of the passes that follow
-                shared = engine.prefill(model, [prefixes[g] for g in groups], [], image_token=markers[0], pad=pad)
+                ids, mask = engine.left_pad([prefixes[g] for g in groups], pad, model.device)
+                shared = engine.prefill(model, as_inputs(model, ids, mask, [pixels[first[g]] for g in groups]))
                 asked = [dataclasses.replace(rows[i], prefix=place[rows[i].prefix]) for i in mine]
                 done = engine.complete(model, shared, asked, args, pad=pad, end=end, never=markers)
             return list(zip(mine, done, strict=True))
@@ -305,8 +319,7 @@ def completion_logps(
     prompt (groups, P), left-padded; completion (rows, C), right-padded; owner (rows,) says which group a row is in.
     Gradients flow through the shared prompts. The entropies carry none.
     """
-    patches, grids = [p for p, _ in pixels], [g for _, g in pixels]
-    out, following = engine.read_prompts(model, prompt, prompt_mask, model.config.image_token_id, patches, grids)
+    out, _, following = engine.read_prompts(model, as_inputs(model, prompt, prompt_mask, pixels))
     cache = out.past_key_values
     cache.batch_select_indices(owner)
     steps = torch.arange(completion.shape[1], device=completion.device)

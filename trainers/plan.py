@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError, UserError
 from harness.models import loading
+from harness.models.families.prompting import Ask, Prompting
 from harness.plugins import did_you_mean
 from harness.records import DataCard, Record
 from trainers import dev_scores, disk, policy, rows, teaching
@@ -272,29 +273,33 @@ def _processor(trainer: Trainer) -> Any:
 
 
 def lengths(trainer: Trainer) -> Lengths:
-    """Tokens of images, prompts and completions, from image headers and the tokenizer: no image is decoded."""
-    from harness.dryrun import image_tokens
-
+    """Tokens of images, prompts and completions: the model's own prompt for blank pictures of the same sizes."""
     processor, samples, recipe = _processor(trainer), trainer.task.samples, trainer.recipe
     rows.check(samples)
-    per_image = {i.sha256: image_tokens(processor, i) for i in {i.sha256: i for s in samples for i in s.images}.values()}
+    sizes = {i.sha256: i.size for s in samples for i in s.images}
     drawn = rows.draw_prompts(samples, recipe, trainer.task.spec.get_prompt)
     prompts = [p.render(s.question) for p, s in zip(drawn, samples, strict=True)]
     answers = [rows.target(s.reference, recipe.target) for s in samples]
-
-    def count(texts: list[str]) -> list[int]:
-        if processor.tokenizer is None:
-            return [int(len(t) / CHARACTERS_A_TOKEN) + 1 for t in texts]
-        return [len(ids) for ids in processor.tokenizer(texts)["input_ids"]]
-
-    frame = _frame(processor)
-    prompt = [n + frame + sum(per_image[i.sha256] for i in s.images) for n, s in zip(count(prompts), samples, strict=True)]
-    completion = [recipe.max_completion_length] * len(samples) if trainer.weights() else count(answers)
+    if processor.tokenizer is None:
+        per_image = {size: _published(processor.image_processor, size) for size in set(sizes.values())}
+        prompt = [
+            _estimate(t + (s.system or "")) + 32 + sum(per_image[sizes[i.sha256]] for i in s.images)
+            for t, s in zip(prompts, samples, strict=True)
+        ]
+        completion = [_estimate(t) for t in answers]
+    else:
+        prompting = Prompting(processor, trainer.checkpoint.name)
+        per_image = {size: prompting.image_tokens(size) for size in set(sizes.values())}
+        asked = [Ask(tuple(sizes[i.sha256] for i in s.images), t, s.system) for s, t in zip(samples, prompts, strict=True)]
+        prompt = prompting.count(asked)
+        completion = [len(ids) for ids in processor.tokenizer(answers)["input_ids"]]
+    if trainer.weights():
+        completion = [recipe.max_completion_length] * len(samples)
     total = [a + b for a, b in zip(prompt, completion, strict=True)]
     longest = max(range(len(total)), key=total.__getitem__)
     return Lengths(
         image_min=min(per_image.values()),
-        image_median=int(statistics.median(per_image.values())),
+        image_median=int(statistics.median(per_image[size] for size in sizes.values())),
         image_max=max(per_image.values()),
         prompt_max=max(prompt),
         longest=total[longest],
@@ -305,13 +310,14 @@ def lengths(trainer: Trainer) -> Lengths:
     )
 
 
-def _frame(processor: Any) -> int:
-    """The chat template's own tokens around one image and the text."""
-    if processor.tokenizer is None:
-        return 32
-    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ""}]}]
-    text = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-    return len(processor.tokenizer(text.replace(processor.image_token, ""), add_special_tokens=False)["input_ids"])
+def _estimate(text: str) -> int:
+    return int(len(text) / CHARACTERS_A_TOKEN) + 1
+
+
+def _published(image_processor: Any, size: tuple[int, int]) -> int:
+    """Tokens that an image of this width and height takes by Qwen2-VL's published settings."""
+    width, height = size
+    return int(image_processor.get_number_of_image_patches(height, width, {})) // int(image_processor.merge_size) ** 2
 
 
 def _load(trainer: Trainer, found: Lengths, model: str, reinforce: bool, frozen: bool) -> Load:

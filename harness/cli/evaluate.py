@@ -273,6 +273,7 @@ def run_task(
 ) -> RunFolder:  # fmt: skip
     """One task through the pipeline with a progress bar."""
     from harness import distributed, pipeline
+    from harness.cli import ui
 
     name = model.card.name
     line = bar.add_task(f"{name} on {task.spec.name}", total=len(task.samples))
@@ -281,10 +282,14 @@ def run_task(
         verb = "answers" if step == "generate" else "judging"
         bar.update(line, description=f"{name} {verb} {task.spec.name}", completed=done, total=total)
 
-    return pipeline.run(
+    folder = pipeline.run(
         task, model, prompt, args, judges, runs, tags=tags, limit=limit, fresh=fresh, rank=rank or distributed.Rank(),
         report=report,
     )  # fmt: skip
+    sharing = getattr(model, "sharing", None) or ""
+    if sharing.startswith("off") and not getattr(model, "why_plain", None):
+        ui.note(f"{model.card.name} on {task.spec.name}: every question was computed alone, sharing {sharing}")
+    return folder
 
 
 def run_foreign(model: Model, tasks: dict[str, Any], runs: Path, *, limit: int | None, seed: int, fresh: bool) -> list[RunFolder]:

@@ -124,6 +124,7 @@ def lm_eval(
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Each task's own by default.")] = None,
     on_bad_row: Annotated[str, typer.Option("--on-bad-row", help="fail before anything is written, or skip and count.")] = "fail",
     max_image_pixels: opt.MaxImagePixels = None,
+    model: Annotated[str | None, typer.Option("--model", help="The checkpoint, so that lm-eval sends its own prompts.")] = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -135,7 +136,7 @@ def lm_eval(
     """
     from harness.cli import ui
     from harness.cli.evaluate import bad_row_policy, load_tasks
-    from harness.lm_eval_export import export
+    from harness.lm_eval_export import export, model_folder
 
     ui.set_quiet(quiet)
     policy = bad_row_policy(on_bad_row)
@@ -145,9 +146,10 @@ def lm_eval(
     chosen = [(task, task.spec.get_prompt(prompt)) for task in loaded]  # a wrong name fails before anything is written
     written = [export(task, p, out, max_new_tokens=max_new_tokens) for task, p in chosen]
     names = ",".join(path.stem for path in written)
+    weights = model_folder(model, out) if model else "CHECKPOINT"
     command = (
         f"lm_eval run --include_path {out} --tasks {names} --model hf-multimodal "
-        "--model_args pretrained=CHECKPOINT --apply_chat_template"
+        f"--model_args pretrained={weights} --apply_chat_template"
     )
     if json:
         ui.print_json({"written": [str(p) for p in written], "command": command})
@@ -155,3 +157,5 @@ def lm_eval(
     for path in written:
         ui.line(str(path))
     ui.line(f"run with: {command}")
+    if not model:
+        ui.note("lm-eval sends some models' opening token twice (Gemma 3, Pixtral, Mllama, ...); --model CHECKPOINT mends that")

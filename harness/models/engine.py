@@ -2,29 +2,24 @@
 
 `prefill` reads each image's prefix (chat opening, image tokens, and whatever text opens every question) once.
 `complete` expands its keys and values over questions of similar length and decodes them together; rows that have
-finished leave the batch. In fp32 the tokens equal those of plain `generate`, row by row (tests/test_engine.py).
+finished leave the batch. In fp32 the tokens equal those of plain `generate`, row by row (tests/test_engine.py), for any model
+whose cache is keys and values by position (tests/test_families.py).
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache
+import torch.nn.functional as F
 
+from harness.models.families import parts
+from harness.models.families.prompting import BY_TOKEN, IndivisibleError
 from harness.records import GenerationArgs
-
-
-@dataclass
-class Prefix:
-    """One image group's opening, ready for the model."""
-
-    input_ids: list[int]
-    pixel_values: torch.Tensor | None  # (patches, patch features)
-    grid_thw: torch.Tensor | None  # (images, 3)
 
 
 @dataclass(frozen=True)
@@ -103,51 +98,144 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
 
 @dataclass
 class Prefilled:
-    """Prefixes that have been read: one cache row a prefix, left-padded."""
+    """Prefixes that have been read: one cache row for each, left-padded."""
 
     cache: Any
     mask: torch.Tensor  # (prefixes, longest)
-    following: torch.Tensor  # (prefixes,) the rotary position after each prefix
+    following: torch.Tensor  # (prefixes,) the position after each prefix
+    axes: int | None  # of the positions, where there are several
+    goes_on: dict[str, torch.Tensor]  # (prefixes, 1, ...) inputs that later tokens need as the last one had them
     lengths: list[int]
     opening: int  # how many of each row's own tokens are in the prefix already
 
 
-def read_prompts(
-    model: Any,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    image_token: int,
-    patches: Sequence[torch.Tensor],
-    grids: Sequence[torch.Tensor],
-) -> tuple[Any, torch.Tensor]:
-    """One pass over left-padded prompts (rows, length) and their images, keeping keys and values (and gradients, if any).
+def read_prompts(model: Any, inputs: dict[str, Any]) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """One pass over left-padded prompts and their images, keeping keys and values (and gradients, if any).
 
-    Returns the model's output, with the logits of the last token, and the rotary position that follows each row.
+    `inputs` is what the processor made of them. Returns the model's output, with the logits of the last token; the positions,
+    (rows, length) or (axes, rows, length); and the position that follows each row.
     """
-    kinds = (ids == image_token).int()
-    grid = torch.cat(list(grids)).to(model.device) if grids else None
-    positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=mask)
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        mm_token_type_ids=kinds,
-        image_grid_thw=grid,
-        pixel_values=torch.cat(list(patches)).to(model.device) if patches else None,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return out, positions.masked_fill(mask[None] == 0, 0).amax((0, 2)) + 1
+    positions = parts.positions(model, inputs)
+    out = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
+    last = positions.masked_fill(inputs["attention_mask"] == 0, 0).amax(-1)
+    return out, positions, (last.amax(0) if last.dim() == 2 else last) + 1
+
+
+def followed_by(inputs: dict[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
+    """The same prompts with these tokens of text after each."""
+    if not tokens:
+        return inputs
+    ids = inputs["input_ids"]
+    new = {"input_ids": ids.new_tensor([list(tokens)] * len(ids))}
+    for name in BY_TOKEN[1:]:
+        if name in inputs:
+            text = inputs[name][:, -1:] if name in parts.GOES_ON else inputs["attention_mask"].new_zeros(len(ids), 1)
+            text = torch.ones_like(text) if name == "attention_mask" else text
+            new[name] = text.to(inputs[name].dtype).expand(-1, len(tokens), *inputs[name].shape[2:])
+    return inputs | {k: torch.cat([inputs[k], v.to(ids.device)], 1) for k, v in new.items()}
 
 
 @torch.inference_mode()
-def prefill(model: Any, prefixes: Sequence[Prefix], opening: Sequence[int], *, image_token: int, pad: int) -> Prefilled:
-    """Read each prefix and then `opening`, the tokens that all rows begin with."""
-    ids, mask = left_pad([p.input_ids + list(opening) for p in prefixes], pad, model.device)
-    grids = [p.grid_thw for p in prefixes if p.grid_thw is not None]
-    patches = [p.pixel_values for p in prefixes if p.pixel_values is not None]
-    out, following = read_prompts(model, ids, mask, image_token, patches, grids)
-    return Prefilled(out.past_key_values, mask, following, mask.sum(1).tolist(), len(opening))
+def prefill(model: Any, inputs: dict[str, Any], opening: Sequence[int] = ()) -> Prefilled:
+    """Read each prefix and then `opening`, the tokens that all rows begin with. Raises IndivisibleError."""
+    inputs = followed_by(inputs, opening)
+    out, positions, following = read_prompts(model, inputs)
+    if why := parts.why_cache_not_expanded(out.past_key_values):
+        raise IndivisibleError(why)
+    mask = inputs["attention_mask"]
+    goes_on = {k: inputs[k][:, -1:] for k in parts.GOES_ON if k in inputs}
+    axes = positions.shape[0] if positions.dim() == 3 else None
+    return Prefilled(out.past_key_values, mask, following, axes, goes_on, mask.sum(1).tolist(), len(opening))
+
+
+def expanded(cache: Any, owner: torch.Tensor) -> Any:
+    """A cache of its own with row `owner[i]` of this one as row i."""
+    out = copy.copy(cache)
+    out.layers = [copy.copy(layer) for layer in cache.layers]
+    out.batch_select_indices(owner)
+    return out
+
+
+#: Called as watch(live rows, their logits) at every step.
+Watch = Callable[[Sequence[int], torch.Tensor], None]
+
+
+def joined(caches: Sequence[Any]) -> Any:
+    """Caches of rows of different length as one, each row's keys and values at the right end."""
+    out = copy.copy(caches[0])
+    out.layers = []
+    for layers in zip(*(c.layers for c in caches), strict=True):
+        one = copy.copy(layers[0])
+        if isinstance(one.keys, torch.Tensor):
+            width = max(layer.keys.shape[-2] for layer in layers)
+            for name in ("keys", "values"):
+                held = [getattr(layer, name) for layer in layers]
+                setattr(one, name, torch.cat([F.pad(h, (0, 0, width - h.shape[-2], 0)) for h in held]))
+        if hasattr(one, "cumulative_length"):
+            one.cumulative_length = max(layer.cumulative_length for layer in layers)
+        out.layers.append(one)
+    return out
+
+
+def forward(
+    model: Any,
+    shared: Prefilled,
+    ids: torch.Tensor,
+    attention: torch.Tensor,
+    position: torch.Tensor,
+    cache: Any,
+    goes_on: dict[str, torch.Tensor],
+) -> torch.Tensor:
+    """The logits (rows, vocabulary) after some more tokens (rows, length) at positions (rows, length)."""
+    out = model(
+        input_ids=ids,
+        attention_mask=attention,
+        position_ids=position if shared.axes is None else position.expand(shared.axes, -1, -1),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+        **{k: v.expand(-1, ids.shape[1], *v.shape[2:]) for k, v in goes_on.items()},
+    )
+    return out.logits[:, -1]  # type: ignore[no-any-return]
+
+
+def read_tails(
+    model: Any,
+    shared: Prefilled,
+    tails: Sequence[list[int]],
+    owner: torch.Tensor,
+    goes_on: dict[str, torch.Tensor],
+    pad: int,
+    new_tokens: int,
+) -> tuple[torch.Tensor, Any, torch.Tensor, torch.Tensor]:
+    """Each row's own tokens after its prefix: (logits, cache, attention mask, position of the last token).
+
+    Padding stands between prefix and question. A sliding window would count it: where one is shorter than a row, rows of one
+    length are read together, and what was read of all is joined at the right end.
+    """
+    longest = max(len(t) for t in tails)
+    window = parts.window(shared.cache)
+    together = window is None or shared.mask.shape[1] + longest + new_tokens < window
+    lengths = [longest if together else len(t) for t in tails]
+    read, order = [], []
+    for length in sorted(set(lengths)):
+        mine = [i for i, n in enumerate(lengths) if n == length]
+        index = torch.tensor(mine, device=owner.device)
+        of, cache = owner[index], expanded(shared.cache, owner[index])
+        current, tail = left_pad([tails[i] for i in mine], pad, owner.device)
+        attention = torch.cat([shared.mask[of], tail], 1)
+        position = (tail.cumsum(1) - 1).clamp(min=0) + shared.following[of][:, None]
+        seen = {k: v[index] for k, v in goes_on.items()}
+        logits = forward(model, shared, current, attention, position, cache, seen)
+        read.append((logits, cache, F.pad(attention, (longest - length, 0)), position[:, -1:]))
+        order += mine
+    if len(read) == 1:
+        return read[0]
+    back = torch.tensor(order, device=owner.device).argsort()
+    cache = joined([r[1] for r in read])
+    cache.batch_select_indices(back)
+    logits, attention, position = (torch.cat([r[k] for r in read])[back] for k in (0, 2, 3))
+    return logits, cache, attention, position
 
 
 @torch.inference_mode()
@@ -160,35 +248,26 @@ def complete(
     pad: int,
     end: set[int],
     never: Sequence[int] = (),
+    watch: Watch | None = None,
 ) -> list[Completion]:
-    """Completions of `rows`, in their order. The model is a Qwen2-VL-like one (3-axis rotary positions).
+    """Completions of `rows`, in their order.
 
     `shared` is left as it was and serves any number of calls. `never` lists tokens that must not be written (image
     markers, in training).
     """
     device = model.device
     owner = torch.tensor([r.prefix for r in rows], device=device)
-    cache = DynamicCache()
-    for i, layer in enumerate(shared.cache.layers):
-        cache.update(layer.keys[owner], layer.values[owner], i)
-    current, tail = left_pad([r.input_ids[shared.opening :] for r in rows], pad, device)
-    attention = torch.cat([shared.mask[owner], tail], 1)
-    position = ((tail.cumsum(1) - 1).clamp(min=0) + shared.following[owner][:, None]).expand(3, -1, -1)
+    goes_on = {k: v[owner] for k, v in shared.goes_on.items()}
+    tails = [r.input_ids[shared.opening :] for r in rows]
+    logits, cache, attention, position = read_tails(model, shared, tails, owner, goes_on, pad, args.max_new_tokens)
 
     sampler = Sampler(args, [r.key for r in rows])
     tokens: list[list[int]] = [[] for _ in rows]
     ended: list[int | None] = [None] * len(rows)
     live = list(range(len(rows)))
     for step in range(args.max_new_tokens):
-        out = model(
-            input_ids=current,
-            attention_mask=attention,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits = out.logits[:, -1]
+        if watch:
+            watch(live, logits)
         if never:
             logits[:, list(never)] = -torch.inf
         chosen = sampler(logits, live)
@@ -205,9 +284,10 @@ def complete(
             live = [live[i] for i in keep]
             index = torch.tensor(keep, device=device)
             cache.batch_select_indices(index)
-            attention, position, chosen = attention[index], position[:, index], chosen[index]
-        current = chosen[:, None]
+            attention, position, chosen = attention[index], position[index], chosen[index]
+            goes_on = {k: v[index] for k, v in goes_on.items()}
         attention = torch.cat([attention, attention.new_ones(len(live), 1)], 1)
-        position = position[:, :, -1:] + 1
+        position = position + 1
+        logits = forward(model, shared, chosen[:, None], attention, position, cache, goes_on)
     own = [shared.lengths[r.prefix] + len(r.input_ids) - shared.opening for r in rows]
     return [Completion(tokens[i], ended[i], n) for i, n in enumerate(own)]

@@ -15,21 +15,24 @@ import torch
 
 from harness import answers
 from harness.errors import DataError, ModelError, UserError
-from harness.models import engine, loading, weights
-from harness.prompts import Prompt, order, parts, placed
+from harness.models import engine, loading, proof, weights
+from harness.models.families import parts
+from harness.models.families.prompting import Ask, IndivisibleError, Openings, Prompting
+from harness.prompts import Prompt, placed
 from harness.records import GenerationArgs, ModelCard, Prediction, Sample
 
-#: Architectures whose positions and image features the shared-prefix engine knows.
+#: Architectures whose image features and grouped passes the trainers know.
 SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 T = TypeVar("T")
 R = TypeVar("R")
 
 #: `--batch-size auto`: at most this many questions a worker (on a CPU each core is one), and no more than their keys and values
 #: fit in this many MB.
-MOST_ROWS = {"cpu": 32, "cuda": 256}
+MOST_ROWS = {"cpu": 64, "cuda": 256}
 MOST_CACHE_MB = {"cpu": 32, "cuda": 16_000}
-PACK_IMAGES = 16
-_MARK = "\N{OBJECT REPLACEMENT CHARACTER}question\N{OBJECT REPLACEMENT CHARACTER}"
+#: Pictures that are read together: at most so many, and so many of their tokens.
+PACK_IMAGES = 32
+PACK_TOKENS = {"cpu": 8_192, "cuda": 32_768}
 
 
 def group_by_images(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -85,7 +88,8 @@ class TransformersModel:
 
     `batch_size` counts the questions in hand at once; None picks what fits. Either is halved when memory runs out.
     `share_prefix` is "auto" (where the architecture allows), or "off" for plain left-padded batches through `generate`;
-    both give the same text in fp32. `why_plain` says why prefixes are not shared, where they are not.
+    both give the same text in fp32. `why_plain` says why prefixes are not shared, where that is known before a run;
+    `sharing` what the last run found on its own rows.
     """
 
     def __init__(
@@ -102,18 +106,23 @@ class TransformersModel:
         checkpoint = loading.resolve(name)
         where = loading.pick_device(device)
         self.processor = loading.load_processor(checkpoint)
+        self.prompting = Prompting(self.processor, checkpoint.name)
         kind = loading.pick_dtype(dtype, where)
         attention, reason = loading.pick_attention(attention, where, kind)
         self.model = loading.load_weights(checkpoint, kind, where, attention=attention)
         weights.check_vocabulary(checkpoint.label, self.model, self.processor)
         self._card = loading.model_card(checkpoint, self.model, reason)
+        if self.prompting.writes_opening():
+            self._card = self._card.model_copy(update={"opening": "once"})
         self._kind = where.split(":")[0]
         self._fixed_rows = batch_size
         self._token_mb = loading.kv_bytes_per_token(self.model.config, self.model.dtype.itemsize) / 1e6
-        self.why_plain = "asked for" if share_prefix == "off" else self._why_plain()
+        self.longest = parts.longest_prompt(self.model.config)
+        self.why_plain: str | None = "asked for" if share_prefix == "off" else self._why_plain()
+        #: How the last run's pictures were read; for its card.
+        self.sharing: str | None = None
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
-        self._image_token = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
-        self.pack_images = PACK_IMAGES
+        self.pack_images = PACK_IMAGES  # fewer where they take many tokens, as the proof finds
         special = {i: t.content for i, t in self.processor.tokenizer.added_tokens_decoder.items() if t.special}
         #: Special tokens that mark thinking or answer, and those that a text is read without.
         self._markers = {i for i, token in special.items() if answers.is_marker(token, tags)}
@@ -127,30 +136,53 @@ class TransformersModel:
         return self._card
 
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
-        for name, why in self.refused(samples, prompt).items():
-            raise DataError(f"row {name}: {why}", hint="mend the row")
+        for name, bad in self.refused(samples, prompt).items():
+            raise DataError(f"row {name}: {bad}", hint="mend the row")
         if samples:  # a template that opens the thinking itself: the text then only closes it
-            self._opened = answers.left_open(self.chat(samples[0], "?"), self._tags)
+            (chat,) = self.prompting.texts([Ask(len(samples[0].images), "?", samples[0].system)])
+            self._opened = answers.left_open(chat, self._tags)
         # where the question says itself where its images stand, nothing comes before it that others could share
-        ahead = {s.id for s in samples if s.images and not placed(prompt.render(s.question), len(s.images))}
-        if self.why_plain is None and ahead:
-            yield from self._shared([s for s in samples if s.id in ahead], prompt, args)
-            samples = [s for s in samples if s.id not in ahead]
+        ahead = [s for s in samples if s.images and not placed(prompt.render(s.question), len(s.images))]
+        why = self.why_plain or (self._prove(ahead, prompt) if ahead else None)
+        self.sharing = f"off: {why}" if why else f"proved on {min(len(ahead), proof.ROWS)} rows" if ahead else None
+        if ahead and why is None:
+            yield from self._shared(ahead, prompt, args)
+            done = {s.id for s in ahead}
+            samples = [s for s in samples if s.id not in done]
         yield from self._plain(samples, prompt, args)
 
     def refused(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
-        """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one.
+        """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one, and a
+        prompt must leave a position for an answer.
 
-        Raises UserError for a prompt that holds one.
+        Raises UserError for a prompt that holds a marker.
         """
-        markers = [t.content for t in self.processor.tokenizer.added_tokens_decoder.values() if t.special]
+        markers = sorted(self.prompting.markers())
 
         def held(text: str) -> str | None:
             return next((m for m in markers if m in text), None)
 
         if marker := held(prompt.template):
             raise UserError(f"prompt '{prompt.name}' holds the model's own marker {marker}", hint=f"mend it in {prompt.source}")
-        return {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
+        found = {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
+        return found | self._too_long([s for s in samples if s.id not in found], prompt)
+
+    def _too_long(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
+        """The rows whose prompt takes every position that the model has."""
+        if self.longest is None or not samples:
+            return {}
+        asked = [Ask(tuple(i.size for i in s.images), prompt.render(s.question), s.system) for s in samples]
+        # the pictures that could take most tokens, with room to spare for what their sizes do not tell
+        few = {max((a.pictures for a in asked), key=measure) for measure in (len, *_EXTENTS)}
+        most = max(self.prompting.count([Ask(sizes, "") for sizes in few]))
+        if 2 * most + max(len((a.text + (a.system or "")).encode()) for a in asked) < self.longest:
+            return {}
+        counts = self.prompting.count(asked)
+        return {
+            s.id: f"its prompt takes {n} tokens, and the model has positions for {self.longest}"
+            for s, n in zip(samples, counts, strict=True)
+            if n >= self.longest
+        }
 
     def rows_a_batch(self, tokens: int, workers: int = 1) -> int:
         """Questions that one of `workers` computes at once, where each takes at most about `tokens` tokens in all.
@@ -162,47 +194,57 @@ class TransformersModel:
         return max(8, min(MOST_ROWS.get(self._kind, 32), int(MOST_CACHE_MB.get(self._kind, 1_000) / (tokens * self._token_mb))))
 
     def _why_plain(self) -> str | None:
-        """None when prefixes can be shared, else the reason."""
-        architecture = type(self.model).__name__
-        if architecture not in SHARED_PREFIX:
-            return f"{architecture} is not a Qwen2-VL or Qwen2.5-VL"
-        content = [{"type": "image"}, {"type": "text", "text": _MARK}]
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        tokenizer = self.processor.tokenizer
-        last = tokenizer(text.split(_MARK)[0], add_special_tokens=False)["input_ids"][-1]
-        if last not in tokenizer.added_tokens_decoder:
-            return "the chat template puts no marker between image and question, so their tokens could merge"
+        """None when prefixes can be shared as far as can be known before a run, else the reason."""
+        from PIL import Image
+
+        if why := parts.why_not_shared(self.model):
+            return why
+        picture = Image.linear_gradient("L").convert("RGB")
+        try:
+            found = self.prompting.openings([[picture]])
+            chats = self.prompting.texts([Ask(1, "What is shown?")])
+            ours = found.inputs["input_ids"][0].tolist() + self.prompting.tails(found.border, chats)[0]
+        except IndivisibleError as e:
+            return str(e)
+        if ours != self.prompting.inputs([Ask([picture], "What is shown?")])["input_ids"][0].tolist():
+            return "a prompt in two parts has other tokens than the model's own"
         return None
 
-    def chat(self, sample: Sample, text: str) -> str:
-        """The chat template around the sample's system turn, its images and `text`."""
-        content = [
-            {"type": "image"} if isinstance(p, int) else {"type": "text", "text": p} for p in parts(text, len(sample.images))
-        ]
-        system = [{"role": "system", "content": [{"type": "text", "text": sample.system}]}] if sample.system else []
-        out: str = self.processor.apply_chat_template(
-            [*system, {"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        return out
+    def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The processor's outputs where the model is, pixels in its number format."""
+        device, dtype = self.model.device, self.model.dtype
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, list):
+                return [moved(v) for v in value]
+            if not isinstance(value, torch.Tensor):
+                return value
+            return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+        return {k: moved(v) for k, v in inputs.items()}
 
     # -- plain batches ------------------------------------------------------------------------------------------
 
     def _plain(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
-        ordered = sorted(samples, key=lambda s: len(s.question), reverse=True)
+        by_images: dict[int, list[Sample]] = {}
+        for s in sorted(samples, key=lambda s: len(s.question), reverse=True):
+            by_images.setdefault(len(s.images), []).append(s)  # many processors take one number of pictures at a time
         # a drawn text must not depend on its batch, and `generate` draws for all rows from one seed
-        for batch in evenly(ordered, 1 if args.temperature > 0 else self._fixed_rows or 32):
-            for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
-                yield done
+        most = 1 if args.temperature > 0 else self._fixed_rows or 32
+        for alike in by_images.values():
+            for batch in evenly(alike, most):
+                for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
+                    yield done
+
+    def _asked(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, Any]:
+        """The model's inputs for a batch, by transformers' own call."""
+        rows = [Ask([i.open() for i in s.images], prompt.render(s.question), s.system) for s in samples]
+        return self._on_device(self.prompting.inputs(rows))
 
     @torch.inference_mode()
     def _generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> list[Prediction]:
         """One left-padded batch through the model's own `generate`."""
-        texts = [self.chat(s, prompt.render(s.question)) for s in samples]
-        images = [s.images[i].open() for s in samples for i in order(prompt.render(s.question), len(s.images))]
-        inputs = self.processor(text=texts, images=images or None, return_tensors="pt", padding=True)
-        inputs = inputs.to(self.model.device, self.model.dtype)
+        inputs = self._asked(samples, prompt)
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if args.temperature > 0:
             torch.manual_seed(engine.row_seed(args.seed, samples[0].id))
@@ -223,10 +265,11 @@ class TransformersModel:
         On a CPU each worker computes a pack of its own on one core, which keeps small matrices busier than splitting
         each of them over all cores would; elsewhere a second worker loads images while the first computes.
         """
-        packs = evenly(group_by_images(samples), self.pack_images)
         threads = torch.get_num_threads()
         on_cpu = self.model.device.type == "cpu"
-        workers = min(threads, len(packs), self._fixed_rows or threads) if on_cpu else 2
+        workers = min(threads, self._fixed_rows or threads) if on_cpu else 2
+        packs = self._packs(samples, workers if on_cpu else 1)
+        workers = min(workers, len(packs)) if on_cpu else workers
         done: queue.Queue[tuple[list[Prediction], threading.Event] | BaseException | None] = queue.Queue()
         stop = threading.Event()
 
@@ -263,21 +306,55 @@ class TransformersModel:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
 
+    def _packs(self, samples: Sequence[Sample], workers: int = 1) -> list[Sequence[list[Sample]]]:
+        """Groups of samples about the same pictures, some groups together; those of a pack have as many pictures and the same
+        system turn.
+
+        Every one of `workers` gets as many packs as the others, if there are enough groups.
+        """
+        alike: dict[tuple[int, str | None], list[list[Sample]]] = {}
+        for group in group_by_images(samples):
+            alike.setdefault((len(group[0].images), group[0].system), []).append(group)
+        packs: list[Sequence[list[Sample]]] = []
+        for groups in alike.values():
+            count = -(-len(groups) // self.pack_images)
+            packs += evenly(groups, -(-len(groups) // (-(-count // workers) * workers)))
+        return packs
+
     def _answer(
         self, groups: Sequence[list[Sample]], prompt: Prompt, args: GenerationArgs, workers: int
     ) -> Iterator[list[Prediction]]:
         """A pack's predictions, in batches of questions of similar length."""
-        tokenizer = self.processor.tokenizer
-        prefixes = [self._prefix(g[0]) for g in groups]
-        tail = self.chat(groups[0][0], _MARK).split(_MARK)[1]
-        texts = [[prompt.render(s.question) + tail for s in g] for g in groups]
-        ids = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
-        opening = ids[0][0][: engine.common_prefix([row for rows in ids for row in rows])]
+        try:
+            yield from self._answer_pack(self._open(groups, prompt), groups, args, workers)
+        except IndivisibleError as e:  # raised before the pack's first row is answered
+            self.sharing = f"off for some pictures: {e}"
+            with self._computing:
+                yield from self._plain([s for g in groups for s in g], prompt, args)
+
+    def _open(self, groups: Sequence[list[Sample]], prompt: Prompt) -> tuple[Openings, list[list[list[int]]]]:
+        """A pack's openings, and each question's tokens after them."""
+        openings = self.prompting.openings([[i.open() for i in g[0].images] for g in groups], groups[0][0].system)
+        chats = self.prompting.texts([Ask(len(s.images), prompt.render(s.question), s.system) for g in groups for s in g])
+        tails = iter(self.prompting.tails(openings.border, chats))
+        return openings, [[next(tails) for _ in g] for g in groups]
+
+    def _answer_pack(
+        self,
+        read: tuple[Openings, list[list[list[int]]]],
+        groups: Sequence[list[Sample]],
+        args: GenerationArgs,
+        workers: int,
+    ) -> Iterator[list[Prediction]]:
+        openings, ids = read
+        opening = _opening(ids)
 
         def prefill(pack: Sequence[int]) -> engine.Prefilled:
-            return engine.prefill(
-                self.model, [prefixes[g] for g in pack], opening, image_token=self._image_token, pad=tokenizer.pad_token_id
-            )
+            inputs = openings.inputs
+            if len(pack) < len(groups):  # memory ran out: read these alone
+                pictures = [[i.open() for i in groups[g][0].images] for g in pack]
+                inputs = self.prompting.openings(pictures, groups[0][0].system).inputs
+            return engine.prefill(self.model, self._on_device(inputs), opening)
 
         with self._computing:
             for pack, shared in halving(prefill, list(range(len(groups)))):
@@ -288,22 +365,43 @@ class TransformersModel:
                     batch: Sequence[tuple[engine.Row, Sample]], shared: engine.Prefilled = shared
                 ) -> list[engine.Completion]:
                     asked = [row for row, _ in batch]
-                    return engine.complete(self.model, shared, asked, args, pad=tokenizer.pad_token_id, end=self.end)
+                    return engine.complete(self.model, shared, asked, args, pad=self.prompting.pad, end=self.end)
 
-                longest = shared.mask.shape[1] + max(len(t) for g in pack for t in ids[g]) + min(args.max_new_tokens, 128)
-                for batch in evenly(rows, self.rows_a_batch(longest, workers)):
+                width, longest = shared.mask.shape[1], max(len(t) for g in pack for t in ids[g])
+                most = self.rows_a_batch(width + longest + min(args.max_new_tokens, 128), workers)
+                for batch in evenly(rows, most):
                     for part, done in halving(complete, batch):
                         yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
 
-    def _prefix(self, sample: Sample) -> engine.Prefix:
-        """The tokens up to the question, each image marker repeated as its size asks, and the pixels."""
-        image_processor, image_token = self.processor.image_processor, self.processor.image_token
-        head = self.chat(sample, _MARK).split(_MARK)[0]
-        pixels = image_processor(images=[i.open() for i in sample.images], return_tensors="pt")
-        for grid in pixels["image_grid_thw"]:
-            head = head.replace(image_token, "\0" * (int(grid.prod()) // image_processor.merge_size**2), 1)
-        ids = self.processor.tokenizer(head.replace("\0", image_token), add_special_tokens=False)["input_ids"]
-        return engine.Prefix(ids, pixels["pixel_values"], pixels["image_grid_thw"])
+    def _prove(self, samples: Sequence[Sample], prompt: Prompt) -> str | None:
+        """None where a few of the first pack's rows get the same text on a shared prefix and by `generate`, else why not."""
+        groups = sorted(self._packs(samples)[0], key=len, reverse=True)[: proof.PICTURES]
+        try:
+            openings, ids = self._open(groups, prompt)
+            self.pack_images = max(1, min(PACK_IMAGES, PACK_TOKENS.get(self._kind, 8_192) // max(openings.lengths)))
+            asked = proof.choose([len(g) for g in groups], ids)
+            rows = [groups[g][i] for g, i in asked]
+            inputs = self._asked(rows, prompt)
+            heads = [_unpadded(openings.inputs, g) for g, _ in asked]
+            if [head + ids[g][i] for head, (g, i) in zip(heads, asked, strict=True)] != [
+                _unpadded(inputs, k) for k in range(len(asked))
+            ]:
+                return "a prompt in two parts has other tokens than the model's own"
+            shared = engine.prefill(self.model, self._on_device(openings.inputs), _opening(ids))
+            batch = [engine.Row(g, ids[g][i], str(i)) for g, i in asked]
+            traces = proof.shared(self.model, shared, batch, self.prompting.pad, self.end)
+        except IndivisibleError as e:
+            return str(e)
+        except Exception as e:  # whatever an unknown model raises: its own generate decides what is an error
+            if out_of_memory(e):
+                return None  # the run itself makes its packs smaller
+            return f"the model cannot go on from a shared prefix ({type(e).__name__}: {loading.first_line(e)})"
+
+        def alone() -> list[proof.Trace]:
+            return [t for s in rows for t in proof.generated(self.model, self._asked([s], prompt), self.end)]
+
+        plain = proof.generated(self.model, inputs, self.end)
+        return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
 
     def _text(self, tokens: Sequence[int]) -> str:
         """The tokens' text without special tokens, but with those that mark thinking and answer: a tokenizer may count them as
@@ -315,14 +413,34 @@ class TransformersModel:
         return self._opened + text.strip()
 
     def _prediction(self, sample: Sample, done: engine.Completion) -> Prediction:
-        text = self._text(done.tokens)
+        tokens, end = done.tokens, done.end
+        if self.longest is not None and done.prompt_tokens + len(tokens) > self.longest:
+            tokens, end = tokens[: self.longest - done.prompt_tokens], None  # what follows was written without a position
+        text = self._text(tokens)
         reasoning, answer = answers.read(text)
         return Prediction(
             sample_id=sample.id,
             text=text,
             reasoning=reasoning,
             answer=answer,
-            finish="length" if done.end is None else "stop",
+            finish="length" if end is None else "stop",
             prompt_tokens=done.prompt_tokens,
-            completion_tokens=len(done.tokens),
+            completion_tokens=len(tokens),
         )
+
+
+_EXTENTS: tuple[Callable[[tuple[tuple[int, int], ...]], int], ...] = (
+    lambda sizes: sum(w * h for w, h in sizes),
+    lambda sizes: max((w for w, _ in sizes), default=0),
+    lambda sizes: max((h for _, h in sizes), default=0),
+)
+
+
+def _opening(ids: Sequence[Sequence[list[int]]]) -> list[int]:
+    """The tokens that every question begins with."""
+    return ids[0][0][: engine.common_prefix([row for rows in ids for row in rows])]
+
+
+def _unpadded(inputs: dict[str, Any], row: int) -> list[int]:
+    """A left-padded row's own tokens."""
+    return inputs["input_ids"][row][inputs["attention_mask"][row].bool()].tolist()  # type: ignore[no-any-return]
