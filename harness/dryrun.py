@@ -18,6 +18,7 @@ from typing import Any
 from harness.data import LoadedTask
 from harness.errors import ModelError, UserError
 from harness.models import endpoint, loading
+from harness.models.families import parts
 from harness.models.families.prompting import Ask, Prompting
 from harness.models.usage import Price
 from harness.prompts import Prompt
@@ -64,6 +65,7 @@ class Plan:
             "kv_cache_mb": round(rows * longest * checkpoint.token_bytes / 1e6),
             "batch_size": rows,
             **checkpoint.facts,
+            **({"rows_too_long": long} if (long := checkpoint.too_long(prompts)) else {}),
         }
 
     def foreign(self, name: str, task: Any, limit: int | None) -> dict[str, Any]:
@@ -110,7 +112,12 @@ class _Checkpoint:
 
     prompting: Prompting
     token_bytes: int
+    longest: int | None
     facts: dict[str, Any]
+
+    def too_long(self, prompts: Sequence[int]) -> int:
+        """How many of these prompts leave no position for an answer; the run calls them bad rows."""
+        return sum(self.longest is not None and n >= self.longest for n in prompts)
 
     @classmethod
     def of(cls, plan: Plan) -> _Checkpoint:
@@ -138,7 +145,9 @@ class _Checkpoint:
             "device": device,
             "attention": f"{attention} ({reason})",
         }
-        return cls(Prompting(processor, found.name), loading.kv_bytes_per_token(config, size), facts)
+        return cls(
+            Prompting(processor, found.name), loading.kv_bytes_per_token(config, size), parts.longest_prompt(config), facts
+        )
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Every family answers as transformers' own `apply_chat_template` and `generate` do, row by row, and shares what it can."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -204,6 +205,18 @@ def test_a_prompt_without_a_position_for_its_answer_is_a_bad_row(folders, rows):
     for p in done:  # nothing is written beyond the last position
         assert p.prompt_tokens + p.completion_tokens <= model.longest
         assert p.finish == "length" or p.prompt_tokens + p.completion_tokens < model.longest
+
+
+def test_a_dry_run_counts_the_rows_that_are_too_long(folders, tmp_path):
+    """LLaVA-NeXT takes hundreds of tokens for a picture, more than this copy has positions for."""
+    folder = tmp_path / "short"
+    shutil.copytree(folders("llava_next"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 64
+    (folder / "config.json").write_text(json.dumps(config))
+    plan = dryrun.Plan(str(folder), device="cpu").estimate(load("slake", limit=3), QUESTION, ARGS)
+    assert plan["rows_too_long"] == 3
+    assert len(TransformersModel(str(folder), device="cpu").refused(load("slake", limit=3).samples, QUESTION)) == 3
 
 
 def counted(model, samples):

@@ -116,7 +116,7 @@ def run_lm_eval(
                 with _silence(not progress):
                     results = _evaluate(lm, name, task, limit, seed, apply_chat_template)
                 seconds = {"generate": round(time.perf_counter() - start, 3)}
-                _write(folder, card, name, task, results, model.processor.tokenizer, seconds)
+                _write(folder, card, name, task, results, lm, seconds)
         folders.append(folder)
     return folders
 
@@ -221,7 +221,7 @@ def binary_metrics(rows: Sequence[dict[str, Any]], task: Any) -> list[str]:
 
 
 def _write(
-    folder: RunFolder, card: RunCard, name: str, task: Any, results: dict[str, Any], tokenizer: Any, seconds: dict[str, float]
+    folder: RunFolder, card: RunCard, name: str, task: Any, results: dict[str, Any], lm: Any, seconds: dict[str, float]
 ) -> None:
     """The run folder of a finished task. Raises UserError when none of its metrics is 0 or 1 on each row."""
     from harness import pipeline
@@ -245,7 +245,7 @@ def _write(
             hint="run it with lm-eval itself",
         )
     samples = [_sample(r, task) for r in first]
-    predictions = [_prediction(r, task, tokenizer) for r in first]
+    predictions = [_prediction(r, task, lm) for r in first]
     folder.begin(card, samples, fresh=True)
     write_atomic(folder.path / "lm_eval.json", _json({k: v for k, v in results.items() if k != "samples"}) + "\n")
     folder.add_predictions(predictions)
@@ -276,7 +276,7 @@ def _sample(row: dict[str, Any], task: Any) -> Sample:
     )  # fmt: skip
 
 
-def _prediction(row: dict[str, Any], task: Any, tokenizer: Any) -> Prediction:
+def _prediction(row: dict[str, Any], task: Any, lm: Any) -> Prediction:
     """The text that the model wrote, or the choice it found likeliest. A target that greedy decoding misses leaves no text."""
     choices, responses = _choices(row, task), [r[0] for r in row["resps"]]
     limit: float = math.inf
@@ -288,13 +288,13 @@ def _prediction(row: dict[str, Any], task: Any, tokenizer: Any) -> Prediction:
         limit = row["arguments"][0][1].get("max_gen_toks", MAX_GEN_TOKS)
     else:
         text = answer = str(row["target"]) if responses[0][1] else ""
-    written = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    written = len(lm.tok_encode(text, add_special_tokens=False))
     return Prediction(
         sample_id=str(row["doc_id"]),
         text=text,
         reasoning=None,
         answer=answer.strip() or None,
         finish="length" if written >= limit else "stop",
-        prompt_tokens=len(tokenizer(str(row["arguments"][0][0]), add_special_tokens=False)["input_ids"]),
+        prompt_tokens=len(lm.tok_encode(str(row["arguments"][0][0]))),  # with the opening token, where lm-eval sends one
         completion_tokens=written,
     )
