@@ -141,7 +141,7 @@ def normalise(text: str) -> str:
 
     A text that is nothing but punctuation becomes "".
     """
-    text = plain(text).replace(BOX, "").replace(END_BOX, "").lower()
+    text = plain(text.lower()).replace(BOX, "").replace(END_BOX, "").lower()
     text = re.sub(r"\s*,\s*", ", ", re.sub(r"(?<=\d) (?=%)", "", re.sub(r"\s+", " ", text)))
     for _ in range(9):  # a bracket may hide a quote, a quote a bullet
         before, text = text, _stripped(text)

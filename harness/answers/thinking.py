@@ -60,7 +60,8 @@ _PARTS = ("<|channel|>", "<|message|>", "<|constrain|>")
 #: What ends a turn, and other tokens that are nobody's words.
 SPECIAL = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<[｜|][^<>\n]{1,40}[｜|]>|</?s>|\[/?INST\]"
-    r"|<(?:eos|bos|pad|unk|start_of_turn|end_of_turn|end_of_utterance|endoftext|image|image_soft_token)>"
+    r"|<(?:eos|bos|pad|unk|start_of_turn|end_of_turn|end_of_utterance|endoftext|image|image_soft_token)>",
+    re.I,
 )
 
 
