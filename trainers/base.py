@@ -260,7 +260,7 @@ class Trainer:
         else:
             begun, _ = checkpoint.last_whole(self.out) if self.out.exists() else (None, {})
         if begun is None:
-            self._check_nothing_lost()
+            checkpoint.check_nothing_lost(self.out)
             self.out.mkdir(parents=True, exist_ok=True)
             write_atomic(self.out / "run.yaml", as_yaml(self.run()))  # first: by it OUT is known to be a training
             write_atomic(self.out / "samples.jsonl", "".join(json.dumps(s.row()) + "\n" for s in self.task.samples))
@@ -281,16 +281,6 @@ class Trainer:
                 if not any(self.out.iterdir()):
                     self.out.rmdir()
             raise
-
-    def _check_nothing_lost(self) -> None:
-        """Raises RunError where starting again would throw away a training that had got as far as a checkpoint."""
-        damaged = [p for p in checkpoint.checkpoints(self.out) if (p / checkpoint.SUMS).exists()]
-        if damaged or (self.out / "best").exists():
-            why = f"{damaged[-1].name}: {checkpoint.torn(damaged[-1])}" if damaged else "best/ is all that is left"
-            raise RunError(
-                f"{self.out}: no whole checkpoint is left to go on from ({why})",
-                hint="remove the folder to start again, or give another --out folder",
-            )
 
     def _part(self) -> Path:
         """Where the model at the end is put together."""

@@ -115,6 +115,17 @@ def whole(folder: Path) -> Path:
     return folder
 
 
+def check_nothing_lost(out: Path) -> None:
+    """Raises RunError where starting again would throw away a training that had got as far as a checkpoint."""
+    damaged = [p for p in checkpoints(out) if (p / SUMS).exists()]
+    if damaged or (out / "best").exists():
+        why = f"{damaged[-1].name}: {torn(damaged[-1])}" if damaged else "best/ is all that is left"
+        raise RunError(
+            f"{out}: no whole checkpoint is left to go on from ({why})",
+            hint="remove the folder to start again, or give another --out folder",
+        )
+
+
 def remove(folder: Path) -> None:
     """Remove a checkpoint: its name first, so that a kill leaves no half of one."""
     gone = folder.with_name(f".{folder.name}.gone")
