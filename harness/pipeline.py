@@ -25,6 +25,7 @@ from harness.errors import RanksError, RunError, UserError
 from harness.prompts import Prompt
 from harness.records import GenerationArgs, Prediction, RunCard, Sample, Verdict
 from harness.runs import RunFolder
+from harness.scoring import unread
 from harness.scoring.summary import scores
 
 #: Called as report(step, rows done, rows in all).
@@ -276,10 +277,12 @@ def _generate(
     report("generate", count, total)
     if not todo:
         return
+    asked = {s.id: s.reference for s in todo}
     kept = spending(folder, "generate", _model_used(folder, model)) if rank.main else contextlib.nullcontext(lambda: None)
     with kept as tick:
         for batch in _each_once(model.generate(todo, prompt, args), todo):
-            folder.add_predictions([read_again(p, tags) for p in batch] if tags else batch, rank.index)
+            read = [read_again(p, tags) if tags else p for p in batch]
+            folder.add_predictions([unread.noted(p, asked[p.sample_id]) for p in read], rank.index)
             count += len(batch)
             report("generate", count, total)
             tick()
@@ -296,7 +299,7 @@ def read_again(prediction: Prediction, tags: answers.Tags) -> Prediction:
     if prediction.finish == "error":
         return prediction
     reasoning, answer = answers.read(prediction.text, tags)
-    return prediction.model_copy(update={"reasoning": reasoning, "answer": answer})
+    return prediction.model_copy(update={"reasoning": reasoning, "answer": answer, "unread": None})
 
 
 def verdicts_of(judge: Judge, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterator[Verdict]:

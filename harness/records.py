@@ -200,7 +200,11 @@ Finish = Literal["stop", "length", "error"]
 
 
 class Prediction(Record):
-    """A model's text for one sample, and what the answer reader took from it."""
+    """A model's text for one sample, and what the answer reader took from it.
+
+    `answer` is None where the text gives none, or none that says yes, no or a letter where that is asked; such words stand in
+    `unread`.
+    """
 
     sample_id: str
     text: str
@@ -210,6 +214,12 @@ class Prediction(Record):
     prompt_tokens: int
     completion_tokens: int
     error: str | None = None
+    unread: str | None = None
+
+    @property
+    def said(self) -> str | None:
+        """What stands in the place of the answer, whether or not it can be read."""
+        return self.unread if self.answer is None else self.answer
 
 
 class Verdict(Record):

@@ -18,6 +18,7 @@ from harness.models.lm_eval_bridge import PREFIX
 from harness.pipeline import judge_again, read_again
 from harness.records import Record, RunCard
 from harness.runs import RunFolder, write_atomic
+from harness.scoring import unread
 
 #: Judges that read answers themselves, without a model: their old verdicts are the old reader's.
 READERS = ("exact", "bertscore")
@@ -41,8 +42,9 @@ def reread(folder: RunFolder, judges: Sequence[Judge], tags: answers.Tags | None
     with folder:
         _keep(folder, card)
         before = folder.predictions()
-        after = {i: read_again(p, markers) for i, p in before.items()}
-        changed = {i for i, p in after.items() if (p.answer, p.reasoning) != (before[i].answer, before[i].reasoning)}
+        asked = {s.id: s.reference for s in folder.questions()}
+        after = {i: unread.noted(read_again(p, markers), asked[i]) for i, p in before.items()}
+        changed = {i for i, p in after.items() if (p.said, p.reasoning) != (before[i].said, before[i].reasoning)}
         _judged_before(folder, changed)
         write_atomic(folder.path / "predictions.jsonl", _jsonl(after.values()))
         judged = {k: v for k, v in card.judges.items() if k.partition("@")[0] not in READERS}

@@ -33,7 +33,7 @@ class BertscoreJudge(Judge):
         self.version = f"{answers.VERSION}-{MINILM}-{threshold:g}"
 
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterator[Verdict]:
-        finals = self._similar([(answers.short(p.answer or ""), s.reference.answers) for s, p in pairs], self.threshold)
+        finals = self._similar([(answers.short(p.said or ""), s.reference.answers) for s, p in pairs], self.threshold)
         because = [(s.reference.reasoning,) if s.reference.reasoning else () for s, _ in pairs]
         reasons = self._similar([(p.reasoning, b) for (_, p), b in zip(pairs, because, strict=True)], REASONING_THRESHOLD)
         for (sample, prediction), final, reasoning in zip(pairs, finals, reasons, strict=True):

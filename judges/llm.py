@@ -240,7 +240,7 @@ class LlmJudge(Judge):
     def _unasked(self, sample: Sample, prediction: Prediction) -> Verdict | None:
         """The verdict on a row that no judge is asked about: there is nothing in it that could be judged."""
         about: dict[str, Any] = {"sample_id": sample.id, "judge": self.name}
-        answered = any(c.isalnum() for c in prediction.answer or "") or (prediction.answer or "") in sample.reference.answers
+        answered = any(c.isalnum() for c in prediction.said or "") or (prediction.said or "") in sample.reference.answers
         if answered or (sample.reference.reasoning is not None and prediction.reasoning):
             return None
         reasoning: Any = 0 if sample.reference.reasoning is not None else None
@@ -249,7 +249,7 @@ class LlmJudge(Judge):
     @staticmethod
     def _final(verdict: Verdict, prediction: Prediction) -> Verdict:
         """An answer that is not there is not right, whatever was said about the reasoning."""
-        if prediction.answer is None and verdict.final == 1:
+        if prediction.said is None and verdict.final == 1:
             return verdict.model_copy(update={"final": 0})
         return verdict
 

@@ -71,7 +71,7 @@ def _case(sample: Sample, prediction: Prediction) -> str:
     if reference.reasoning is not None:
         case["reference_reasoning"] = _cut(reference.reasoning)
         case["reasoning"] = _cut(prediction.reasoning or "")
-    case["answer"] = _cut(prediction.answer or "")
+    case["answer"] = _cut(prediction.said or "")
     return json.dumps(case)
 
 

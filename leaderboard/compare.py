@@ -139,7 +139,7 @@ def rows(c: Comparison, ids: Sequence[str]) -> Iterator[tuple[str, str, str, str
 
 def _answer(row: Row) -> str:
     """On one line."""
-    text = row.prediction.answer or row.prediction.text if row.prediction else ""
+    text = row.prediction.said or row.prediction.text if row.prediction else ""
     return " ".join(text.split()) or "nothing"
 
 

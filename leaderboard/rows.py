@@ -73,7 +73,7 @@ _SAMPLE = {
     "pictured": "VARCHAR",
     "resolution": "VARCHAR",
 }
-_PREDICTION = dict.fromkeys(("sample_id", "text", "reasoning", "answer", "finish", "error"), "VARCHAR") | dict.fromkeys(
+_PREDICTION = dict.fromkeys(("sample_id", "text", "reasoning", "answer", "unread", "finish", "error"), "VARCHAR") | dict.fromkeys(
     ("prompt_tokens", "completion_tokens"), "BIGINT"
 )
 _VERDICT = dict.fromkeys(Verdict.model_fields, "VARCHAR") | {
@@ -90,7 +90,7 @@ COPY (
     )
     SELECT s.run, row_number() OVER (PARTITION BY s.run ORDER BY s.line) - 1 AS row, s.id, s.question, s.reference, s.images,
            s.resolution, s.slices, s.cluster, s.pictured,
-           p.text, p.reasoning, p.answer, p.finish, p.prompt_tokens, p.completion_tokens,
+           p.text, p.reasoning, coalesce(p.answer, p.unread) AS answer, p.finish, p.prompt_tokens, p.completion_tokens,
            p.error, coalesce(v.verdicts, []) AS verdicts,
            lower(concat_ws(' ', s.id, s.question, array_to_string(s.reference.answers, ' '), s.reference.reasoning, p.text,
                array_to_string(list_transform(v.verdicts, lambda j: concat_ws(' ', j.missing, j.rationale, j.raw)), ' '))

@@ -10,7 +10,7 @@ import pytest
 from harness import answers, pipeline, rereading
 from harness.errors import RunError
 from harness.prompts import PROMPTS
-from harness.records import GenerationArgs, Prediction, Reference, Sample, Verdict
+from harness.records import GenerationArgs, Prediction, Reference, Verdict
 from harness.runs import RunFolder, write_atomic
 from harness.scoring import unread
 from judges.exact import ExactJudge
@@ -217,5 +217,15 @@ def test_a_template_that_opens_the_thinking_is_put_back(tiny, monkeypatch):
     monkeypatch.setattr(tiny, "_opened", "")
     assert all(p.text.startswith("<think>\n") for p in batch)
     assert all(p.answer is None for p in batch if "</think>" not in p.text)
-    (again,) = tiny.generate([Sample(**{**dict(task.samples[0]), "id": "x"})], PROMPTS["question"], ARGS)
+    (again,) = tiny.generate([task.samples[0].model_copy(update={"id": "x"})], PROMPTS["question"], ARGS)
     assert again[0].text.startswith("<think>")
+
+
+def test_an_answer_that_nobody_can_read_is_null_in_its_row(judged):
+    folder = RunFolder(judged)
+    rows, found = {r["id"]: r for r in folder.samples()}, folder.scores()["reading"]
+    for i, p in folder.predictions().items():
+        assert (p.answer is None) == (i in found["ids"] or p.said is None)
+        assert p.unread is None or (p.answer is None and p.unread in p.text)
+    assert {rows[i]["slices"]["form"] for i in found["ids"]} <= {"yes/no", "choice"}
+    assert any(p.unread for p in folder.predictions().values())

@@ -106,7 +106,7 @@ def _best(pairs: Sequence[Pair], similarity: Similarity) -> list[float | None]:
     out: list[float | None] = [0.0] * len(pairs)
     ask: list[tuple[int, str, str]] = []
     for i, (prediction, reference) in enumerate(pairs):
-        answer = _in_words(prediction.answer or "", reference).strip()
+        answer = _in_words(prediction.said or "", reference).strip()
         right = [a for a in (_in_words(a, reference).strip() for a in reference.answers) if a]
         if not right:
             out[i] = None

@@ -67,7 +67,7 @@ def sampled(groups: Sequence[tuple[Sequence[Prediction], Reference]], ks: Sequen
     }
     votes = []
     for samples, reference in groups:
-        texts = [p.answer for p in samples if p.finish != "error"]
+        texts = [p.said for p in samples if p.finish != "error"]
         if texts:
             votes.append(float(is_correct(majority_vote(texts, reference.choices), reference)))
     out["majority"] = _mean(votes)

@@ -156,7 +156,7 @@ def generation(predictions: Iterable[Prediction]) -> dict[str, Any]:
     return {
         "predictions": len(done),
         "truncated": sum(p.finish == "length" for p in done) / n,
-        "unanswered": sum(p.answer is None for p in done) / n,
+        "unanswered": sum(p.said is None for p in done) / n,
         "errors": sum(p.finish == "error" for p in done),
         "prompt_tokens": sum(p.prompt_tokens for p in done),
         "completion_tokens": sum(p.completion_tokens for p in done),

@@ -23,6 +23,13 @@ def reading(answer: str | None, reference: Reference) -> str | None:
     return answers.letter(answer, reference.choices) if reference.choices else answers.yes_no(answer)
 
 
+def noted(prediction: Prediction, reference: Reference) -> Prediction:
+    """The prediction, an answer that cannot be read as what was asked moved to `unread`."""
+    if prediction.answer is None or reference.kind == "open" or reading(prediction.answer, reference) is not None:
+        return prediction
+    return prediction.model_copy(update={"answer": None, "unread": prediction.answer})
+
+
 def count(rows: Sequence[Mapping[str, Any]], predictions: Mapping[str, Prediction]) -> dict[str, Any]:
     """How many yes/no and choice questions were answered, how many of the answers cannot be read, and which.
 
@@ -44,5 +51,5 @@ def lines(found: Mapping[str, Any], predictions: Mapping[str, Prediction]) -> It
         + ("; is the model's thinking marked in another way (--reasoning-tags), or cut off?" if share > 100 * MANY else "")
     )
     for i in found["ids"][:_EXAMPLES]:
-        text = " ".join((predictions[i].answer or predictions[i].text).split())
+        text = " ".join((predictions[i].said or predictions[i].text).split())
         yield f"  {i}: {text if len(text) <= 100 else text[:60] + ' ... ' + text[-35:]}" if text else f"  {i}: (empty)"

@@ -234,7 +234,7 @@ def _without_names(sample: dict[str, Any], row: Row, share: Share) -> dict[str, 
 
 def _sample(card: RunCard, row: Row, p: Prediction, cell: Cell, metric: str, given: int, evaluation_id: str) -> dict[str, Any]:
     reference = [row.reference.reasoning or ""] if metric == "reasoning" else list(row.reference.answers)
-    extracted = p.reasoning if metric == "reasoning" else p.answer
+    extracted = p.reasoning if metric == "reasoning" else p.said
     return {
         "schema_version": SCHEMA,
         "evaluation_id": evaluation_id,
