@@ -140,6 +140,18 @@ def test_a_template_with_the_question_first_is_asked_plainly(folders, rows, tmp_
         Prompting(processor).openings([[rows[0].images[0].open()]])
 
 
+def test_a_checkpoint_that_cannot_answer_says_so(folders, rows, tmp_path):
+    """Its picture takes more places in the prompt than it has features."""
+    folder = tmp_path / "uneven"
+    shutil.copytree(folders("llava"), folder)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["num_additional_image_tokens"] = 5
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    model = TransformersModel(str(folder), device="cpu")
+    with pytest.raises(ModelError, match="uneven: its generate fails: ValueError: Image features and image tokens do not match"):
+        answered(model, rows[:5])
+
+
 def test_no_chat_template(folders):
     processor = model_processor(folders("qwen2_vl"))
     processor.chat_template = processor.tokenizer.chat_template = None
