@@ -1,6 +1,7 @@
 """Every family answers as transformers' own `apply_chat_template` and `generate` do, row by row, and shares what it can."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -139,6 +140,18 @@ def test_a_template_with_the_question_first_is_asked_plainly(folders, rows, tmp_
         Prompting(processor).openings([[rows[0].images[0].open()]])
 
 
+def test_a_checkpoint_that_cannot_answer_says_so(folders, rows, tmp_path):
+    """Its picture takes more places in the prompt than it has features."""
+    folder = tmp_path / "uneven"
+    shutil.copytree(folders("llava"), folder)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["num_additional_image_tokens"] = 5
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    model = TransformersModel(str(folder), device="cpu")
+    with pytest.raises(ModelError, match="uneven: its generate fails: ValueError: Image features and image tokens do not match"):
+        answered(model, rows[:5])
+
+
 def test_no_chat_template(folders):
     processor = model_processor(folders("qwen2_vl"))
     processor.chat_template = processor.tokenizer.chat_template = None
@@ -230,13 +243,29 @@ def test_a_generation_config_with_rules_of_its_own_is_left_to_generate(folders, 
 
 
 @pytest.mark.parametrize("family", EVERY)
-def test_every_part_is_found(folders, family):
-    model = TransformersModel(str(folders(family)), device="cpu").model
-    vision, language, projector = parts.vision(model), parts.language(model), parts.projector(model)
-    ids = [{id(p) for p in part.parameters()} for part in (vision, language, projector) if part is not None]
-    assert all(not a & b for i, a in enumerate(ids) for b in ids[i + 1 :])
-    head = {id(p) for p in model.get_output_embeddings().parameters()}
-    assert {id(p) for p in model.parameters()} <= set().union(*ids, head)
+def test_every_part_is_found(folders, rows, family):
+    backend = TransformersModel(str(folders(family)), device="cpu")
+    model = backend.model
+    names = parts.by_part(model)
+    assert sorted(n for part in names.values() for n in part) == sorted(n for n, _ in model.named_parameters())
+    assert names["vision"]
+    assert names["language"]
+    projector = parts.projector(model)
+    assert (projector is None) == family.startswith(("qwen", "glm"))  # there it is a part of the encoder
+    inside = re.compile(parts.in_language(model, ["q_proj", "v_proj"]))
+    found = [n for n, _ in model.named_modules() if inside.fullmatch(n)]
+    assert len(found) >= 2 * (model.config.get_text_config().num_hidden_layers - 1)
+    assert not any(n.startswith(found[0]) for n in names["vision"])
+    inputs = backend.prompting.inputs([([rows[0].images[0].open()], "What is shown?")])
+    with torch.inference_mode():
+        wanted = model(**inputs).logits
+        if family == "mllama":
+            with pytest.raises(LookupError, match="takes no image features"):
+                parts.features(model, inputs)
+            return
+        features = parts.features(model, inputs)
+        given = {k: v for k, v in inputs.items() if k != "pixel_values"}
+        assert torch.equal(model(**given, mm_encoder_outputs={"image": features}).logits, wanted)
 
 
 @pytest.mark.slow

@@ -205,7 +205,8 @@ def kv_bytes_per_token(config: Any, size: int) -> int:
     """Bytes of keys and values that one token takes over all layers."""
     text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * text.num_key_value_heads * head * size)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * head * size)
 
 
 def load_processor(ckpt: Checkpoint) -> Any:

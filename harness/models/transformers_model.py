@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +19,7 @@ from harness.models import engine, loading, proof, weights
 from harness.models.families import parts
 from harness.models.families.prompting import Ask, IndivisibleError, Openings, Prompting
 from harness.prompts import Prompt, placed
-from harness.records import GenerationArgs, ModelCard, Prediction, Sample
+from harness.records import BadImageError, GenerationArgs, ModelCard, Prediction, Sample
 
 #: Architectures whose image features and grouped passes the trainers know.
 SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
@@ -118,7 +118,8 @@ class TransformersModel:
         self._fixed_rows = batch_size
         self._token_mb = loading.kv_bytes_per_token(self.model.config, self.model.dtype.itemsize) / 1e6
         self.longest = parts.longest_prompt(self.model.config)
-        self.why_plain: str | None = "asked for" if share_prefix == "off" else self._why_plain()
+        why = self._why_plain()
+        self.why_plain: str | None = "asked for" if share_prefix == "off" else why
         #: How the last run's pictures were read; for its card.
         self.sharing: str | None = None
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
@@ -194,21 +195,34 @@ class TransformersModel:
         return max(8, min(MOST_ROWS.get(self._kind, 32), int(MOST_CACHE_MB.get(self._kind, 1_000) / (tokens * self._token_mb))))
 
     def _why_plain(self) -> str | None:
-        """None when prefixes can be shared as far as can be known before a run, else the reason."""
+        """None when prefixes can be shared as far as can be known before a run, else the reason.
+
+        Raises ModelError for a processor that cannot make a prompt of a picture and a question.
+        """
         from PIL import Image
 
+        picture, text = Image.linear_gradient("L").convert("RGB"), "What is shown?"
+        with self._in_words("its processor cannot read a picture and a question"):
+            official = self.prompting.inputs([Ask([picture], text)])["input_ids"][0].tolist()
         if why := parts.why_not_shared(self.model):
             return why
-        picture = Image.linear_gradient("L").convert("RGB")
         try:
             found = self.prompting.openings([[picture]])
-            chats = self.prompting.texts([Ask(1, "What is shown?")])
+            chats = self.prompting.texts([Ask(1, text)])
             ours = found.inputs["input_ids"][0].tolist() + self.prompting.tails(found.border, chats)[0]
         except IndivisibleError as e:
             return str(e)
-        if ours != self.prompting.inputs([Ask([picture], "What is shown?")])["input_ids"][0].tolist():
-            return "a prompt in two parts has other tokens than the model's own"
-        return None
+        return None if ours == official else "a prompt in two parts has other tokens than the model's own"
+
+    @contextmanager
+    def _in_words(self, what: str) -> Iterator[None]:
+        """An error of the checkpoint's own parts as a ModelError; want of memory stays what it is."""
+        try:
+            yield
+        except Exception as e:
+            if out_of_memory(e) or isinstance(e, UserError | BadImageError):
+                raise
+            raise ModelError(f"{self._card.name}: {what}: {type(e).__name__}: {loading.first_line(e)}") from e
 
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The processor's outputs where the model is, pixels in its number format."""
@@ -249,7 +263,8 @@ class TransformersModel:
         if args.temperature > 0:
             torch.manual_seed(engine.row_seed(args.seed, samples[0].id))
             sampling = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": 0}
-        out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
+        with self._in_words("its generate fails"):
+            out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
         width = inputs["input_ids"].shape[1]
         rows = []
         for s, row, n in zip(samples, out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
@@ -400,7 +415,8 @@ class TransformersModel:
         def alone() -> list[proof.Trace]:
             return [t for s in rows for t in proof.generated(self.model, self._asked([s], prompt), self.end)]
 
-        plain = proof.generated(self.model, inputs, self.end)
+        with self._in_words("its generate fails"):
+            plain = proof.generated(self.model, inputs, self.end)
         return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
 
     def _text(self, tokens: Sequence[int]) -> str:

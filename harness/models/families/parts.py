@@ -11,6 +11,8 @@ window(cache)       the shortest sliding window, or None
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,13 +51,24 @@ def projector(model: Any) -> Any | None:
     return None
 
 
-def name_of(model: Any, part: Any) -> str:
-    """The dotted name of a part within the model: the prefix of its parameters' names."""
-    return next(str(name) for name, module in model.named_modules() if module is part)
+def by_part(model: Any) -> dict[str, list[str]]:
+    """Every parameter's name under "vision", "projector", "language" or "head". What joins tiles (image_newline) is projector."""
+    known = {"vision": vision(model), "language": language(model), "head": model.get_output_embeddings()}
+    owner = {id(p): part for part, module in known.items() if module is not None for p in module.parameters()}
+    out: dict[str, list[str]] = {"vision": [], "projector": [], "language": [], "head": []}
+    for name, p in model.named_parameters():
+        out[owner.get(id(p), "projector")].append(name)
+    return out
+
+
+def in_language(model: Any, modules: Sequence[str]) -> str:
+    """PEFT's `target_modules` for layers of these names in the language model alone: image encoders have a `q_proj` too."""
+    inside = next(name for name, module in model.named_modules() if module is language(model))
+    return rf"{re.escape(inside)}\..*\.({'|'.join(map(re.escape, modules))})"
 
 
 def features(model: Any, inputs: dict[str, Any]) -> Any:
-    """The image features for `mm_encoder_outputs={"image": ...}`, from a processor's outputs.
+    """The image features from a processor's outputs, to give as `mm_encoder_outputs={"image": ...}` in place of `pixel_values`.
 
     Raises LookupError where the model takes none (its pictures go into the layers, as Mllama's).
     """
