@@ -54,7 +54,8 @@ def test_twenty_steps_are_the_same_to_the_last_bit(rows, tmp_path):
     assert logged(tmp_path / "with") == logged(tmp_path / "without")
     assert len(logged(tmp_path / "with")) == 20
     assert with_calls == [1] * images  # once an image and run, one at a time
-    assert sum(without_calls) == 20 * 3 * 4  # generation, reference and policy pass, every completion
+    # generation, reference and policy pass, every completion; and a row is read before the first step and before a checkpoint
+    assert sum(without_calls) == 20 * 3 * 4 + 2
 
 
 def test_files_give_the_same_as_memory(rows, tmp_path):
@@ -78,7 +79,14 @@ def test_supervised_training_is_cached_too(rows, tmp_path):
 
 def test_hooks_do_not_leak_and_the_encoder_is_never_run_backward(rows, tmp_path):
     """Checkpointed activations ask for input gradients anew at every step; a hundred steps leave one hook, on the text."""
-    settings = ("batch_size=2", "num_generations=2", "max_completion_length=2", "dev=none", "max_steps=100")
+    settings = (
+        "batch_size=2",
+        "num_generations=2",
+        "max_completion_length=2",
+        "dev=none",
+        "max_steps=100",
+        "stop_without_signal=0",
+    )
     _, _, model = train("grpo", rows, tmp_path / "x", *settings, "gradient_checkpointing=true", "vision_cache=off")
     hooks = {n: len(m._forward_hooks) for n, m in model.named_modules() if m._forward_hooks}
     assert hooks == {"model.visual": 1, "model.language_model.embed_tokens": 1}  # the counter above, and ours
@@ -100,7 +108,8 @@ def test_off_with_a_reason_when_the_encoder_trains(rows, tmp_path):
     trainer, calls, model = train("grpo", rows, tmp_path / "x", *settings)
     assert trainer.why_no_cache.startswith("the vision encoder trains (")
     assert trainable_vision(model)
-    assert sum(calls) == 6  # rollouts, reference and policy pass each encode the step's two images again
+    # rollouts, reference and policy pass each encode the step's two images; a row is read before the step and the checkpoint
+    assert sum(calls) == 6 + 2
 
 
 def test_off_with_a_reason_elsewhere():
