@@ -256,7 +256,7 @@ def test_every_part_is_found(folders, rows, family):
     found = [n for n, _ in model.named_modules() if inside.fullmatch(n)]
     assert len(found) >= 2 * (model.config.get_text_config().num_hidden_layers - 1)
     assert not any(n.startswith(found[0]) for n in names["vision"])
-    inputs = backend.prompting.inputs([([rows[0].images[0].open()], "What is shown?")])
+    inputs = backend.prompting.inputs([Ask([rows[0].images[0].open()], "What is shown?")])
     with torch.inference_mode():
         wanted = model(**inputs).logits
         if family == "mllama":
