@@ -256,7 +256,11 @@ def nearest(path: Path) -> str | None:
     try:
         there = os.listdir(path.parent)
     except OSError:
-        return None
+        return (
+            f"{found}/{path.name}"
+            if (found := nearest(path.parent)) and (path.parent.with_name(found) / path.name).exists()
+            else None
+        )
     same = [n for n in there if n.casefold() == path.name.casefold()] or [n for n in there if Path(n).stem == path.stem]
     if same:
         return min(same)
