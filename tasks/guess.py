@@ -214,6 +214,7 @@ class _Table:
         self.split()
         self.context()
         self.answer_as()
+        self.split_answers()
         self.aliases()
         self.cluster()
         if slices := self.slices():
@@ -285,6 +286,16 @@ class _Table:
     def pictured_parent(self, column: str, n: int) -> bool:
         parent = ".".join(column.split(".")[:n])
         return parent in self.values and any(is_picture(v) for v in self.values[parent][:5])
+
+    def split_answers(self) -> None:
+        """The one separator of choices and images splits answers too."""
+        answers = self.values.get(str(self.found.get("answer")), [])
+        mark = self.out.separator
+        if mark and (split := next((a for a in answers if isinstance(a, str) and mark in a), None)):
+            self.out.said.append(
+                f"separator {mark!r} makes several right answers of one that holds it, such as '{cells.short(split)}': if that "
+                "is wrong, give choices or images a list or columns of their own"
+            )
 
     def aliases(self) -> None:
         """Further right answers beside the answer."""
@@ -377,16 +388,21 @@ class _Table:
         sections = [by_plain[n] for n in ("findings", "impression") if n in by_plain]
         if "answer" not in self.found and sections:
             whole = "\n".join(f"{_plain(c).capitalize()}: {{{c}}}" for c in sections)
-            self.found["answer"] = whole if len(sections) > 1 else sections[0]
+            listed = any(isinstance(v, list) for c in sections for v in self.values[c])  # of sentences, not of right answers
+            self.found["answer"] = whole if len(sections) > 1 or listed else sections[0]
         if "question" not in self.found and (sections or "report" in _plain(str(self.found.get("answer", "")))):
             self.found["ask"] = REPORT
             self.out.said.append("the table has no question: every row is asked the one under `ask`")
 
     def answer_as(self) -> None:
         """How the answers name their choices, where the values tell; choices that stand in the question."""
-        if "answer" not in self.found or not isinstance(self.found.get("question"), str):
+        if "messages" in self.found and "answer" not in self.found:
+            questions, answers = self.exchanges()
+        elif "answer" in self.found and isinstance(self.found.get("question"), str):
+            questions = [v if isinstance(v, str) else "" for v in self.values.get(self.found["question"], [])]
+            answers = [text("", v) if isinstance(v, str | int | float) else "" for v in self.values.get(self.found["answer"], [])]
+        else:
             return
-        answers = [text("", v) if isinstance(v, str | int | float) else "" for v in self.values.get(self.found["answer"], [])]
         told = [a for a in answers if a]
         if "choices" in self.found and told and all(re.fullmatch(r"\d{1,2}", a) for a in told):
             counts = [len(c.words) for r in self.rows if (c := self.read_choices(r))]
@@ -404,13 +420,20 @@ class _Table:
             else:
                 self.out.said.append("the answers are numbers that may count from 0 or from 1: set answer_as to index or number")
         elif "choices" not in self.found and told:
-            listed = [(choices.lettered(q), a) for q, a in zip(self.questions(), answers, strict=True) if a]
+            listed = [(choices.lettered(q), a) for q, a in zip(questions, answers, strict=False) if a]
             fits = sum(bool(f) and _names_one(a, f[1]) for f, a in listed if f)
             if fits > 0.8 * len(told):
                 self.found["choices_in"] = "question"
 
-    def questions(self) -> list[str]:
-        return [v if isinstance(v, str) else "" for v in self.values.get(self.found["question"], [])]
+    def exchanges(self) -> tuple[list[str], list[str]]:
+        """(questions, answers) of the conversations that hold one of each."""
+        found = []
+        for v in self.values[self.found["messages"]][:200]:
+            try:
+                found.append(exchange(v, "", ""))
+            except (BadCell, DataError):
+                continue
+        return [e.question for e in found], [e.answer or "" for e in found]
 
     def read_choices(self, row: dict[str, Any]) -> Choices | None:
         columns = self.found["choices"]
@@ -472,7 +495,8 @@ class _Table:
             texts = {v for v in values if isinstance(v, str) and v.strip()}
             few = 2 <= len(texts) <= min(20, len(self.rows) // 2) and all(len(t) <= 40 and "\n" not in t for t in texts)
             plain = all(v is None or isinstance(v, str) for v in values)
-            if few and plain and not _is_id(column) and column not in used and column not in self.pictures:
+            told = _plain(column.rpartition(".")[2]) in _NAMES["answer"]  # the right letter beside the right words
+            if few and plain and not told and not _is_id(column) and column not in used and column not in self.pictures:
                 out.append(column)
         return out
 

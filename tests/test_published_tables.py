@@ -115,6 +115,36 @@ def test_the_last_choice_in_a_question_ends_before_the_instruction(end):
     assert [w.rstrip(".") for w in found[1]] == ["CT", "MRI", "Answering machine"]
 
 
+def test_choices_in_a_conversation_are_choices(place):  # noqa: F811
+    said = "<image>\nWhich?\nA. CT\nB. MRI\nAnswer with the option's letter from the given choices directly."
+    turns = [{"from": "human", "value": said}, {"from": "gpt", "value": "B"}]
+    write("rows.json", [{"id": i, "image": f"im{i}.png", "conversations": turns} for i in range(2)])
+    found, how = guessed("rows.json")
+    assert how.columns["choices_in"] == "question"
+    assert [(s.reference.choices, s.reference.answers) for s in found.samples] == [(("CT", "MRI"), ("(B)",))] * 2
+
+
+def test_one_separator_for_all_is_said_where_it_splits_answers(place):  # noqa: F811
+    write("rows.csv", [row(0, options="CT, MRI, US", answer="MRI"), row(1, options="", answer="left, lower lobe")])
+    assert any("makes several right answers" in s for s in guessed("rows.csv")[1].said)
+    write("rows.csv", [row(0, options="CT, MRI, US", answer="MRI")])
+    assert not guessed("rows.csv")[1].said
+
+
+def test_the_right_letter_beside_the_right_words_is_no_slice(place):  # noqa: F811
+    """PMC-VQA: Answer holds the words, Answer_label the letter."""
+    cells = {"Choice A": " A:Focal ", "Choice B": " B:Diffuse "}
+    write("rows.csv", [row(i, answer=["Focal", "Diffuse"][i % 2], Answer_label="AB"[i % 2]) | cells for i in range(6)])
+    found, how = guessed("rows.csv")
+    assert "slices" not in how.columns
+    assert [s.reference.answers for s in found.samples] == [("(A)",), ("(B)",)] * 3
+
+
+def test_sentences_of_a_report_are_one_answer(place):  # noqa: F811
+    write("rows.jsonl", [{"image": "im0.png", "findings": ["Clear.", "No effusion."]}])
+    assert guessed("rows.jsonl")[0].samples[0].reference.answers == ("Findings: Clear.\nNo effusion.",)
+
+
 # -- pictures --------------------------------------------------------------------------------------------------------------
 
 
@@ -192,12 +222,7 @@ def test_what_else_a_question_needs_is_said(place):  # noqa: F811
     found, how = guessed("rows.jsonl")
     assert found.samples[0].reference.answers == ("(C)",)
     assert any('question: "{data.Context}\\n{data.Question}"' in s for s in how.said)
-    write("reports.csv", [row(i, indication="Cough", findings="Clear.") for i in range(2)])
-    reports = [
-        {k: v for k, v in r.items() if k in ("image", "indication", "findings")}
-        for r in map(dict, [row(indication="Cough", findings="f")])
-    ]
-    write("reports.csv", reports)
+    write("reports.csv", [{"image": "im0.png", "indication": "Cough", "findings": "Clear."}])
     assert any('question: "{indication}\\nWrite the radiology report' in s for s in guessed("reports.csv")[1].said)
 
 
