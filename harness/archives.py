@@ -255,8 +255,9 @@ def nearest(path: Path) -> str | None:
 
     try:
         there = os.listdir(path.parent)
-    except OSError:
-        return None
+    except OSError:  # there is no such folder: perhaps one of nearly its name holds the file
+        folder = nearest(path.parent)
+        return f"{folder}/{path.name}" if folder and (path.parents[1] / folder / path.name).exists() else None
     same = [n for n in there if n.casefold() == path.name.casefold()] or [n for n in there if Path(n).stem == path.stem]
     if same:
         return min(same)

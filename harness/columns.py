@@ -23,6 +23,10 @@ Names = Annotated[
 Slices = Annotated[dict[str, str], BeforeValidator(_named, json_schema_input_type=dict[str, str] | list[str])]
 
 
+#: What an id's name ends in: patient_id, StudyInstanceUID.
+_IDS = r"(?:[\W_]*(?:ids?|no|nr|num|number|instance|identifier|uid|uuid|guid|hash|key))+"
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -80,12 +84,21 @@ class Columns(Strict):
             raise ValueError("the question is named twice; leave out `ask` or `messages`")
         return value
 
+    @check("ask")
+    @classmethod
+    def _same_for_all(cls, value: str | None) -> str | None:
+        if value and re.search(r"\{[^{}]+\}", value):
+            raise ValueError(
+                "holds a name in braces, and `ask` is the same for every row; a text written from columns is `question`"
+            )
+        return value
+
     @property
     def cluster_noun(self) -> str | None:
         """What a cluster is, in one word: patient for patient_id or PatientID."""
         if not self.cluster:
             return None
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"[{}]", "", self.cluster.rpartition(".")[2])).lower()
-        bare = re.sub(r"[\W_]*(?:id|ids|no|nr|num|number|uid|hash|key)$", "", words).strip("_ -")
+        bare = re.sub(rf"(?<=.){_IDS}$", "", words).strip("_ -")
         patient = ("patient", "p", "pt", "mr", "mrn")
-        return "patient" if bare in patient else bare.replace("_", " ") or "cluster"
+        return "patient" if bare in patient else "cluster" if re.fullmatch(f"(?:{_IDS})?", bare) else bare.replace("_", " ")

@@ -36,10 +36,12 @@ _NAMES = {
               "filepath", "file", "path", "imageid", "imgid", "picture", "figurepath", "figure", "imagelist", "imageslist",
               "imagefiles", "imagenames", "scan", "photo", "xray", "slide"],
     "messages": ["messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat"],
-    "question": ["question", "query", "prompt", "questiontext", "instruction", "problem", "questions", "input", "text"],
+    "question": ["question", "query", "prompt", "questiontext", "instruction", "problem", "questions", "input", "text",
+                 "q"],
     "answer": ["answer", "answers", "correctanswer", "gtanswer", "groundtruth", "label", "target", "gt", "answerlabel",
                "answeridx", "answerindex", "correctindex", "correctoption", "correctchoice", "cop", "correct", "reference",
-               "response", "output", "report", "solution"],
+               "response", "output", "finaldecision", "goldanswer", "referenceanswer", "gpt4answer", "report", "solution",
+               "finalanswer", "gold", "ans", "a"],
     "choices": ["choices", "options", "candidates", "choicelist", "optionlist", "answeroptions", "answerchoices", "mcoptions"],
     "reasoning": ["reasoning", "rationale", "explanation", "cot", "reasoningchain", "exp"],
     "split": ["split", "subset", "fold", "partition"],
@@ -56,7 +58,12 @@ _CONTEXT = {
     "abstract",
     "vignette",
     "caseinfo",
+    "indication",
+    "input",
+    "systemprompt",
 }
+#: Further right answers, in a column of their own.
+_ALIASES = {"answeraliases", "aliases", "alternativeanswers", "acceptableanswers", "synonyms"}
 #: What groups rows that are not independent, the widest first (`Columns.cluster_noun`).
 _CLUSTERS = [
     "patient", "subject", "participant", "person", "donor", "case", "study", "accession", "exam", "examination", "video",
@@ -66,6 +73,7 @@ _CLUSTERS = [
 _ASIDE = re.compile(r"mask|segm|annot|overlay|thumb|heat|saliency|contour|box", re.I)
 #: A part of a file: test-00000-of-00003.parquet.
 _SHARD = re.compile(r"(.+?)-\d+-of-\d+(\.\w+)")
+_ASK = "; `ask` there asks the same of every row"
 REPORT = "Write the radiology report of these images."
 
 
@@ -154,7 +162,10 @@ def _splits(archive: Archive, name: str, part: str, out: Guess) -> dict[str, str
     if kind_of(name) != ".json" or jsons.has_lines(archive, name, out.encoding):
         return {alone: name}
     value = jsons.tree(archive, name, out.encoding)
-    found = {k: f"{name}#{k}" for k, v in jsons.lists(value).items() if v and k.rpartition(".")[2].lower() in jsons.SPLITS}
+    held = {k: v for k, v in jsons.lists(value).items() if v}
+    found = {k: f"{name}#{k}" for k in held if k.rpartition(".")[2].lower() in jsons.SPLITS}
+    if found and (others := [f"{name}#{k} ({len(v)} rows)" for k, v in held.items() if k not in found]):
+        out.said.append(f"not taken as splits: {cells.short(', '.join(others), 200)}; name them under splits to use them")
     return {_split_name(k): v for k, v in found.items()} if isinstance(value, dict) and found else {alone: name}
 
 
@@ -179,6 +190,9 @@ class _Table:
         self.pictures: list[str] = []
         self.values = {c: [None if (v := cells.pick(r, c)) is cells.MISSING else v for r in rows] for c in columns}
         self.pictures = [c for c in columns if self.pictured(c)]
+        stems = {_stem(c) for c in self.pictures}
+        # image_4 of a table of image_1, image_2 ... is filled further down, if nowhere here
+        self.pictures = [c for c in columns if c in self.pictures or (_stem(c) in stems and self.blank(c))]
 
     def fill(self, file: Path, images: Path | None) -> None:
         pictured = self.pictures
@@ -192,10 +206,16 @@ class _Table:
         self.report()
         for role in ("question", "answer"):
             if role not in self.found and "messages" not in self.found and not (role == "question" and "ask" in self.found):
-                raise DataError(f"{file}: no column looks like the {role}", hint=f"found: {', '.join(self.columns)}")
+                raise DataError(
+                    f"{file}: no column looks like the {role} (found: {cells.short(', '.join(self.columns), 300)})",
+                    hint=f"call it '{role}' in the table (its first line names the columns); or fill in the YAML that `harness "
+                    f"tasks new` writes without --from{_ASK if role == 'question' else ''}",
+                )
         self.split()
         self.context()
         self.answer_as()
+        self.split_answers()
+        self.aliases()
         self.cluster()
         if slices := self.slices():
             self.found["slices"] = slices
@@ -226,6 +246,9 @@ class _Table:
         told = [str(v) for v in self.values[column] if not cells.empty(v)]
         return len(told) == len(self.rows) and len(set(told)) == len(told)
 
+    def blank(self, column: str) -> bool:
+        return all(cells.empty(v) for v in self.values[column])
+
     def conversation(self, column: str) -> bool:
         try:
             for v in self.values[column][:5]:
@@ -243,12 +266,12 @@ class _Table:
 
     def context(self) -> None:
         """Columns that a question may need, and that only the user can tell."""
-        if (question := self.found.get("question")) is None:
-            return
+        asked = f"{{{self.found['question']}}}" if "question" in self.found else self.found.get("ask", "...")
         for column in self.columns:
-            if _plain(column) in _CONTEXT and column not in self.used() and any(not cells.empty(v) for v in self.values[column]):
+            named = any(_plain(part) in _CONTEXT for part in (column, column.rpartition(".")[2]))
+            if named and column not in self.used() and not self.inner(column) and not self.blank(column):
                 self.out.said.append(
-                    f"column '{column}' is not shown; if the question needs it: question: \"{{{column}}}\\n{{{question}}}\""
+                    f"column '{column}' is not shown; if the question needs it: question: \"{{{column}}}\\n{asked}\""
                 )
 
     # -- pictures -----------------------------------------------------------------------------------------------------
@@ -258,11 +281,29 @@ class _Table:
         told = [v for v in self.values[column] if not cells.empty(v)][:50]
         if any("." in column and self.pictured_parent(column, n) for n in range(1, column.count(".") + 1)):
             return False
-        return bool(told) and sum(is_picture(v) for v in told) > len(told) / 2
+        return any(map(holds_bytes, told)) or sum(map(is_picture, told)) > len(told) / 2
 
     def pictured_parent(self, column: str, n: int) -> bool:
         parent = ".".join(column.split(".")[:n])
         return parent in self.values and any(is_picture(v) for v in self.values[parent][:5])
+
+    def split_answers(self) -> None:
+        """The one separator of choices and images splits answers too."""
+        answers = self.values.get(str(self.found.get("answer")), [])
+        mark = self.out.separator
+        if mark and (split := next((a for a in answers if isinstance(a, str) and mark in a), None)):
+            self.out.said.append(
+                f"separator {mark!r} makes several right answers of one that holds it, such as '{cells.short(split)}': if that "
+                "is wrong, give choices or images a list or columns of their own"
+            )
+
+    def aliases(self) -> None:
+        """Further right answers beside the answer."""
+        answer = self.found.get("answer")
+        more = [c for c in self.columns if _plain(c) in _ALIASES and c not in self.used() and not self.blank(c)]
+        if more and isinstance(answer, str) and answer in self.columns and not {"choices", "choices_in"} & set(self.found):
+            self.found["answer"] = [answer, *more]
+            self.out.said.append(f"column '{', '.join(more)}' holds further right answers, each as good as '{answer}'")
 
     def images(self, pictured: list[str], folder: Path | None) -> None:
         if not pictured:
@@ -272,9 +313,10 @@ class _Table:
                 self.out.said.append(f"column '{column}' is named as one of images, and no such file was found: not taken")
             pictured = [self.found["image"]] if "image" in self.found else []
         held = [c for c in pictured if any(holds_bytes(v) for v in self.values[c])]
+        held += [c for c in pictured if self.blank(c) and _stem(c) in map(_stem, held)]
         asked = [c for c in pictured if not _ASIDE.search(c)] or pictured
         kept = [c for c in asked if c in held] or [c for c in asked if self.located(c, folder)] or asked
-        kept = self.distinct(kept)
+        kept = _in_order(self.distinct(kept))
         for c in pictured:
             if c not in kept:
                 self.out.said.append(f"column '{c}' holds pictures or their names and is not shown to the model")
@@ -321,16 +363,13 @@ class _Table:
         return not names or image_folder(self.archive, names) is not None
 
     def distinct(self, columns: list[str]) -> list[str]:
-        """Without a column that names the pictures of another one again."""
-        kept: list[str] = []
-        seen: list[list[str]] = []
+        """Without a column that names the pictures of another one again, whole or as the end of its path, in every row."""
+        kept: dict[str, list[str]] = {}
         for c in columns:
-            told = [PurePosixPath(n).name for n in self.first(c)]
-            if told and told in seen:
-                continue
-            seen.append(told)
-            kept.append(c)
-        return kept
+            told = [f"/{v}".replace("\\", "/") if isinstance(v, str) and not holds_bytes(v) else "" for v in self.values[c]]
+            if not any(told) or not any(all(map(_same_path, told, other)) for other in kept.values()):
+                kept[c] = told
+        return list(kept)
 
     # -- choices and answers ------------------------------------------------------------------------------------------
 
@@ -349,21 +388,30 @@ class _Table:
         sections = [by_plain[n] for n in ("findings", "impression") if n in by_plain]
         if "answer" not in self.found and sections:
             whole = "\n".join(f"{_plain(c).capitalize()}: {{{c}}}" for c in sections)
-            self.found["answer"] = whole if len(sections) > 1 else sections[0]
+            listed = any(isinstance(v, list) for c in sections for v in self.values[c])  # of sentences, not of right answers
+            self.found["answer"] = whole if len(sections) > 1 or listed else sections[0]
         if "question" not in self.found and (sections or "report" in _plain(str(self.found.get("answer", "")))):
             self.found["ask"] = REPORT
             self.out.said.append("the table has no question: every row is asked the one under `ask`")
 
     def answer_as(self) -> None:
         """How the answers name their choices, where the values tell; choices that stand in the question."""
-        if "answer" not in self.found or not isinstance(self.found.get("question"), str):
+        if "messages" in self.found and "answer" not in self.found:
+            questions, answers = self.exchanges()
+        elif "answer" in self.found and isinstance(self.found.get("question"), str):
+            questions = [v if isinstance(v, str) else "" for v in self.values.get(self.found["question"], [])]
+            answers = [text("", v) if isinstance(v, str | int | float) else "" for v in self.values.get(self.found["answer"], [])]
+        else:
             return
-        answers = [text("", v) if isinstance(v, str | int | float) else "" for v in self.values.get(self.found["answer"], [])]
         told = [a for a in answers if a]
         if "choices" in self.found and told and all(re.fullmatch(r"\d{1,2}", a) for a in told):
             counts = [len(c.words) for r in self.rows if (c := self.read_choices(r))]
             numbers = {int(a) for a in told}
             if self.labelled_by_number() or not counts:
+                return
+            if self.numbers_are_words(answers):
+                self.found["answer_as"] = "words"
+                self.out.said.append("the answers are numbers that stand among the choices: taken as their words, not counted")
                 return
             if 0 in numbers and max(numbers) < max(counts):
                 self.found["answer_as"] = "index"
@@ -372,13 +420,20 @@ class _Table:
             else:
                 self.out.said.append("the answers are numbers that may count from 0 or from 1: set answer_as to index or number")
         elif "choices" not in self.found and told:
-            listed = [(choices.lettered(q), a) for q, a in zip(self.questions(), answers, strict=True) if a]
+            listed = [(choices.lettered(q), a) for q, a in zip(questions, answers, strict=False) if a]
             fits = sum(bool(f) and _names_one(a, f[1]) for f, a in listed if f)
             if fits > 0.8 * len(told):
                 self.found["choices_in"] = "question"
 
-    def questions(self) -> list[str]:
-        return [v if isinstance(v, str) else "" for v in self.values.get(self.found["question"], [])]
+    def exchanges(self) -> tuple[list[str], list[str]]:
+        """(questions, answers) of the conversations that hold one of each."""
+        found = []
+        for v in self.values[self.found["messages"]][:200]:
+            try:
+                found.append(exchange(v, "", ""))
+            except (BadCell, DataError):
+                continue
+        return [e.question for e in found], [e.answer or "" for e in found]
 
     def read_choices(self, row: dict[str, Any]) -> Choices | None:
         columns = self.found["choices"]
@@ -387,6 +442,10 @@ class _Table:
             return choices.read([cells.pick(row, c) for c in columns], "", self.out.separator, "")
         except (BadCell, DataError):
             return None
+
+    def numbers_are_words(self, answers: list[str]) -> bool:
+        found = [(a, c) for a, r in zip(answers, self.rows, strict=True) if a and (c := self.read_choices(r))]
+        return all(a in c.words for a, c in found)
 
     def labelled_by_number(self) -> bool:
         return any(c.labels and c.labels[0].isdecimal() for r in self.rows[:20] if (c := self.read_choices(r)))
@@ -399,7 +458,8 @@ class _Table:
         self.take("split", lambda c: True)
         if not (column := self.found.get("split")):
             return
-        values = list(dict.fromkeys(str(v) for v in self.values[column] if not cells.empty(v)))
+        told = [text("", v) for v in self.values[column] if isinstance(v, str | int | float) and not cells.empty(v)]
+        values = list(dict.fromkeys(told))
         if len(values) <= 10 and any(v.lower() in jsons.SPLITS for v in values):
             self.out.splits = dict.fromkeys(values, next(iter(self.out.splits.values())))
         else:
@@ -410,13 +470,21 @@ class _Table:
         found = {_noun(c): c for c in reversed(self.columns) if c not in self.used() and c not in self.pictures}
         for noun in [n for n in _CLUSTERS if n in found]:
             column = found[noun]
-            values = [text("", v) for v in self.values[column] if isinstance(v, str | int | float)]
+            told = [v for v in self.values[column] if isinstance(v, str | int | float) and not cells.empty(v)]
+            values = [text("", v) for v in told]
             # a subject may be what a question is about, a case what happened: ids hold digits, or are called so
             ids = noun == "patient" or _is_named_id(column) or all(re.search(r"\d", v) for v in values)
-            if ids and len(values) == len(self.rows) and all(values) and 1 < len(set(values)) < len(values):
-                self.found["cluster"] = column
-                self.out.said.append(f"column '{column}' repeats: rows of one {noun} are taken as one cluster")
-                return
+            if not ids or not 1 < len(set(values)) < len(values):
+                continue
+            if len(values) < len(self.rows):
+                self.out.said.append(
+                    f"column '{column}' repeats, and some rows have none: fill them, and name it under cluster; until then rows "
+                    f"of one {noun} count as independent"
+                )
+                continue
+            self.found["cluster"] = column
+            self.out.said.append(f"column '{column}' repeats: rows of one {noun} are taken as one cluster")
+            return
 
     def slices(self) -> list[str]:
         """Other columns of few different short texts."""
@@ -427,7 +495,8 @@ class _Table:
             texts = {v for v in values if isinstance(v, str) and v.strip()}
             few = 2 <= len(texts) <= min(20, len(self.rows) // 2) and all(len(t) <= 40 and "\n" not in t for t in texts)
             plain = all(v is None or isinstance(v, str) for v in values)
-            if few and plain and not _is_id(column) and column not in used and column not in self.pictures:
+            told = _plain(column.rpartition(".")[2]) in _NAMES["answer"]  # the right letter beside the right words
+            if few and plain and not told and not _is_id(column) and column not in used and column not in self.pictures:
                 out.append(column)
         return out
 
@@ -438,6 +507,28 @@ def _is_id(column: str) -> bool:
 
 def _is_named_id(column: str) -> bool:
     return bool(re.search(r"(?:^|[^a-z])(?:id|uid|no|nr|number|hash|path|file)$|(?:ID|Id)$", column))
+
+
+def _same_path(a: str, b: str) -> bool:
+    return bool(a) == bool(b) and (a.endswith(b) or b.endswith(a))
+
+
+def _stem(column: str) -> str:
+    """A name without its number: "image" for image_2."""
+    return re.sub(r"[\s_.\-]*\d+(?=\D*$)", "#", column).removesuffix("#")
+
+
+def _in_order(columns: list[str]) -> list[str]:
+    """Columns that differ by a number alone in the order of the numbers, wherever they stand in the table."""
+    places: dict[str, list[str]] = {}
+    for c in columns:
+        places.setdefault(_stem(c), []).append(c)
+    ordered = {k: iter(sorted(v, key=_number)) for k, v in places.items()}
+    return [next(ordered[_stem(c)]) for c in columns]
+
+
+def _number(column: str) -> int:
+    return int(next(iter(re.findall(r"\d+(?=\D*$)", column)), 1))
 
 
 def _names_one(answer: str, words: Sequence[str]) -> bool:
@@ -460,7 +551,8 @@ def _lettered(columns: list[str]) -> list[str] | None:
     """Columns A, B, C ... or option_a, opa, "Choice A", option1, choice_0 ..., as far as they go."""
     by_plain = {_plain(c): c for c in columns}
     for start in ("", "option", "choice", "op", "opt", "candidate", "answer", "ans"):
-        for labels in ("abcdefghijklmnopqrstuvwxyz", [str(i) for i in range(1, 27)], [str(i) for i in range(26)]):
+        first = 0 if f"{start}0" in by_plain else 1
+        for labels in ("abcdefghijklmnopqrstuvwxyz", [str(i) for i in range(first, 27)]):
             run = []
             for label in labels:
                 if start + label not in by_plain or not start + label:

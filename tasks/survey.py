@@ -18,7 +18,7 @@ from harness.data import Split, Tally
 from harness.errors import DataError
 from harness.records import Sample
 from tasks.layouts import cells, choices, yesno
-from tasks.layouts.files import header
+from tasks.layouts.files import by_columns, header, rows_of
 from tasks.layouts.table import files_of, wanted
 from tasks.signs import is_picture
 
@@ -123,16 +123,34 @@ def _range(counts: Counter[int]) -> str:
 
 
 def _unused_pictures(split: Split) -> Iterator[str]:
-    view = split.view
+    """Columns of pictures that the YAML does not name, wherever in the table they are filled first."""
+    told: dict[str, list[bool]] = {}
     try:
-        names, rows = header(view.archive, files_of(view)[0], _LOOK, split=view.name, encoding=view.encoding)
-    except DataError:
+        for row in _unused(split):
+            for column, value in row.items():
+                if len(seen := told.setdefault(column, [])) < _LOOK and not cells.empty(value):
+                    seen.append(is_picture(value))
+    except DataError:  # reading the rows has said it
         return
-    used = cells.tops(wanted(view.columns), names)
-    for column in names:
-        told = [r[column] for r in rows if not cells.empty(r.get(column))]
-        if column not in used and told and sum(map(is_picture, told)) > len(told) / 2:
+    for column, seen in told.items():
+        if sum(seen) > len(seen) / 2:
             yield f"column '{column}' holds pictures or their names and is not under image"
+
+
+def _unused(split: Split) -> Iterator[dict[str, Any]]:
+    """The split's rows, of their unused columns those that are not yet known to be filled."""
+    view = split.view
+    for file in files_of(view):
+        names, rows = header(view.archive, file, _LOOK, split=view.name, encoding=view.encoding)
+        unused = set(names) - set(cells.tops(wanted(view.columns), names))
+        yield from ({k: r[k] for k in unused if k in r} for r in rows)
+        # a table by columns names them all at once, and those are read alone; of other files any row may bring one more
+        empty = [k for k in unused if all(cells.empty(r.get(k)) for r in rows)]
+        if len(rows) < _LOOK or (by_columns(file) and not empty):
+            continue
+        used = set(names) - unused
+        for row in rows_of(view.archive, file, empty if by_columns(file) else [], split=view.name, encoding=view.encoding):
+            yield {k: v for k, v in row.items() if k not in used}
 
 
 def report(split: Split, survey: Survey, card: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from harness.shown import cluster_of, plural
 from tasks import skeleton, survey
 from tasks.guess import guess
 from tasks.layouts import choices, pictures
-from tasks.layouts.cells import literal
+from tasks.layouts.cells import BadCell, literal
 from tasks.layouts.choices import Choices, lettered
 
 
@@ -179,7 +179,6 @@ def test_one_set_of_choices_in_every_shape(place, options):
         ["A. fumigatus", "A. flavus", "C. albicans"],
         ["A: type A", "type B"],
         ["1.5 cm", "2.5 cm"],
-        ["B. x", "A. y"],
     ],
 )
 def test_what_looks_like_a_label_and_is_none_survives(place, options):
@@ -284,7 +283,9 @@ def test_lettered_takes_the_longest_list():
     )
     assert lettered("Vitamin A. What is it?") is None
     assert choices.shows("Which? (A) x (B) y", Choices(("x", "y")))
-    assert not choices.shows("Which? (A) x (B) y", Choices(("y", "x")))
+    assert not choices.shows("Which? (A) x (B) y", Choices(("y", "z")))
+    with pytest.raises(BadCell, match=r"other letters than their columns: \(A\) x, \(B\) y"):
+        choices.shows("Which? (A) x (B) y", Choices(("y", "x")))
 
 
 @pytest.mark.parametrize(

@@ -96,12 +96,16 @@ def _follow(value: Any, path: str) -> Any:
     return MISSING
 
 
+#: How an empty cell of pandas looks once it was made a text.
+_NOTHING = ("", "nan", "<na>")
+
+
 def empty(value: Any) -> bool:
-    """None, blank text, an empty list or object, and the NaN that pandas writes for an empty cell."""
+    """None, blank text, an empty list or object, and the NaN that pandas writes for an empty cell, also as text."""
     if value is None or value is MISSING:
         return True
     if isinstance(value, str):
-        return not value.strip()
+        return not value.strip() or (len(value) < 20 and value.strip().lower() in _NOTHING)
     if isinstance(value, list | tuple | dict | bytes):
         return len(value) == 0
     return isinstance(value, float) and value != value
@@ -133,7 +137,7 @@ def _lines(row: dict[str, Any], path: str, where: str) -> str:
 def scalar(row: dict[str, Any], path: str, where: str) -> str:
     """One cell as text. Raises RowError for what is no single text."""
     value = pick(row, path)
-    return "" if value is MISSING else text(f"{where}: column '{path}'", value)
+    return "" if value is MISSING or (isinstance(value, str) and empty(value)) else text(f"{where}: column '{path}'", value)
 
 
 # -- literals -------------------------------------------------------------------------------------------------------------
@@ -218,8 +222,8 @@ def items(value: Any, separator: str | None, most: int = MOST_LITERAL) -> list[A
 
 
 def texts(values: Iterable[Any], column: str, where: str) -> Iterator[str]:
-    """The texts of a cell's items, empty ones included. Raises BadCell for what is no text."""
+    """The texts of a cell's items, empty ones and places that the row leaves out as "". Raises BadCell for what is no text."""
     for value in values:
         if isinstance(value, list | dict | bytes):
             raise BadCell(f"column '{column}': expected text, found {type(value).__name__}")
-        yield text(f"{where}: column '{column}'", value)
+        yield "" if value is MISSING or (isinstance(value, str) and empty(value)) else text(f"{where}: column '{column}'", value)

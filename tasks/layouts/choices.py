@@ -179,17 +179,20 @@ def choice(answer: str, choices: Choices, c: Columns) -> str:
     labels = [x for x in choices.labels if x.isdecimal()]
     readings: dict[str, int | None] = {
         "letter": LETTERS.index(bare.group(1).upper()) if bare else None,
+        "label within the words": _within(choices).get(bare.group(1).upper()) if bare else None,
         "label": labels.index(answer) if answer in labels else None,
         "words": words.get(fold(answer)),
         "index": number,
         "number": number - 1 if number is not None else None,
     }
+    if c.choices and len(c.choices) > 1:  # one column for each: the answer may be the name of one
+        readings["column"] = next((i for i, name in enumerate(c.choices) if _plain(name) == _plain(answer)), None)
     column = ", ".join(c.answer)
     if c.answer_as in ("auto", "words", "letter") and (labelled := _PREFIX.fullmatch(answer)) and labelled.group(4).strip():
         readings["letter and words"] = _agreed(labelled, words, choices, column, answer)
     allowed = {
-        "auto": ("letter", "label", "words", "letter and words", "index"),
-        "letter": ("letter", "letter and words"),
+        "auto": ("letter", "label within the words", "label", "words", "letter and words", "column", "index"),
+        "letter": ("letter", "letter and words", "column"),
         "words": ("words", "letter and words"),
     }.get(c.answer_as, (c.answer_as,))
     found = {k: i for k in allowed if (i := readings.get(k)) is not None and 0 <= i < len(choices.words)}
@@ -207,6 +210,22 @@ def choice(answer: str, choices: Choices, c: Columns) -> str:
     if not choices.words[place]:
         raise BadCell(f"column '{column}': '{short(answer)}' names choice ({LETTERS[place]}), which is empty")
     return LETTERS[place]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def named(answer: str) -> bool:
+    """Whether an answer is a letter alone, as only choices have them."""
+    return bool(re.fullmatch(r"[(\[]?[A-H][)\].]?", answer))
+
+
+def _within(choices: Choices) -> dict[str, int]:
+    """Label -> place, where all words begin with the letters of the places, but not in their order: "B: Focal", "A: Diffuse"."""
+    parts = {i: _PREFIX.fullmatch(w) for i, w in enumerate(choices.words) if w}
+    found = {m.group(2).upper(): i for i, m in parts.items() if m and m.group(4).strip()}
+    return found if len(found) == len(parts) and set(found) == {LETTERS[i] for i in parts} else {}
 
 
 def _agreed(labelled: re.Match[str], words: dict[str, int], choices: Choices, column: str, answer: str) -> int | None:
@@ -239,6 +258,13 @@ _STYLES = [
 ]
 
 
+#: What may follow the last choice in its line: "Answer with the option's letter directly."
+_INSTRUCTION = re.compile(
+    r"\s+(?=(?:Please|Answer|Respond|Reply|Choose|Select|Pick|Provide|Output|Return|Give|Only|Just)\b"
+    r"[^.\n]*\b(?:letters?|options?|choices?|answers?|directly)\b)"
+)
+
+
 def lettered(question: str) -> tuple[str, tuple[str, ...]] | None:
     """(what comes before, the choices) of a text that lists lettered choices from A on; None where it lists none.
 
@@ -263,7 +289,7 @@ def lettered(question: str) -> tuple[str, tuple[str, ...]] | None:
                 continue
             ends = [*(s for _, s, _ in run[1:]), len(question)]
             words = [question[e:end] for (_, _, e), end in zip(run, ends, strict=True)]
-            words[-1] = words[-1].split("\n")[0]
+            words[-1] = _INSTRUCTION.split(words[-1].split("\n")[0])[0]
             found = tuple(w.strip().strip(",;").strip() for w in words)
             if all(found) and (best is None or (len(run), start) > best[:2]):
                 best = (len(run), start, question[:start], found)
@@ -271,11 +297,22 @@ def lettered(question: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def shows(question: str, choices: Choices) -> bool:
-    """Whether a question lists these very choices already, each under its letter."""
+    """Whether a question lists these very choices already, each under its letter.
+
+    Raises BadCell where it lists them under other letters: what is right there would be wrong here.
+    """
     found = lettered(question)
     if not found:
         return False
     told = found[1]
+    if [fold(w) for w in told] != [fold(w) for w in choices.words] and {fold(w) for w in told} == {
+        fold(w) for w in choices.words if w
+    }:
+        listed = ", ".join(f"({LETTERS[i]}) {w}" for i, w in enumerate(told))
+        raise BadCell(
+            f"the question lists the choices under other letters than their columns: {short(listed, 120)}; "
+            "take them out of the question, or name choices_in: question instead of the columns"
+        )
     last = len(choices.words) - 1
     return len(told) >= len(choices.words) and all(
         not w or fold(told[i]) == fold(w) or (i == last and fold(told[i]).startswith(fold(w)))

@@ -1,4 +1,4 @@
-"""CSV and TSV: the separator is seen from the header, text is UTF-8 (or UTF-16 with its mark) unless the spec names another."""
+"""CSV and TSV: the separator is seen from the header, text is UTF-8 (or UTF-16, which shows) unless the spec names another."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from harness.archives import Archive
 from harness.errors import DataError
 
 SEPARATORS = (",", "\t", ";", "|")
+_QUOTES = (
+    'a cell that begins with a double quote ends with one, and quotes within it are doubled: """Normal"" study?"; in Python, '
+    "csv.reader(file, delimiter=..., quoting=csv.QUOTE_NONE) reads a file without quoting, and csv.writer writes it anew"
+)
 
 
 def open_text(archive: Archive, file: str, encoding: str | None) -> IO[str]:
@@ -23,7 +27,9 @@ def open_text(archive: Archive, file: str, encoding: str | None) -> IO[str]:
     head = stream.read(4)
     stream.seek(0)
     marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-    found = next((name for mark, name in marks.items() if head.startswith(mark)), encoding or "utf-8")
+    # letters, each with a zero byte
+    bare = "utf-16-le" if head[1::2] == b"\0\0" else "utf-16-be" if head[::2] == b"\0\0" else "utf-8"
+    found = next((name for mark, name in marks.items() if head.startswith(mark)), encoding or bare)
     return io.TextIOWrapper(stream, encoding=found, newline="")
 
 
@@ -43,7 +49,8 @@ def rows(archive: Archive, file: str, encoding: str | None) -> Iterator[dict[str
     csv.field_size_limit(1 << 28)
     with open_text(archive, file, encoding) as text:
         try:
-            reader = csv.DictReader(text, delimiter=_separator(text, file), strict=True)
+            separator = _separator(text, file)
+            reader = csv.DictReader(text, delimiter=separator, strict=True)
             have = list(reader.fieldnames or [])
             if len(set(have)) != len(have):
                 twice = sorted({h or "(no name)" for h in have if have.count(h) > 1})
@@ -56,9 +63,13 @@ def rows(archive: Archive, file: str, encoding: str | None) -> Iterator[dict[str
                         f"{label}: row {i} (line {reader.line_num}): {cells} cells under {len(have)} columns",
                         hint="a cell that holds the separator or a line break must stand in double quotes",
                     )
+                if separator == "\t" and any("\n" in cell and "\t" in cell for cell in row.values()):
+                    raise DataError(
+                        f"{label}: row {i} (up to line {reader.line_num}): a cell runs over lines and tabs", hint=_QUOTES
+                    )
                 yield row
         except csv.Error as e:
-            raise DataError(f"{label}: line {reader.line_num}: not CSV ({e})") from None
+            raise DataError(f"{label}: line {reader.reader.line_num}: not CSV ({e})", hint=_QUOTES) from None
         except UnicodeError as e:
             raise not_text(label, e, encoding) from None
 

@@ -63,6 +63,11 @@ def kind_of(file: str) -> str | None:
     return ending if ending in KINDS else _ALSO.get(ending)
 
 
+def by_columns(file: str) -> bool:
+    """Whether single columns of a file can be read."""
+    return kind_of(file) in (".parquet", ".arrow")
+
+
 def header(
     archive: Archive, file: str, rows: int = 200, *, split: str = "test", encoding: str | None = None
 ) -> tuple[list[str], list[dict[str, Any]]]:

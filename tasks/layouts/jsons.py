@@ -15,6 +15,9 @@ from tasks.layouts.delimited import not_text, open_text
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "testmini", "eval"}
 
 
+_ONE_A_LINE = "each line holds one JSON object, as json.dumps(row) writes it (a dict as Python prints it is none)"
+
+
 def lines(archive: Archive, file: str, encoding: str | None) -> Iterator[dict[str, Any]]:
     """The objects of a file that has one on each line."""
     label = archive.label(file)
@@ -31,7 +34,7 @@ def _object(label: str, n: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as e:
-        raise DataError(f"{label}: line {n}: not JSON ({short(e, 120)})") from None
+        raise DataError(f"{label}: line {n}: not JSON ({short(e, 120)})", hint=_ONE_A_LINE) from None
     if not isinstance(row, dict):
         raise DataError(f"{label}: line {n}: expected an object, found {type(row).__name__}")
     return row

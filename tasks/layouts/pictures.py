@@ -34,8 +34,8 @@ SHORTEST_BASE64 = 260
 _DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*;base64,", re.I)
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\s]+")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"\0\0\0\x0cjP", b"II+\0")
-#: A picture's place in a text: <image>, <image 1>, <image_2>.
-_PLACE = re.compile(r"<\s*(?:image|img|picture)[\s_\-]*(\d*)\s*/?>", re.I)
+#: A picture's place in a text: <image>, <image 1>, <image_2>; <|image|>, <|image_1|>, <ImageHere> of other models' prompts.
+_PLACE = re.compile(r"<\|?\s*(?:image|img|picture)(?:[\s_\-]*(?:here|placeholder))?[\s_\-]*(\d*)\s*\|?/?>", re.I)
 _OTHER = re.compile(r"<\s*(video|audio)\s*/?>", re.I)
 
 
@@ -63,17 +63,21 @@ class Pictures:
     def __init__(self, view: View) -> None:
         self.view = view
         self.held: dict[str, ImageRef] = {}
+        #: Whether cells hold pictures as base64; then those of each row by its id, which a later row may name for the same
+        #: picture (VLMEvalKit's tables).
+        self.inline = False
+        self.of_row: dict[str, ImageRef] = {}
         self.names: dict[str, str] = {}
         self.kept = 0
         self.spool: Any = None
 
-    def of(self, value: Any, column: str, where: str) -> Iterator[ImageRef]:
-        """The pictures of a cell, in order."""
+    def of(self, value: Any, column: str, where: str) -> Iterator[ImageRef | None]:
+        """The pictures of a cell, in order; None for an empty place of a list."""
         for one in items(value, self.view.separator, most=1 << 28):
             if isinstance(one, list):
                 yield from self.of(one, column, where)
-            elif not empty(one):
-                yield self.one(one, column, where)
+            else:
+                yield None if empty(one) else self.one(one, column, where)
 
     def one(self, value: Any, column: str, where: str) -> ImageRef:
         if isinstance(value, ImageRef):
@@ -86,8 +90,9 @@ class Pictures:
             return self.hold(value, None)
         name = text(f"{where}: column '{column}'", value)
         if (data := base64_image(name, column)) is not None:
+            self.inline = True
             return self.hold(data, None)
-        return self.find(name, where)
+        return self.of_row.get(name) or self.find(name, where)
 
     def hold(self, data: bytes, path: str | None) -> ImageRef:
         """The image of these bytes, named by its path where no other image has that name, else by its content."""
@@ -118,13 +123,14 @@ class Pictures:
 
     def find(self, name: str, where: str) -> ImageRef:
         """The picture of a path: in the folder of images; where it is not there but under the root, that."""
-        tidy = name.replace("\\", "/")
+        tidy = name.replace("\\", "/").removeprefix("file://")
         if "\n" in tidy or any(len(part) > LONGEST_NAME for part in tidy.split("/")):
             raise RowError(f"{where}: not the name of an image: {short(name)}")
         tried = [(archive, path) for archive, path in self._places(tidy)]
         for _, path in tried:
             if why := inside(path):
-                raise RowError(f"{where}: path '{short(name)}' {why}")
+                away = "; --images DIR names the folder that it lies in" if "relative" in why else ""
+                raise RowError(f"{where}: path '{short(name)}' {why}{away}")
         for archive, path in tried:
             if found := _existing(archive, path, where):
                 return archive.image(found, where)

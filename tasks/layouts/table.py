@@ -19,7 +19,7 @@ from harness.data import POLAR, View, question_word
 from harness.errors import DataError, RowError
 from harness.records import ImageRef, Reference, Sample
 from tasks.layouts import cells, choices, yesno
-from tasks.layouts.cells import MISSING, BadCell, short
+from tasks.layouts.cells import BadCell, short
 from tasks.layouts.choices import Choices
 from tasks.layouts.files import KINDS, rows_of, split_part
 from tasks.layouts.pictures import Pictures, settle
@@ -99,6 +99,8 @@ class _Reader:
             question += found.shown()
         slots = self.slots(row, said, where)
         images = tuple(i for slot in slots for i in slot)
+        if self.pictures.inline and len(images) == 1:
+            self.pictures.of_row[name] = images[0]
         return Sample(
             id=name,
             images=images,
@@ -136,6 +138,8 @@ class _Reader:
         if c.reasoning:
             reasoning = cells.written(row, c.reasoning, where) or None
         told = [t for t in told if t]
+        if c.choices and not found and c.answer_as in ("auto", "letter") and (letter := next(filter(choices.named, told), None)):
+            raise BadCell(f"column '{', '.join(c.choices)}': empty, and the answer '{letter}' names a choice")
         if found:
             told = [f"({choices.choice(a, found, c)})" for a in told]
         return tuple(dict.fromkeys(told)), reasoning
@@ -214,11 +218,8 @@ class _Reader:
         columns = c.image or []
         for column in columns:
             value = cells.pick(row, column)
-            found = list(self.pictures.of(value, column, where)) if value is not MISSING else []
-            if len(columns) == 1:
-                slots += [[one] for one in found]
-            else:
-                slots.append(found)
+            found = [[one] if one else [] for one in self.pictures.of(value, column, where)]
+            slots += found if len(columns) == 1 else [[one for place in found for one in place]]
         if columns and not c.images_optional and not any(slots):
             raise BadCell(
                 f"column '{', '.join(columns)}': no image; images_optional: true (under columns) asks such rows without one"
