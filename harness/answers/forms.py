@@ -42,10 +42,12 @@ _SPACES = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _RULE = re.compile(r"^ ?(?:[-*_=~`| :]{3,}|```+ ?\w*|~~~+ ?\w*) ?$", re.M)
 _LINE_MARK = re.compile(r"^ ?(?:#{1,6} |> ?|[-*+·] )+", re.M)
+_STRUCK = re.compile(r"~~(?=\S)[^~\n]{1,200}(?<=\S)~~")
 _EMPHASIS = re.compile(r"\*\*|__|``+|~~|(?<![^\W_])[*_`]|[*_`](?![^\W_])")
 _TAG = re.compile(r"</?([a-z]\w{0,9})(?: [^<>\n]{0,200})?/?>", re.I)
 _LATEX = re.compile(r"\\(?:[a-zA-Z]{1,20} ?)?\{|[{}]")
 _MATH = re.compile(r"\$|\\[()\[\]]|\\[,;! ]")
+_ROLE = re.compile(r"\A(?:assistant|chatbot|model|ai|gpt) ?(?:: ?|\n)", re.I)
 _QUOTES = re.compile(r"\"|(?<!\w)'|'(?!\w)")
 
 
@@ -70,12 +72,12 @@ def plain(text: str) -> str:
     if (held := _json_answer(text)) is not None:
         text = held
     text = _MATH.sub("", _latex(text))
-    text = _EMPHASIS.sub("", _LINE_MARK.sub("", text.replace("|", "\n")))
+    text = _EMPHASIS.sub("", _LINE_MARK.sub("", _STRUCK.sub(" ", text).replace("|", "\n")))
     if "</" in text or "<br" in text.lower():
         closed = {m.group(1).lower() for m in re.finditer(r"</(\w{1,10})>", text)} | {"br"}
         text = _TAG.sub(lambda m: "\n" if m.group(1).lower() in closed else m.group(), text)
     text = _LINE_MARK.sub("", _QUOTES.sub("", text))
-    return re.sub(r"\s*\n\s*", "\n", _SPACES.sub(" ", text)).strip()
+    return _ROLE.sub("", re.sub(r"\s*\n\s*", "\n", _SPACES.sub(" ", text)).strip())
 
 
 def _latex(text: str) -> str:
@@ -163,6 +165,14 @@ def _edge(c: str) -> bool:
     )
 
 
+_SECTION = re.compile(
+    r"^(?:(?P<answer>(?:(?:the|my) )?(?:(?:final|correct) )?answer(?: is)?|(?:最终|最後|最后|正确)?答案)"
+    r"|(?:(?:my|step[- ]by[- ]step) )?(?:thoughts?|thinking|reasoning|reasons?|rationale|explanation|analysis|observations?)(?: process)?"
+    r"|思考|推理|分析|解释|解析|理由) ?(?::|$)",
+    re.M | re.I,
+)
+
+
 class Piece(NamedTuple):
     """A run of words between two stops, and the stop after it ("" at the end of the text).
 
@@ -182,7 +192,7 @@ _TURN = (
 _SPLIT = re.compile(
     r"\n|[;!?]+|\.+(?!\w)|\.(?=[^\x00-\x7f])|(?-i:(?<=[A-Za-z][a-z])\.(?=[A-Z]))|"
     r",(?!\d)|:(?!\d)|[()\[\]{}<>]| -+(?= |$)|(?<=\w)-- ?|\ue001"
-    rf"|(?<=\S) (?={_TURN}\b(?!-))",
+    rf"|(?<=\S)(?<!thing)(?<!all) (?={_TURN}\b(?!-))|(?<=\S)(?<!the)(?<!my)(?<!correct)(?<!final) (?=(?:final )?answer ?:)",
     re.I,
 )
 #: A piece that only turns the sentence.
@@ -210,6 +220,23 @@ def pieces(text: str) -> Iterator[Piece]:
         at = m.end() if m else end
 
 
+def supposed(sentence: list[Piece]) -> list[bool]:
+    """For each piece of a sentence, whether it is only supposed: from "if" on, and what stands right before ("yes, if ...")."""
+    found = [IF.search(p.text) for p in sentence]
+    first = next((i for i, m in enumerate(found) if m), len(found))
+    if first and first < len(found) and (m := found[first]) and m.start() == 0:
+        first -= 1
+    return [i >= first for i in range(len(found))]
+
+
+def concluded(text: str) -> str:
+    """A plain text without the reasoning that it labels so, up to the answer that it labels so ("Thought: ... Answer: ...")."""
+    labels = list(_SECTION.finditer(text))
+    start = next((m for m in labels if not m.group("answer")), None)
+    end = next((m for m in labels if m.group("answer") and start and m.start() > start.start()), None)
+    return text[: start.start()] + text[end.start() :] if start and end else text
+
+
 def sentences(text: str) -> Iterator[list[Piece]]:
     """The pieces of a plain text by sentence or line; the last stop of each tells how it ended."""
     held: list[Piece] = []
@@ -223,25 +250,40 @@ def sentences(text: str) -> Iterator[list[Piece]]:
 
 
 _LEADS = """
-    so thus therefore hence then consequently accordingly overall finally also and or but yet because since as
-    in conclusion summary short to conclude summarize summarise i we you my our me would will must should d ll m s re t
-    say said saying think thought believe conclude guess go going with for choose chose chosen pick picked select selected
-    selecting choosing picking prefer settle on leaving leaves only which a an the this that these it its is am are was be being
-    best correct right most likely probable probably appropriate accurate suitable final finally last own statement
-    answer answers response reply verdict conclusion result solution option options choice choices letter selection diagnosis
+    so thus therefore undoubtedly surely naturally presumably hence then consequently accordingly overall finally also and or but yet because since as
+    in conclusion summary short to conclude summarize summarise i we you my our me would will must should
+    say said saying meant think thought believe conclude guess go going with for choose chose chosen pick picked select selected
+    selecting choosing picking prefer settle leaving leaves remaining only which an the this that these it its is am are was be being
+    best correct most likely probable probably appropriate accurate suitable final finally last own statement
+    answer response reply verdict conclusion result solution option choice letter selection diagnosis
     of question your given above here there seems seem appears appear looks look like
     definitely clearly certainly absolutely obviously simply just well ok okay sure indeed assistant model output rather instead
     definite clear firm strong apparently evidently unfortunately fortunately toward vote match fit candidate one has have had
     certain positive looking after analysis ans la respuesta correcta es opción réponse est antwort ist
     actually sorry wait correction mean leaning lean towards confident following among based
 """
+#: The same, where one word does not tell.
+_LEAD_PHRASES = (
+    r"a(?! (?:is|are|was)\b)",  # the article, not the letter
+    r"(?<=')(?:d|ll|m|s|re|ve|t)",
+    r"right(?= (?:answer|option|choice|one|response|letter|statement|diagnosis)\b)",
+    r"(?:settle|decide|based) on",
+    r"(?:of|among|from|between|out of) (?:all )?(?:the|these|those|your)(?: \w+)? (?:options|choices|answers)",
+    r"of course|without (?:a|any) doubt|no doubt|(?:am|are|be) left with|that leaves|by elimination",
+)
 _CJK_LEADS = (
-    "答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|"
+    "而是|答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|"
     "应该|應該|应|應|因此|所以|综上|我认为|我認為|我觉得|故|我|本题|为|為|是|的|项|項"
 )  # fmt: skip
 #: Words that may stand before an answer and change nothing of it.
-LEAD = re.compile(rf"(?:(?:{'|'.join(_LEADS.split())})\b[ ']*|(?:{_CJK_LEADS}) *|{BOX} *|= *)*", re.I)
+LEAD = re.compile(rf"(?:(?:{'|'.join([*_LEAD_PHRASES, *_LEADS.split()])})\b[ ']*|(?:{_CJK_LEADS}) *|{BOX} *|= *)*", re.I)
 
+#: Opens what is only supposed ("if there were a mass"); not how an answer is given ("if I had to choose").
+IF = re.compile(
+    r"\b(?:(?<!as )if|unless|assuming|supposing|in case)\b"
+    r"(?! (?:i|we|you|any|so|not|forced|asked|pressed|had|possible|present|needed|necessary)\b)|如果|假如|若是",
+    re.I,
+)
 #: In a piece of text, what takes back all that it says.
 HEDGE = re.compile(
     r"\b(?:maybe|perhaps|possibly|(?<!best )possible|might|may|could|either|unclear|uncertain|unsure|unknown|undetermined|"

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from harness.answers.forms import ASIDE, BOX, HEDGE, LEAD, Piece, excerpt, normalise, pieces, plain
+from harness.answers.forms import ASIDE, BOX, HEDGE, LEAD, Piece, concluded, excerpt, normalise, plain, sentences, supposed
 from harness.answers.polarity import corrects, doubts, is_yes_no, yes_no
 from harness.answers.stated import bare, opened
 
@@ -46,6 +46,7 @@ class Mention:
     rank: Rank | None = None
     denied: bool = False
     after: int = 0
+    label: Mention | None = None  #: the letter right before the words of its choice: denied when they are
 
 
 _BRACKETED = re.compile(r"(?<!\w)[(\[{<] ?([A-Za-z]) ?[)\]}>](?!\w)")
@@ -56,27 +57,33 @@ _CUE = re.compile(r"answer|option|choice|response|conclusion|letter|选|選|答�
 _LABELLED = re.compile(r"(?:\b(?:option|choice|answer|letter)s? ?|选项?|選項?)(?:is|:|=|是)? ?$", re.I)
 _OPTION = re.compile(r"(?:the )?(?:option|choice|letter|选项|選項)s? ?", re.I)
 _HOLDS = re.compile(
-    r" ?(?:is|are|was|would be|seems|looks|appears)(?: (?:the|a|most|more|clearly|definitely|likely|also|my|probably))* "
+    r" ?(?:is|are|was|would be|seems|looks|appears)(?: (?:the|a|most|more|clearly|definitely|likely|also|my|probably|far|much))* "
     r"(?:correct|right|best|answer|true|appropriate|accurate|consistent|likely|choice|probable|supported|fitting)\b"
-    r"| (?:fits|matches|describes|explains)\b| it is$|(?:选项|選項|项|項)?(?:是)?(?:正确|正確|对|對)",
+    r"|(?: also| best| most closely| clearly)? (?:fits?|match(?:es)?|describes?|explains?|remains?|represents?|corresponds?)\b| it is$|(?:选项|選項|项|項)?(?:是)?(?:正确|正確|对|對)",
     re.I,
 )
 _JOIN = re.compile(r" ?(?:and/or|and|or|nor|&|/|\+|plus|as well as|和|与|與|或|及)? ?(?:also )?(?:(?:option|choice)s? )?", re.I)
+_DOUBTED = re.compile(r"(?:(?:or|and) )?(?:maybe|perhaps|possibly) (?:also )?(?:option )?", re.I)
+#: A choice that opens a clause of its own: what was denied before is over ("although A is possible, B is right").
+_SUBJECT = re.compile(rf"(?:option |choice )?{MARK}?(?-i:[A-Z]|[\ue100-\ue1ff])(?={_HOLDS.pattern})", re.I)
 _UNIT = re.compile("选项|選項|项|項")
+_CLAUSE = re.compile(r"\b(?:and|but|while|that|or)(?: (?:option|choice))? $", re.I)
 _VERSUS = re.compile(r" (?:over|rather than|instead of|not|and not|but not)\b", re.I)
 _TRUE = re.compile(r"(?:is )?(?:correct|right|true|yes)", re.I)
+_ITEM = re.compile(rf"{MARK}?|(?:because|since|as|while|although|though|option|options|choices)? ?", re.I)
 _VERB = re.compile(r"(?:is|are|was|were|can|cannot|could|does|do|seems?|appears?|has|have|would|should|isn't|aren't)\b", re.I)
 
 #: Denies what comes after it, over commas too ("no pneumonia, effusion or mass").
 _FORWARD = re.compile(
     r"\b(?:no|not|nor|neither|without|never|none|absence of|lack of|free of|negative for|rather than|instead of|except|"
+    r"doubt(?:s|ed|ful)?|fail(?:s|ed)? to|lack(?:s|ed|ing)?|(?:anything|all|everything) but|"
     r"exclud(?:es?|ed|ing)|rul(?:e|es|ed|ing) out|eliminat(?:e|es|ed|ing)|den(?:y|ies|ied)|other than|unlike|against|cannot|"
     rf"over(?= {MARK}?[A-Z]\b))\b|n't\b|[不无無没沒非未]|排除",
     re.I,
 )
 #: Denies what it is said of ("pneumonia is unlikely"), and what follows it in the same piece.
 _BACKWARD = re.compile(
-    r"^no$|\b(?:"
+    r"^no$|^not? (?:seen|present|visible|identified|visualized|applicable|correct|likely|supported|shown|evident|consistent)\b|\b(?:"
     r"(?:is|are|was|were|be|been|do|does|did|can|could|would|should|has|have|had|will|seems?|appears?|looks?)(?: \w+)? not|"
     r"cannot|unlikely|absent|excluded|ruled out|rejected|wrong|incorrect|inaccurate|false|untrue|improbable|implausible|"
     r"eliminated|negative(?! for)|less likely|least likely|dismissed|invalid|inconsistent|unsupported|discarded|out)\b|n't\b|"
@@ -95,10 +102,10 @@ def letter(text: str | None, choices: Sequence[str]) -> str | None:
         return None
     names = {chr(65 + i): opened(c) for i, c in enumerate(choices[:26]) if c.strip()}
     text = excerpt(text)
-    words = plain(text)
-    alone = re.sub(r"[\W_]+", "", words)
-    if len(alone) == 1 and alone.isascii() and alone.isalpha():
-        return alone.upper() if alone.upper() in names else None
+    words = concluded(plain(text))
+    alone = re.sub(r"[\W_]+", "", words).upper()
+    if len(alone) == 1 and alone in names:
+        return alone
     whole, form = bare(text), normalise(text)
     same = [x for x, name in names.items() if whole and whole == bare(name)] or [
         x for x in names if form and form == normalise(choices[ord(x) - 65])
@@ -171,20 +178,22 @@ def _mentions(words: str) -> list[Mention]:
     held: list[tuple[Piece, list[Mention]]] = []
     denied = led = False
     corrections = 0
-    every = list(pieces(words))
-    for i, piece in enumerate(every):
+    every = [(p, iffy) for s in sentences(words) for p, iffy in zip(s, supposed(s), strict=True)]
+    for i, (piece, iffy) in enumerate(every):
         if ASIDE.fullmatch(piece.text):  # "pneumonia, however, is unlikely"
             continue
-        if piece.fresh and not (_VERB.match(piece.text) and held and held[-1][0].stop in (")", "]", ",", "-")):
+        if (piece.fresh or _SUBJECT.match(piece.text)) and not (
+            _VERB.match(piece.text) and held and held[-1][0].stop in (")", "]", ",", "-")
+        ):
             denied, held = False, held[-1:]
         corrections += corrects(piece.text)
-        found = _of_piece(piece, led, every[i + 1] if i + 1 < len(every) else None)
+        found = _of_piece(piece, led, every[i + 1][0] if i + 1 < len(every) else None)
         for m in found:
             m.after = corrections
         denied = _deny(piece, found, held, denied)
         if held:
             _go_on(piece, found, held[-1])
-        if piece.stop.startswith("?"):
+        if iffy or piece.stop.startswith("?"):
             for m in found:
                 m.denied = True
         ranked = [m for m in found if m.rank is not None]
@@ -194,6 +203,9 @@ def _mentions(words: str) -> list[Mention]:
         led = bool(cue and not ranked and LEAD.fullmatch(piece.text))
         held.append((piece, ranked))
         out += ranked
+    for m in out:
+        if m.denied and m.label:
+            m.label.denied = True
     return out
 
 
@@ -205,8 +217,12 @@ def _go_on(piece: Piece, found: list[Mention], before: tuple[Piece, list[Mention
         return
     if not found and doubts(text) and last.stop[:1] not in (".", "\n"):
         mentions[-1].denied = True
+    words = bool(found) and ord(text[found[0].start]) >= WORD
+    if words and found[0].letter == mentions[-1].letter and found[0].start == 0:
+        found[0].label = mentions[-1]
+    if len(found) == 1 and found[0].end == len(text) and _DOUBTED.fullmatch(text, 0, found[0].start):  # "A, possibly B"
+        mentions[-1].denied = mentions[-1].denied or last.stop[:1] in (",", "(", "-")
     if len(found) == 1 and found[0].rank is not None and found[0].end == len(text) and _JOIN.fullmatch(text, 0, found[0].start):
-        words = ord(text[found[0].start]) >= WORD
         if words or last.stop[:1] not in (".", "\n"):
             found[0].rank = max(found[0].rank, mentions[-1].rank or Rank.WORDS)
 
@@ -236,6 +252,12 @@ def _of_piece(piece: Piece, led: bool, following: Piece | None) -> list[Mention]
             if lead and _HOLDS.match(text, m.end()) and "answer" in text[m.end() :]:
                 found.rank = Rank.STATED
         elif (
+            _HOLDS.match(text, m.end())
+            and _CLAUSE.search(text, max(0, m.start() - 20), m.start())
+            and not (len(out) > 1 and _JOIN.fullmatch(text, out[-2].end, m.start()))
+        ):  # "A is right and B is right", not "A and B are right"
+            found.rank = Rank.STATED
+        elif (
             (lead or text[: m.start()].endswith(BOX))
             and _ends(text, found)
             and (marked or plain_letter.isupper() or strong or (whole and piece.stop in (".", ":", "\n")))
@@ -260,13 +282,19 @@ def _ends(text: str, m: Mention) -> bool:
     if own.match(text, m.end) or _UNIT.match(text, m.end):
         return True
     join = _JOIN.match(text, m.end)
-    other = _MENTION.match(text, join.end()) if join and join.end() > m.end + 1 else None
-    return other is not None and (other.group(2) not in ("a", "i") or other.end() == len(text))
+    other = _MENTION.match(text, join.end()) if join else None
+    if other is None or not join or join.end() <= m.end + 1:  # "A B": both, or an article
+        return bool(other and other.group(2) and other.end() == len(text) and other.group().isupper())
+    return other.group(2) not in ("a", "i") or other.end() == len(text)
 
 
 def _deny(piece: Piece, found: list[Mention], held: list[tuple[Piece, list[Mention]]], denied: bool) -> bool:
     """Mark the mentions that are denied or doubted, here and in the pieces before; whether what follows is denied too."""
     text = piece.text
+    if text.lower() == "no" or corrects(text):  # an answer, or a word taken back: "no, B"; "no, wait, B"
+        if held:
+            _deny_before(held[-1], whole=True)
+        return denied
     if HEDGE.search(text):
         for m in found:
             m.denied = True
@@ -309,6 +337,11 @@ def _deny_before(before: tuple[Piece, list[Mention]], *, whole: bool) -> None:
 def _deny_list(held: list[tuple[Piece, list[Mention]]]) -> None:
     """Deny the items of a list whose last one was: "pneumonia, effusion and mass are unlikely"."""
     for piece, found in reversed(held):
-        if piece.stop != "," or len(found) != 1 or found[0].end - found[0].start != len(piece.text):
+        if (
+            piece.stop != ","
+            or len(found) != 1
+            or not _ITEM.fullmatch(piece.text, 0, found[0].start)
+            or found[0].end < len(piece.text)
+        ):
             return
         found[0].denied = True

@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import re
 
-from harness.answers.forms import BOX, END_BOX, HEDGE, LEAD, excerpt, normalise, plain
+from harness.answers.forms import BOX, END_BOX, HEDGE, LEAD, concluded, excerpt, normalise, plain
 from harness.answers.polarity import corrects
 
-_TENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
-_NUMBERS = {word: str(i) for i, word in enumerate(f"zero one two three four five six seven eight nine {_TENS}".split())}
+_ONES = "zero one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_NUMBERS = {word: str(i) for i, word in enumerate(f"{_ONES} {_TEENS}".split())}
+for _i, _ten in enumerate(_TENS.split(), 2):
+    _NUMBERS |= {_ten: f"{_i}0"} | {f"{_ten} {one}": f"{_i}{digit}" for digit, one in enumerate(_ONES.split()[1:], 1)}
+#: A hyphen that could be a blank ("x-ray", not "-5" or "5-10").
+_HYPHEN = re.compile(r"(?<=[^\W\d])-(?=\w)|(?<=\w)-(?=[^\W\d])")
+#: The blank between a number and its unit.
+_UNIT = re.compile(r"(?<=\d) (?=(?:[µμnmckd]?m|[µμmk]?g|[mcd]?l|hu|mmhg|bpm|k?hz|k?v|ma|°|°c)\b)")
 #: What is longer, in characters, is no short answer.
 _LONG = 300
 _OPENS = re.compile(r"(?:(?:it|this|that|there|these|they)(?: is| are|'s|'re) )?(?:(?:a|an|the) )?(?=\S)")
@@ -41,8 +49,8 @@ def opened(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """The same, and a number in words as digits: what two texts are compared by."""
-    text = opened(text)
+    """The same, a number in words as digits, "x-ray" as "x ray" and "5 cm" as "5cm": what two texts are compared by."""
+    text = _UNIT.sub("", _HYPHEN.sub(" ", opened(text)))
     return _NUMBERS.get(text, text)
 
 
@@ -51,7 +59,7 @@ def short(text: str) -> str:
 
     Where it states none, or several that differ, the text itself.
     """
-    words = plain(excerpt(text))
+    words = concluded(plain(excerpt(text)))
     for found in ([m.group(1) for m in _BOXED.finditer(words)], _stated(words)):
         if found:
             return found[-1] if len({bare(f) for f in found}) == 1 else text
