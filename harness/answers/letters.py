@@ -54,19 +54,29 @@ _CLOSED = re.compile(r"(?<![\w'])([A-Za-z])\)(?=\s|$|[\ue100-\ue1ff])")
 _LABEL = re.compile(r"^(\W*[A-Z])\.(?=[^\s.])", re.M)
 _MENTION = re.compile(rf"{MARK}([A-Z])|(?<![A-Za-z0-9'\-./])([A-Za-z])(?![A-Za-z0-9'])(?!-\w|\.\w)|([\ue100-\ue1ff])")
 _CUE = re.compile(r"answer|option|choice|response|conclusion|letter|选|選|答案", re.I)
-_LABELLED = re.compile(r"(?:\b(?:option|choice|answer|letter)s? ?|选项?|選項?)(?:is|:|=|是)? ?$", re.I)
+_LABELLED = re.compile(
+    r"(?:\b(?:option|choice|answer|letter)s? ?|选项?|選項?)(?:is|:|=|是)? ?$"
+    r"|\b(?:points? to|suggests?|indicates?|supports?|favou?rs?|leads? (?:us |me )?to) $",
+    re.I,
+)
+#: "The option that best fits is": a letter that follows is what is stated.
+_IS = re.compile(
+    r"\b(?:answer|option|choice|letter|response)\b[^\ue010\ue100-\ue1ff]{1,60} is (?:the )?(?:option |letter )?$", re.I
+)
+_PLURAL = re.compile(r" (?:are|both|all)\b|[都均]")
 _OPTION = re.compile(r"(?:the )?(?:option|choice|letter|选项|選項)s? ?", re.I)
 _HOLDS = re.compile(
     r" ?(?:is|are|was|would be|seems|looks|appears)(?: (?:the|a|most|more|clearly|definitely|likely|also|my|probably|far|much))* "
-    r"(?:correct|right|best|answer|true|appropriate|accurate|consistent|likely|choice|probable|supported|fitting)\b"
-    r"|(?: also| best| most closely| clearly)? (?:fits?|match(?:es)?|describes?|explains?|remains?|represents?|corresponds?)\b| it is$|(?:选项|選項|项|項)?(?:是)?(?:正确|正確|对|對)",
+    r"(?:correct|right|best|better|answer|true|appropriate|accurate|consistent|likely|choice|probable|supported|fitting)\b"
+    r"|(?: also| best| most closely| clearly)? (?:fits?|match(?:es)?|describes?|explains?|remains?|represents?|corresponds?)\b"
+    r"| it is$|(?:选项|選項|项|項)?[都也均才]?是?(?:正确|正確|对|對)",
     re.I,
 )
 _JOIN = re.compile(r" ?(?:and/or|and|or|nor|&|/|\+|plus|as well as|和|与|與|或|及)? ?(?:also )?(?:(?:option|choice)s? )?", re.I)
 _DOUBTED = re.compile(r"(?:(?:or|and) )?(?:maybe|perhaps|possibly) (?:also )?(?:option )?", re.I)
 #: A choice that opens a clause of its own: what was denied before is over ("although A is possible, B is right").
 _SUBJECT = re.compile(rf"(?:option |choice )?{MARK}?(?-i:[A-Z]|[\ue100-\ue1ff])(?={_HOLDS.pattern})", re.I)
-_UNIT = re.compile("选项|選項|项|項")
+_UNIT = re.compile("选项|選項|项|項|です|だ|でし|입니다|이다|예요")
 _CLAUSE = re.compile(r"\b(?:and|but|while|that|or)(?: (?:option|choice))? $", re.I)
 _VERSUS = re.compile(r" (?:over|rather than|instead of|not|and not|but not)\b", re.I)
 _TRUE = re.compile(r"(?:is )?(?:correct|right|true|yes)", re.I)
@@ -75,7 +85,8 @@ _VERB = re.compile(r"(?:is|are|was|were|can|cannot|could|does|do|seems?|appears?
 
 #: Denies what comes after it, over commas too ("no pneumonia, effusion or mass").
 _FORWARD = re.compile(
-    r"\b(?:no|not|nor|neither|without|never|none|absence of|lack of|free of|negative for|rather than|instead of|except|"
+    r"\b(?:no|not|nor|neither|without|never|none|absence of|lack of|free of|negative for|(?<!no other )than|instead of|"
+    r"except|non(?=-)|opposed to|"
     r"doubt(?:s|ed|ful)?|fail(?:s|ed)? to|lack(?:s|ed|ing)?|(?:anything|all|everything) but|"
     r"exclud(?:es?|ed|ing)|rul(?:e|es|ed|ing) out|eliminat(?:e|es|ed|ing)|den(?:y|ies|ied)|other than|unlike|against|cannot|"
     rf"over(?= {MARK}?[A-Z]\b))\b|n't\b|[不无無没沒非未]|排除",
@@ -83,7 +94,8 @@ _FORWARD = re.compile(
 )
 #: Denies what it is said of ("pneumonia is unlikely"), and what follows it in the same piece.
 _BACKWARD = re.compile(
-    r"^no$|^not? (?:seen|present|visible|identified|visualized|applicable|correct|likely|supported|shown|evident|consistent)\b|\b(?:"
+    r"^no$|^not (?:seen|present|visible|identified|visualized|applicable|correct|likely|supported|shown|evident|consistent)\b|"
+    r"\b(?:"
     r"(?:is|are|was|were|be|been|do|does|did|can|could|would|should|has|have|had|will|seems?|appears?|looks?)(?: \w+)? not|"
     r"cannot|unlikely|absent|excluded|ruled out|rejected|wrong|incorrect|inaccurate|false|untrue|improbable|implausible|"
     r"eliminated|negative(?! for)|less likely|least likely|dismissed|invalid|inconsistent|unsupported|discarded|out)\b|n't\b|"
@@ -112,11 +124,14 @@ def letter(text: str | None, choices: Sequence[str]) -> str | None:
     ]
     if same:
         return _only(same, names)
+    opens = {x: m.group() for x, n in names.items() if (m := re.match(r"(?:yes|no)(?=[,;.:(]| -)", n))}
     polar = {x: yes_no(name) for x, name in names.items() if is_yes_no(name)}
     mentions = _mentions(_marked(words, {x: n for x, n in names.items() if n and x not in polar}))
     found = _decide(mentions, names)
-    said = yes_no(text) if polar else None
-    if said is None:
+    said = yes_no(text) if polar or opens else None
+    if not polar and found is None and not any(m.rank for m in mentions):
+        return _only([x for x, p in opens.items() if p == said], names)
+    if said is None or not polar:
         return found
     by_polarity = _only([x for x, p in polar.items() if p == said], names)
     others = {m.letter for m in mentions if m.rank is not None and m.rank > Rank.WORDS} - {by_polarity}
@@ -157,12 +172,17 @@ def _marked(words: str, names: dict[str, str]) -> str:
     return _LABEL.sub(r"\1. ", words)
 
 
+#: A character that a word of another script than Chinese, Japanese or Korean goes on with.
+_LATIN = r"[^\W\u2e80-\uffff]"
+
+
 def _bounded(name: str) -> str:
     """A choice's words as an expression: whole words, blanks and hyphens alike, with or without the s of a plural."""
     body = r"[\s,\-]+".join(re.escape(part) for part in re.split(r"[\s,\-]+", name) if part) or re.escape(name)
+    body = re.sub(r"(?<=\d)\[\\s,\\-\]\+(?=[a-zµ])", lambda m: r"[\s,\-]*", body)  # "5cm"
     first, last = name[0], name[-1]
-    before = r"(?<!\w)" if re.match(r"[^\W\u2e80-\uffff]", first) else "(?<![不无無没沒非未])" if first.isalpha() else ""
-    after = r"(?!\w)" if re.match(r"[^\W\u2e80-\uffff]", last) else ""
+    before = rf"(?<!{_LATIN})" if re.match(_LATIN, first) else "(?<![不无無没沒非未])" if first.isalpha() else ""
+    after = rf"(?!{_LATIN})" if re.match(_LATIN, last) else ""
     if first.isdigit():
         before = r"(?<![\w\-])(?<!\d[.,])"
     if last.isdigit():
@@ -176,7 +196,7 @@ def _mentions(words: str) -> list[Mention]:
     """Every mention in the text, in order, each with its rank and whether it is denied."""
     out: list[Mention] = []
     held: list[tuple[Piece, list[Mention]]] = []
-    denied = led = False
+    denied = led = labelled = False
     corrections = 0
     every = [(p, iffy) for s in sentences(words) for p, iffy in zip(s, supposed(s), strict=True)]
     for i, (piece, iffy) in enumerate(every):
@@ -190,6 +210,9 @@ def _mentions(words: str) -> list[Mention]:
         found = _of_piece(piece, led, every[i + 1][0] if i + 1 < len(every) else None)
         for m in found:
             m.after = corrections
+            if labelled and m.rank == Rank.OPENING:  # "Differential: MRI, X-ray"
+                m.rank = Rank.WORDS
+        labelled = piece.stop == "," if labelled else _names_other(piece, found)
         denied = _deny(piece, found, held, denied)
         if held:
             _go_on(piece, found, held[-1])
@@ -209,6 +232,11 @@ def _mentions(words: str) -> list[Mention]:
     return out
 
 
+def _names_other(piece: Piece, found: list[Mention]) -> bool:
+    """Whether a piece is a label before a colon, of something else than the answer."""
+    return piece.stop == ":" and not found and not LEAD.fullmatch(piece.text) and not _CUE.search(piece.text)
+
+
 def _go_on(piece: Piece, found: list[Mention], before: tuple[Piece, list[Mention]]) -> None:
     """A piece that is nothing but a choice goes on with a list or names what a letter stands for ("A, C", "A: effusion"); it
     is as explicit as what it follows. One that is nothing but a doubt ("B, maybe") takes that back."""
@@ -222,9 +250,13 @@ def _go_on(piece: Piece, found: list[Mention], before: tuple[Piece, list[Mention
         found[0].label = mentions[-1]
     if len(found) == 1 and found[0].end == len(text) and _DOUBTED.fullmatch(text, 0, found[0].start):  # "A, possibly B"
         mentions[-1].denied = mentions[-1].denied or last.stop[:1] in (",", "(", "-")
-    if len(found) == 1 and found[0].rank is not None and found[0].end == len(text) and _JOIN.fullmatch(text, 0, found[0].start):
-        if words or last.stop[:1] not in (".", "\n"):
-            found[0].rank = max(found[0].rank, mentions[-1].rank or Rank.WORDS)
+    if len(found) != 1 or found[0].rank is None or not _JOIN.fullmatch(text, 0, found[0].start):
+        return
+    goes_on = words or last.stop[:1] not in (".", "\n")
+    if found[0].end == len(text) and goes_on:
+        found[0].rank = max(found[0].rank, mentions[-1].rank or Rank.WORDS)
+    elif last.stop == "," and len(mentions) == 1 and mentions[0].start == 0 and _PLURAL.match(text, found[0].end):
+        mentions[0].rank = max(found[0].rank, mentions[0].rank or Rank.WORDS)  # "A, B are both right"
 
 
 def _of_piece(piece: Piece, led: bool, following: Piece | None) -> list[Mention]:
@@ -243,6 +275,8 @@ def _of_piece(piece: Piece, led: bool, following: Piece | None) -> list[Mention]
                 before = found
             continue
         lead = before is None and bool(LEAD.fullmatch(text, 0, m.start()))
+        if before is None and not lead and not words:
+            lead = bool(_IS.search(text, max(0, m.start() - 80), m.start()))
         opening = text[: m.start()].replace(BOX, "").strip()
         strong = (led and lead) or (lead and opening not in ("", "A")) or text[: m.start()].endswith(BOX)
         whole = lead and not opening and m.end() == len(text)
@@ -265,7 +299,7 @@ def _of_piece(piece: Piece, led: bool, following: Piece | None) -> list[Mention]
             option = _OPTION.fullmatch(opening) and not _HOLDS.match(text, m.end()) and not led
             stated = (strong and not option) or line or _HOLDS.match(text, m.end())
             found.rank = Rank.STATED if stated else Rank.OPENING
-        elif marked or (_LABELLED.search(text[max(0, m.start() - 12) : m.start()]) and _ends(text, found)):
+        elif marked or (_LABELLED.search(text[max(0, m.start() - 20) : m.start()]) and _ends(text, found)):
             found.rank = Rank.MARKED
         if found.rank is not None:
             before = found
@@ -291,7 +325,7 @@ def _ends(text: str, m: Mention) -> bool:
 def _deny(piece: Piece, found: list[Mention], held: list[tuple[Piece, list[Mention]]], denied: bool) -> bool:
     """Mark the mentions that are denied or doubted, here and in the pieces before; whether what follows is denied too."""
     text = piece.text
-    if text.lower() == "no" or corrects(text):  # an answer, or a word taken back: "no, B"; "no, wait, B"
+    if text.lower() in ("no", "non", "nope") or corrects(text):  # an answer, or a word taken back: "no, B"; "no, wait, B"
         if held:
             _deny_before(held[-1], whole=True)
         return denied

@@ -39,6 +39,8 @@ _DENIES = re.compile(
     r"(?:this|it|that|which)\b[^.;!?\n]*(?:\b(?:not|no|never|excluded|ruled out|unlikely|absent|wrong|incorrect|false)\b|n't\b)",
     re.I,
 )
+_TAKES_BACK = re.compile(r"(?:no|yes)\b *,", re.I)
+_NOT = re.compile(r"\b(?:not|no|never|neither|nor|without)\b|n't\b|[不没沒無无]", re.I)
 _LABEL = re.compile(r"(?:explanation|reason|reasoning|rationale|justification|because|since)\b|解释|理由|原因", re.I)
 
 
@@ -60,7 +62,7 @@ def short(text: str) -> str:
     Where it states none, or several that differ, the text itself.
     """
     words = concluded(plain(excerpt(text)))
-    for found in ([m.group(1) for m in _BOXED.finditer(words)], _stated(words)):
+    for found in ([_boxed(words, m) for m in _BOXED.finditer(words)], _stated(words)):
         if found:
             return found[-1] if len({bare(f) for f in found}) == 1 else text
     end = _END.search(words)
@@ -68,6 +70,12 @@ def short(text: str) -> str:
     explains = _LABEL.match(rest) or (len(rest.split()) > 3 and not _CONTRADICTS.match(rest) and not corrects(rest))
     explains = explains and not _DENIES.match(rest)
     return first if rest and explains and not first.isspace() and first else text
+
+
+def _boxed(words: str, box: re.Match[str]) -> str:
+    """What stands in a box; with the words before it in the clause, where they deny it."""
+    clause = _STOPS.split(words[max(0, box.start() - 200) : box.start()])[-1]
+    return clause + box.group(1) if _NOT.search(clause) else box.group(1)
 
 
 def _stated(words: str) -> list[str]:
@@ -78,5 +86,8 @@ def _stated(words: str) -> list[str]:
         clause = _STOPS.split(before)[-1].strip()
         if LEAD.fullmatch(clause) and not HEDGE.search(clause):
             end = _END.search(words, m.end())
+            rest = words[end.start() :].lstrip(" .;!?-\n") if end else ""
+            if end and (_TAKES_BACK.match(rest) or corrects(rest) or _DENIES.match(rest)):
+                end = None  # "The answer is CT. No, MRI."
             out.append(words[m.end() : end.start() if end else None].strip())
     return [o for o in out if 0 < len(o) <= _LONG]
