@@ -44,7 +44,7 @@ _RULE = re.compile(r"^ ?(?:[-*_=~`| :]{3,}|```+ ?\w*|~~~+ ?\w*) ?$", re.M)
 _LINE_MARK = re.compile(r"^ ?(?:#{1,6} |> ?(?!\d)|[-*+·] )+", re.M)
 _TICKED, _UNTICKED = re.compile(r"^(\W*)\[[xX]\] (?=\S)", re.M), re.compile(r"^\W*\[ ?\] .*$", re.M)
 #: Signs that say something: an arrow leads on, a cross denies what it stands before or behind, a tick affirms.
-_ARROW, _TICK = re.compile(r"(?<=\s)[-=]+>(?=\s)"), re.compile(r"(?<=\w)[ )]*[✓✔✅☑]\ufe0f? ?$", re.M)
+_ARROW, _TICK = re.compile(r"(?<=\s)[-=]+>(?=\s)|:-+(?=\s?\w)"), re.compile(r"(?<=\w)[ )]*[✓✔✅☑]\ufe0f? ?$", re.M)
 _CROSS, _CROSSED = re.compile(r"^(\W*?)[✗✘❌❎]\ufe0f? ?(?=\W*\w)", re.M), re.compile(r"[✗✘❌❎]\ufe0f?")
 #: Line ends that were escaped twice, font commands without braces.
 _ESCAPED, _FONT = re.compile(r"\\[nN](?![a-z])"), re.compile(r"\\(?:bf|it|rm|sf|tt|em)(?:series|shape|family)?\b ?")
@@ -212,7 +212,7 @@ _TURN = (
 _SPLIT = re.compile(
     r"\n|[;!?]+|\.+(?!\w)|\.(?=[^\x00-\x7f])|(?-i:(?<=[A-Za-z][a-z])\.(?=[A-Z]))|"
     r",(?!\d)|:(?!\d)|[()\[\]{}<>]| -+(?= |$)|(?<=\w)-- ?|\ue001"
-    rf"|(?<=\S)(?<!thing)(?<!all) (?={_TURN}\b(?!-))|(?<=\S)(?<!the)(?<!my)(?<!correct)(?<!final) (?=(?:final )?answer ?:)",
+    rf"|(?<=\S)(?<!thing)(?<!all) (?={_TURN}\b(?!-))|(?<=\S)(?<!the)(?<!correct)(?<!wrong) (?-i:(?=(?:Final )?Answer ?:))",
     re.I,
 )
 #: A piece that only turns the sentence.
@@ -271,7 +271,7 @@ def sentences(text: str) -> Iterator[list[Piece]]:
 
 
 _LEADS = """
-    undoubtedly surely naturally presumably oh resounding
+    undoubtedly surely naturally presumably oh resounding let got inclined number always
     so thus therefore hence then consequently accordingly overall finally also and or but yet because since as
     in conclusion summary short to conclude summarize summarise i we you my our me would will must should
     say said saying meant think thought believe conclude guess go going with for choose chose chosen pick picked select selected
@@ -288,7 +288,7 @@ _LEADS = """
 """
 #: The same, where one word does not tell.
 _LEAD_PHRASES = (
-    r"a(?! (?:is|are|was)\b)",  # the article, not the letter
+    r"a(?! (?:is|are|was|and|or|to|through)\b)",  # the article, not the letter
     r"(?<=')(?:d|ll|m|s|re|ve|t)",
     r"right(?= (?:answer|option|choice|one|response|letter|statement|diagnosis)\b)",
     r"(?:settle|decide|based) on",
@@ -312,7 +312,7 @@ IF = re.compile(
 #: In a piece of text, what takes back all that it says.
 HEDGE = re.compile(
     r"\b(?:maybe|perhaps|possibly|(?<!best )possible|might|may|could|either|unclear|uncertain|unsure|unknown|undetermined|"
-    r"indeterminate|inconclusive|equivocal|ambiguous|"
+    r"indeterminate|inconclusive|equivocal|ambiguous|questionable|doubtful|"
     r"cannot (?:tell|say|determine|be (?:determined|sure|certain|known|excluded|ruled))|"
     r"can(?:'t|not) (?:rule|exclude|tell|say|determine|be)|(?:not|n't) (?:sure|certain|clear|know|excluded|ruled out)|don't know|"
     r"depends|hard to|difficult to|impossible to|whether|at first(?: glance| sight)?|initially|tempting)\b"

@@ -56,7 +56,8 @@ _MENTION = re.compile(rf"{MARK}([A-Z])|(?<![A-Za-z0-9'\-./])([A-Za-z])(?![A-Za-z
 _CUE = re.compile(r"answer|option|choice|response|conclusion|letter|选|選|答案", re.I)
 _LABELLED = re.compile(
     r"(?:\b(?:option|choice|answer|letter)s? ?|选项?|選項?)(?:is|:|=|是)? ?$"
-    r"|\b(?:points? to|suggests?|indicates?|supports?|favou?rs?|leads? (?:us |me )?to) $",
+    r"|\b(?:points? to|suggests?|indicates?|supports?|favou?rs?|leads? (?:us |me )?to|corresponds? to|consistent with|"
+    r"match(?:es)?|fits?|describes?|depicts?|represents?|(?:image|finding|diagnosis|scan) is) $",
     re.I,
 )
 #: "The option that best fits is": a letter that follows is what is stated.
@@ -80,28 +81,38 @@ _UNIT = re.compile("选项|選項|项|項|です|だ|でし|입니다|이다|예
 _CLAUSE = re.compile(r"\b(?:and|but|while|that|or)(?: (?:option|choice))? $", re.I)
 _VERSUS = re.compile(r" (?:over|rather than|instead of|not|and not|but not)\b", re.I)
 _TRUE = re.compile(r"(?:is )?(?:correct|right|true|yes)", re.I)
-_ITEM = re.compile(rf"{MARK}?|(?:because|since|as|while|although|though|option|options|choices)? ?", re.I)
-_VERB = re.compile(r"(?:is|are|was|were|can|cannot|could|does|do|seems?|appears?|has|have|would|should|isn't|aren't)\b", re.I)
+_ITEM = re.compile(r"(?:(?:because|since|as|while|although|though|given that|considering(?: that)?|options?|choices?) )*", re.I)
+_VERB = re.compile(
+    r"(?:(?:is|are|was|were|ca|could|does|do|did|has|have|had|would|should|wo)(?:n't)?|can|cannot|seems?|appears?)(?= |$)", re.I
+)
 
 #: Denies what comes after it, over commas too ("no pneumonia, effusion or mass").
 _FORWARD = re.compile(
-    r"\b(?:no|not|nor|neither|without|never|none|absence of|lack of|free of|negative for|(?<!no other )than|instead of|"
+    r"\b(?:no(?! doubt)|not|nor|neither|without(?! (?:a |any )?doubt)|never|none|absence of|"
+    r"lack of|free of|negative for|(?<!no other )than|instead of|"
+    r"low (?:probability|likelihood|chance) of|insufficient|nothing|hardly|far from|devoid of|missing|"
     r"except|non(?=-)|opposed to|"
-    r"doubt(?:s|ed|ful)?|fail(?:s|ed)? to|lack(?:s|ed|ing)?|(?:anything|all|everything) but|"
+    r"(?<!no )(?<!without )(?<!\ba )(?<!any )doubt(?:s|ed|ful)?|fail(?:s|ed)? to|lack(?:s|ed|ing)?|"
+    r"(?:anything|all|everything) but|"
     r"exclud(?:es?|ed|ing)|rul(?:e|es|ed|ing) out|eliminat(?:e|es|ed|ing)|den(?:y|ies|ied)|other than|unlike|against|cannot|"
     rf"over(?= {MARK}?[A-Z]\b))\b|n't\b|[不无無没沒非未]|排除",
     re.I,
 )
 #: Denies what it is said of ("pneumonia is unlikely"), and what follows it in the same piece.
 _BACKWARD = re.compile(
-    r"^no$|^not (?:seen|present|visible|identified|visualized|applicable|correct|likely|supported|shown|evident|consistent)\b|"
+    r"^no$|\bnot (?:seen|present|visible|identified|visualized|applicable|correct|likely|supported|"
+    r"shown|evident|consistent)\b|"
     r"\b(?:"
     r"(?:is|are|was|were|be|been|do|does|did|can|could|would|should|has|have|had|will|seems?|appears?|looks?)(?: \w+)? not|"
     r"cannot|unlikely|absent|excluded|ruled out|rejected|wrong|incorrect|inaccurate|false|untrue|improbable|implausible|"
-    r"eliminated|negative(?! for)|less likely|least likely|dismissed|invalid|inconsistent|unsupported|discarded|out)\b|n't\b|"
+    r"eliminated|negative(?! for)|less likely|least likely|dismissed|invalid|inconsistent|unsupported|discarded|"
+    r"denied|lacking|missing|out)\b|"
+    r"n't\b|-free\b|"
     r"排除|不对|不對|不正确|不正確|错误|錯誤|不可能|不是|不存在|可能性小",
     re.I,
 )
+#: What is an answer when it stands alone, not the denial of what follows.
+_NOES = ("no", "non", "nope", "none")
 _MANY = re.compile(r"\b(?:and|or|nor|are|were|both|all)\b|&", re.I)
 
 
@@ -196,7 +207,7 @@ def _mentions(words: str) -> list[Mention]:
     """Every mention in the text, in order, each with its rank and whether it is denied."""
     out: list[Mention] = []
     held: list[tuple[Piece, list[Mention]]] = []
-    denied = led = labelled = False
+    denied = led = labelled = wrong = False
     corrections = 0
     every = [(p, iffy) for s in sentences(words) for p, iffy in zip(s, supposed(s), strict=True)]
     for i, (piece, iffy) in enumerate(every):
@@ -212,7 +223,9 @@ def _mentions(words: str) -> list[Mention]:
             m.after = corrections
             if labelled and m.rank == Rank.OPENING:  # "Differential: MRI, X-ray"
                 m.rank = Rank.WORDS
+            m.denied = wrong
         labelled = piece.stop == "," if labelled else _names_other(piece, found)
+        wrong = piece.stop == "," if wrong else _names_wrong(piece, found)
         denied = _deny(piece, found, held, denied)
         if held:
             _go_on(piece, found, held[-1])
@@ -223,7 +236,7 @@ def _mentions(words: str) -> list[Mention]:
         if _TRUE.fullmatch(piece.text) and held and held[-1][1] and held[-1][0].stop[:1] in (":", "-", ".", ")", "("):
             held[-1][1][-1].rank = Rank.STATED
         cue = piece.stop in (":", ",", "(", "[", "-") or (piece.stop == "\n" and _CUE.search(piece.text))
-        led = bool(cue and not ranked and LEAD.fullmatch(piece.text))
+        led = bool(cue and not ranked and len(piece.text) > 1 and LEAD.fullmatch(piece.text))
         held.append((piece, ranked))
         out += ranked
     for m in out:
@@ -237,11 +250,16 @@ def _names_other(piece: Piece, found: list[Mention]) -> bool:
     return piece.stop == ":" and not found and not LEAD.fullmatch(piece.text) and not _CUE.search(piece.text)
 
 
+def _names_wrong(piece: Piece, found: list[Mention]) -> bool:
+    """Whether a piece is a label before a colon that denies what follows ("Incorrect: A, C")."""
+    return piece.stop == ":" and not found and piece.text.lower() not in _NOES and bool(_BACKWARD.search(piece.text))
+
+
 def _go_on(piece: Piece, found: list[Mention], before: tuple[Piece, list[Mention]]) -> None:
     """A piece that is nothing but a choice goes on with a list or names what a letter stands for ("A, C", "A: effusion"); it
     is as explicit as what it follows. One that is nothing but a doubt ("B, maybe") takes that back."""
     (last, mentions), text = before, piece.text
-    if not mentions or mentions[-1].end != len(last.text) or last.stop[:1] not in (",", ":", "(", "[", "-", ")", ".", "\n"):
+    if not mentions or mentions[-1].end != len(last.text) or last.stop[:1] not in (",", ";", ":", "(", "[", "-", ")", ".", "\n"):
         return
     if not found and doubts(text) and last.stop[:1] not in (".", "\n"):
         mentions[-1].denied = True
@@ -308,9 +326,12 @@ def _of_piece(piece: Piece, led: bool, following: Piece | None) -> list[Mention]
     return out
 
 
+_SURE = re.compile(r" (?:most likely|for sure|probably|definitely|certainly|obviously|please|only|alone)$", re.I)
+
+
 def _ends(text: str, m: Mention) -> bool:
     """Whether nothing follows a letter that would make it an article or part of a name."""
-    if m.end == len(text) or _HOLDS.match(text, m.end) or _VERSUS.match(text, m.end):
+    if m.end == len(text) or _HOLDS.match(text, m.end) or _VERSUS.match(text, m.end) or _SURE.match(text, m.end):
         return True
     own = re.compile(rf" ?(?:(?:the|a|an) )?{chr(WORD + ord(m.letter) - 65)}")
     if own.match(text, m.end) or _UNIT.match(text, m.end):
@@ -325,7 +346,7 @@ def _ends(text: str, m: Mention) -> bool:
 def _deny(piece: Piece, found: list[Mention], held: list[tuple[Piece, list[Mention]]], denied: bool) -> bool:
     """Mark the mentions that are denied or doubted, here and in the pieces before; whether what follows is denied too."""
     text = piece.text
-    if text.lower() in ("no", "non", "nope") or corrects(text):  # an answer, or a word taken back: "no, B"; "no, wait, B"
+    if text.lower() in _NOES or corrects(text):  # an answer, or a word taken back: "no, B"; "no, wait, B"
         if held:
             _deny_before(held[-1], whole=True)
         return denied
@@ -347,9 +368,9 @@ def _deny(piece: Piece, found: list[Mention], held: list[tuple[Piece, list[Menti
         if backward:
             for m in seen:
                 m.denied = True
-            if not found and held and LEAD.fullmatch(text, 0, start):
+            if not found and held and (LEAD.fullmatch(text, 0, start) or _VERB.match(text)):
                 _deny_before(held[-1], whole=end == len(text))
-            elif seen and _MANY.search(text):
+            elif seen and _MANY.search(text) and _JOIN.fullmatch(text, 0, seen[0].start):
                 _deny_list(held)
         if seen or (backward and not _FORWARD.match(text, start)):
             here = True
