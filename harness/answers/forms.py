@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from html import unescape
 from typing import NamedTuple
 
 from harness.answers.thinking import SPECIAL
@@ -34,7 +35,8 @@ _PUNCTUATION = str.maketrans(
         **dict.fromkeys("—―⸺", " - "),
         **dict.fromkeys("–−‒‐‑", "-"),
         **dict.fromkeys("…", ". "),
-        **dict.fromkeys("•◦▪●‣∙➢✓✔✅→⇒", " "),
+        **dict.fromkeys("→⇒➔➜➡", ": "),
+        **dict.fromkeys("•◦▪●‣∙➢✓✔✅", " "),
         **dict.fromkeys("¿¡", " "),
     }
 )
@@ -44,8 +46,9 @@ _RULE = re.compile(r"^ ?(?:[-*_=~`| :]{3,}|```+ ?\w*|~~~+ ?\w*) ?$", re.M)
 _LINE_MARK = re.compile(r"^ ?(?:#{1,6} |> ?(?!\d)|[-*+·] )+", re.M)
 _TICKED, _UNTICKED = re.compile(r"^(\W*)\[[xX]\] (?=\S)", re.M), re.compile(r"^\W*\[ ?\] .*$", re.M)
 #: Signs that say something: an arrow leads on, a cross denies what it stands before or behind, a tick affirms.
-_ARROW, _TICK = re.compile(r"(?<=\s)[-=]+>(?=\s)|:-+(?=\s?\w)"), re.compile(r"(?<=\w)[ )]*[✓✔✅☑]\ufe0f? ?$", re.M)
+_ARROW, _TICK = re.compile(r"(?<=\s)[-=]+>(?=\s)|:-+(?=\s?\w)|(?<=\s)=(?=\s)"), re.compile(r"(?<=\w)[ )]*[✓✔✅☑]\ufe0f? ?$", re.M)
 _CROSS, _CROSSED = re.compile(r"^(\W*?)[✗✘❌❎]\ufe0f? ?(?=\W*\w)", re.M), re.compile(r"[✗✘❌❎]\ufe0f?")
+_DASH = re.compile(r"^-+(?=[A-Za-z])|(?<=[A-Za-z])-+(?=\s|\Z)", re.M)
 #: Line ends that were escaped twice, font commands without braces.
 _ESCAPED, _FONT = re.compile(r"\\[nN](?![a-z])"), re.compile(r"\\(?:bf|it|rm|sf|tt|em)(?:series|shape|family)?\b ?")
 
@@ -91,7 +94,7 @@ def plain(text: str) -> str:
 def _signs(text: str) -> str:
     """Signs as the words they stand for."""
     text = _FONT.sub("", _ESCAPED.sub("\n", text)) if "\\" in text else text
-    text = re.sub(r"#{3,}\s*\Z", "", _ARROW.sub(":", text))
+    text = re.sub(r"#{3,}\s*\Z", "", _ARROW.sub(":", unescape(text) if "&" in text else text))
     if "] " in text:
         text = _TICKED.sub(r"\1", _UNTICKED.sub("", text))
     return _CROSSED.sub(": wrong ", _CROSS.sub(r"\1not ", _TICK.sub(": correct", text)))
@@ -217,7 +220,7 @@ _SPLIT = re.compile(
 )
 #: A piece that only turns the sentence.
 ASIDE = re.compile(r"however|though|therefore|thus|hence|instead|in turn|in contrast|on the other hand", re.I)
-_FRESH = re.compile(
+FRESH = re.compile(
     rf"(?:{_TURN}|it|its|this|that|there|they|i|we|my|the (?:\w+ )?(?:answer|option|choice)|"
     r"the (?:[\w-]+ ){1,3}(?:is|are|shows?|depicts?|demonstrates?|reveals?|suggests?))\b|"
     r"答案|而是|是|应|應|选|選|故|因此|所以",
@@ -233,7 +236,7 @@ def pieces(text: str) -> Iterator[Piece]:
         words = text[at:end].strip()
         after = m.group().strip(" ") if m and m.group() != "\n" else ("\n" if m else "")
         if words:
-            fresh = stop not in (",", "(", "[", "") or bool(_FRESH.match(words))
+            fresh = stop not in (",", "(", "[", "") or bool(FRESH.match(words))
             yield Piece(words, after, fresh, line)
             line = False
         line = line or after == "\n"
@@ -251,7 +254,9 @@ def supposed(sentence: list[Piece]) -> list[bool]:
 
 
 def concluded(text: str) -> str:
-    """A plain text without the reasoning that it labels so, up to the answer that it labels so ("Thought: ... Answer: ...")."""
+    """A plain text without dashes at its lines' ends, and without what it labels as reasoning before what it labels as answer
+    ("Thought: ... Answer: ...")."""
+    text = _DASH.sub(" ", text)
     labels = list(_SECTION.finditer(text))
     start = next((m for m in labels if not m.group("answer")), None)
     end = next((m for m in labels if m.group("answer") and start and m.start() > start.start()), None)
@@ -271,7 +276,7 @@ def sentences(text: str) -> Iterator[list[Piece]]:
 
 
 _LEADS = """
-    undoubtedly surely naturally presumably oh resounding let got inclined number always
+    oh ah uh umm hmm resounding let got inclined afraid number almost always means meaning remains stays becomes simple honest
     so thus therefore hence then consequently accordingly overall finally also and or but yet because since as
     in conclusion summary short to conclude summarize summarise i we you my our me would will must should
     say said saying meant think thought believe conclude guess go going with for choose chose chosen pick picked select selected
@@ -280,8 +285,8 @@ _LEADS = """
     best correct most likely probable probably appropriate accurate suitable final finally last own statement
     answer response reply verdict conclusion result solution option choice letter selection diagnosis
     of question your given above here there seems seem appears appear looks look like
-    definitely clearly certainly absolutely obviously simply just well ok okay sure indeed assistant model output rather instead
-    definite clear firm strong apparently evidently unfortunately fortunately toward vote match fit candidate one has have had
+    just well ok okay sure indeed assistant model output rather instead
+    definite clear firm strong toward vote match fit candidate one has have had
     certain positive looking after analysis ans la respuesta correcta es opción réponse est antwort ist die richtige risposta
     resposta corretta è é ответ правильный
     actually sorry wait correction mean leaning lean towards confident following among based
@@ -291,7 +296,8 @@ _LEAD_PHRASES = (
     r"a(?! (?:is|are|was|and|or|to|through)\b)",  # the article, not the letter
     r"(?<=')(?:d|ll|m|s|re|ve|t)",
     r"right(?= (?:answer|option|choice|one|response|letter|statement|diagnosis)\b)",
-    r"(?:settle|decide|based) on",
+    r"(?!unlike|uncertain|possib|potential|conceivab|hard|bare|rare|scarce|initial|previous|original|incorrect|wrong|false)[a-z]{2,}ly",
+    r"(?:settle|decide|based) on|in (?:this|my|your|our) (?:case|view|opinion|image|scan|study)|i think",
     r"(?:of|among|from|between|out of) (?:all )?(?:the|these|those|your)(?: \w+)? (?:options|choices|answers)",
     r"answer to(?: [\w'-]+){1,12}? is",
     r"of course|tl;?dr|without (?:a|any) doubt|no doubt|(?:am|are|be) left with|that leaves|by elimination",

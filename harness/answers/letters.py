@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from harness.answers.forms import ASIDE, BOX, HEDGE, LEAD, Piece, concluded, excerpt, normalise, plain, sentences, supposed
+from harness.answers.forms import ASIDE, BOX, FRESH, HEDGE, LEAD, Piece, concluded, excerpt, normalise, plain, sentences, supposed
 from harness.answers.polarity import corrects, doubts, is_yes_no, yes_no
 from harness.answers.stated import bare, opened
 
@@ -223,9 +223,9 @@ def _mentions(words: str) -> list[Mention]:
             m.after = corrections
             if labelled and m.rank == Rank.OPENING:  # "Differential: MRI, X-ray"
                 m.rank = Rank.WORDS
-            m.denied = wrong
+            m.denied = wrong and not FRESH.match(piece.text)
         labelled = piece.stop == "," if labelled else _names_other(piece, found)
-        wrong = piece.stop == "," if wrong else _names_wrong(piece, found)
+        wrong = piece.stop == "," and not FRESH.match(piece.text) if wrong else _names_wrong(piece, found)
         denied = _deny(piece, found, held, denied)
         if held:
             _go_on(piece, found, held[-1])
