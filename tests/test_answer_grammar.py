@@ -138,7 +138,7 @@ def test_exchanging_yes_and_no_exchanges_the_reading_of_any_text(parts):
 @pytest.mark.parametrize(
     "text",
     [
-        "maybe {}", "possibly {}", "It could be {}", "either yes or no", "Yes and no", "yes/no", "I am not sure, but {}",
+        "maybe {}", "possibly {}", "It could be {}", "either yes or no", "Yes and no", "yes/no", "I am not sure: {}",
         "The answer is not {}",
         "I would not say {}", "{}, maybe", "{} is not the answer", "It is neither yes nor no.", "{} fracture", "{} idea",
         "{} answer is {}",

@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from html import unescape
 from typing import NamedTuple
 
 from harness.answers.thinking import SPECIAL
@@ -34,18 +35,29 @@ _PUNCTUATION = str.maketrans(
         **dict.fromkeys("—―⸺", " - "),
         **dict.fromkeys("–−‒‐‑", "-"),
         **dict.fromkeys("…", ". "),
-        **dict.fromkeys("•◦▪●‣∙➢✓✔✅→⇒", " "),
+        **dict.fromkeys("→⇒➔➜➡", ": "),
+        **dict.fromkeys("•◦▪●‣∙➢✓✔✅", " "),
         **dict.fromkeys("¿¡", " "),
     }
 )
 _SPACES = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _RULE = re.compile(r"^ ?(?:[-*_=~`| :]{3,}|```+ ?\w*|~~~+ ?\w*) ?$", re.M)
-_LINE_MARK = re.compile(r"^ ?(?:#{1,6} |> ?|[-*+·] )+", re.M)
+_LINE_MARK = re.compile(r"^ ?(?:#{1,6} |> ?(?!\d)|[-*+·] )+", re.M)
+_TICKED, _UNTICKED = re.compile(r"^(\W*)\[[xX]\] (?=\S)", re.M), re.compile(r"^\W*\[ ?\] .*$", re.M)
+#: Signs that say something: an arrow leads on, a cross denies what it stands before or behind, a tick affirms.
+_ARROW, _TICK = re.compile(r"(?<=\s)[-=]+>(?=\s)|:-+(?=\s?\w)|(?<=\s)=(?=\s)"), re.compile(r"(?<=\w)[ )]*[✓✔✅☑]\ufe0f? ?$", re.M)
+_CROSS, _CROSSED = re.compile(r"^(\W*?)[✗✘❌❎]\ufe0f? ?(?=\W*\w)", re.M), re.compile(r"[✗✘❌❎]\ufe0f?")
+_DASH = re.compile(r"^-+(?=[A-Za-z])|(?<=[A-Za-z])-+(?=\s|\Z)", re.M)
+#: Line ends that were escaped twice, font commands without braces.
+_ESCAPED, _FONT = re.compile(r"\\[nN](?![a-z])"), re.compile(r"\\(?:bf|it|rm|sf|tt|em)(?:series|shape|family)?\b ?")
+
+_STRUCK = re.compile(r"~~(?=\S)[^~\n]{1,200}(?<=\S)~~")
 _EMPHASIS = re.compile(r"\*\*|__|``+|~~|(?<![^\W_])[*_`]|[*_`](?![^\W_])")
 _TAG = re.compile(r"</?([a-z]\w{0,9})(?: [^<>\n]{0,200})?/?>", re.I)
 _LATEX = re.compile(r"\\(?:[a-zA-Z]{1,20} ?)?\{|[{}]")
-_MATH = re.compile(r"\$|\\[()\[\]]|\\[,;! ]")
+_MATH = re.compile(r"\$|\\[()\[\]]|\\[,;!\s]")
+_ROLE = re.compile(r"\A(?:assistant|chatbot|model|ai|gpt) ?(?:: ?|\n)", re.I)
 _QUOTES = re.compile(r"\"|(?<!\w)'|'(?!\w)")
 
 
@@ -62,6 +74,7 @@ def excerpt(text: str) -> str:
 def plain(text: str) -> str:
     """The words and stops alone: NFKC, one kind of each punctuation mark, no markdown, LaTeX, quotes, special tokens or
     characters that cannot be seen. Lines stay. A JSON object that holds an answer is that answer."""
+    text = _signs(text)
     text = unicodedata.normalize("NFKC", SPECIAL.sub("\n", text).translate(_PUNCTUATION)).translate(_PUNCTUATION)
     text = _LINES.sub("\n", text)
     kinds = {c: unicodedata.category(c) for c in set(text) if c not in "\n\t°"}
@@ -70,12 +83,21 @@ def plain(text: str) -> str:
     if (held := _json_answer(text)) is not None:
         text = held
     text = _MATH.sub("", _latex(text))
-    text = _EMPHASIS.sub("", _LINE_MARK.sub("", text.replace("|", "\n")))
+    text = _EMPHASIS.sub("", _LINE_MARK.sub("", _STRUCK.sub(" ", text).replace("|", "\n")))
     if "</" in text or "<br" in text.lower():
         closed = {m.group(1).lower() for m in re.finditer(r"</(\w{1,10})>", text)} | {"br"}
         text = _TAG.sub(lambda m: "\n" if m.group(1).lower() in closed else m.group(), text)
     text = _LINE_MARK.sub("", _QUOTES.sub("", text))
-    return re.sub(r"\s*\n\s*", "\n", _SPACES.sub(" ", text)).strip()
+    return _ROLE.sub("", re.sub(r"\s*\n\s*", "\n", _SPACES.sub(" ", text)).strip())
+
+
+def _signs(text: str) -> str:
+    """Signs as the words they stand for."""
+    text = _FONT.sub("", _ESCAPED.sub("\n", text)) if "\\" in text else text
+    text = re.sub(r"#{3,}\s*\Z", "", _ARROW.sub(":", unescape(text) if "&" in text else text))
+    if "] " in text:
+        text = _TICKED.sub(r"\1", _UNTICKED.sub("", text))
+    return _CROSSED.sub(": wrong ", _CROSS.sub(r"\1not ", _TICK.sub(": correct", text)))
 
 
 def _latex(text: str) -> str:
@@ -116,13 +138,14 @@ _ANSWER_KEYS = (
 
 def _json_answer(text: str) -> str | None:
     """What a text that is one JSON object gives as its answer, else None."""
-    text = text.strip()
-    if not (text.startswith("{") and text.endswith("}") and '"' in text):
+    text = text.strip().removeprefix("json").strip()
+    if not (text.startswith("{") and '"' in text):
         return None
     try:
         held = json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        return None
+    except (ValueError, RecursionError):  # cut off, or with something behind
+        found = {m.group(1) for m in _JSON_ANSWER.finditer(text)}
+        return found.pop() if len(found) == 1 else None
     by_name = {re.sub(r"\W+", "_", str(k).lower()): v for k, v in held.items()} if isinstance(held, dict) else {}
     value = next((by_name[k] for k in _ANSWER_KEYS if k in by_name), None)
     if isinstance(value, list) and len(value) == 1:
@@ -132,6 +155,7 @@ def _json_answer(text: str) -> str | None:
     return str(value) if isinstance(value, (str, int, float)) else None
 
 
+_JSON_ANSWER = re.compile(rf"\"(?:{'|'.join(_ANSWER_KEYS)})\"\s*:\s*\"([^\"\n]*)\"", re.I)
 #: Not stripped at the ends: they mean something ("50 %", "#2").
 _MEANS = "%‰#&@/\\§°"
 
@@ -171,6 +195,15 @@ def _edge(c: str) -> bool:
     )
 
 
+_SECTION = re.compile(
+    r"^(?:(?P<answer>(?:(?:the|my) )?(?:(?:final|correct) )?answer(?: is)?|(?:最终|最後|最后|正确)?答案)"
+    r"|(?:my |step[- ]by[- ]step )?(?:thoughts?|thinking|reasoning|reasons?|rationale|explanation|analysis|observations?)"
+    r"(?: process)?"
+    r"|思考|推理|分析|解释|解析|理由) ?(?::|$)",
+    re.M | re.I,
+)
+
+
 class Piece(NamedTuple):
     """A run of words between two stops, and the stop after it ("" at the end of the text).
 
@@ -190,13 +223,14 @@ _TURN = (
 _SPLIT = re.compile(
     r"\n|[;!?]+|\.+(?!\w)|\.(?=[^\x00-\x7f])|(?-i:(?<=[A-Za-z][a-z])\.(?=[A-Z]))|"
     r",(?!\d)|:(?!\d)|[()\[\]{}<>]| -+(?= |$)|(?<=\w)-- ?|\ue001"
-    rf"|(?<=\S) (?={_TURN}\b(?!-))",
+    rf"|(?<=\S)(?<!thing)(?<!all) (?={_TURN}\b(?!-))|(?<=\S)(?<!the)(?<!correct)(?<!wrong) (?-i:(?=(?:Final )?Answer ?:))",
     re.I,
 )
 #: A piece that only turns the sentence.
 ASIDE = re.compile(r"however|though|therefore|thus|hence|instead|in turn|in contrast|on the other hand", re.I)
-_FRESH = re.compile(
-    rf"(?:{_TURN}|it|its|this|that|there|they|i|we|my|the (?:\w+ )?(?:answer|option|choice))\b|"
+FRESH = re.compile(
+    rf"(?:{_TURN}|it|its|this|that|there|they|i|we|my|the (?:\w+ )?(?:answer|option|choice)|"
+    r"the (?:[\w-]+ ){1,3}(?:is|are|shows?|depicts?|demonstrates?|reveals?|suggests?))\b|"
     r"答案|而是|是|应|應|选|選|故|因此|所以",
     re.I,
 )
@@ -210,12 +244,31 @@ def pieces(text: str) -> Iterator[Piece]:
         words = text[at:end].strip()
         after = m.group().strip(" ") if m and m.group() != "\n" else ("\n" if m else "")
         if words:
-            fresh = stop not in (",", "(", "[", "") or bool(_FRESH.match(words))
+            fresh = stop not in (",", "(", "[", "") or bool(FRESH.match(words))
             yield Piece(words, after, fresh, line)
             line = False
         line = line or after == "\n"
         stop = after if words or after not in ("", ")", "]") else stop
         at = m.end() if m else end
+
+
+def supposed(sentence: list[Piece]) -> list[bool]:
+    """For each piece of a sentence, whether it is only supposed: from "if" on, and what stands right before ("yes, if ...")."""
+    found = [IF.search(p.text) for p in sentence]
+    first = next((i for i, m in enumerate(found) if m), len(found))
+    if first and first < len(found) and (m := found[first]) and m.start() == 0:
+        first -= 1
+    return [i >= first for i in range(len(found))]
+
+
+def concluded(text: str) -> str:
+    """A plain text without dashes at its lines' ends, and without what it labels as reasoning before what it labels as answer
+    ("Thought: ... Answer: ...")."""
+    text = _DASH.sub(" ", text)
+    labels = list(_SECTION.finditer(text))
+    start = next((m for m in labels if not m.group("answer")), None)
+    end = next((m for m in labels if m.group("answer") and start and m.start() > start.start()), None)
+    return text[: start.start()] + text[end.start() :] if start and end else text
 
 
 def sentences(text: str) -> Iterator[list[Piece]]:
@@ -231,31 +284,52 @@ def sentences(text: str) -> Iterator[list[Piece]]:
 
 
 _LEADS = """
+    oh ah uh umm hmm resounding let got inclined afraid number almost always means meaning remains stays becomes simple honest
     so thus therefore hence then consequently accordingly overall finally also and or but yet because since as
-    in conclusion summary short to conclude summarize summarise i we you my our me would will must should d ll m s re t
-    say said saying think thought believe conclude guess go going with for choose chose chosen pick picked select selected
-    selecting choosing picking prefer settle on leaving leaves only which a an the this that these it its is am are was be being
-    best correct right most likely probable probably appropriate accurate suitable final finally last own statement
-    answer answers response reply verdict conclusion result solution option options choice choices letter selection diagnosis
+    in conclusion summary short to conclude summarize summarise i we you my our me would will must should
+    say said saying meant think thought believe conclude guess go going with for choose chose chosen pick picked select selected
+    selecting choosing picking prefer settle leaving leaves remaining
+    only which an the this that these it its is am are was be being
+    best correct most likely probable probably appropriate accurate suitable final finally last own statement
+    answer response reply verdict conclusion result solution option choice letter selection diagnosis
     of question your given above here there seems seem appears appear looks look like
-    definitely clearly certainly absolutely obviously simply just well ok okay sure indeed assistant model output rather instead
-    definite clear firm strong apparently evidently unfortunately fortunately toward vote match fit candidate one has have had
-    certain positive looking after analysis ans la respuesta correcta es opción réponse est antwort ist
+    just well ok okay sure indeed assistant model output rather instead
+    definite clear firm strong toward vote match fit candidate one has have had
+    certain positive looking after analysis ans la respuesta correcta es opción réponse est antwort ist die richtige risposta
+    resposta corretta è é ответ правильный
     actually sorry wait correction mean leaning lean towards confident following among based
 """
+#: The same, where one word does not tell.
+_LEAD_PHRASES = (
+    r"a(?! (?:is|are|was|and|or|to|through)\b)",  # the article, not the letter
+    r"(?<=')(?:d|ll|m|s|re|ve|t)",
+    r"right(?= (?:answer|option|choice|one|response|letter|statement|diagnosis)\b)",
+    r"(?!unlike|uncertain|possib|potential|conceivab|hard|bare|rare|scarce|initial|previous|original|incorrect|wrong|false)[a-z]{2,}ly",
+    r"(?:settle|decide|based) on|in (?:this|my|your|our) (?:case|view|opinion|image|scan|study)|i think",
+    r"(?:of|among|from|between|out of) (?:all )?(?:the|these|those|your)(?: \w+)? (?:options|choices|answers)",
+    r"answer to(?: [\w'-]+){1,12}? is",
+    r"of course|tl;?dr|without (?:a|any) doubt|no doubt|(?:am|are|be) left with|that leaves|by elimination",
+)
 _CJK_LEADS = (
-    "答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|"
+    "而是|最佳|最可能|最有可能|最合适|最合適|最符合|正解|答え|は|정답|답|은|는|答案|选项|選項|选择|選擇|选|選|正确|正確|最终|最終|最后|最後|"
     "应该|應該|应|應|因此|所以|综上|我认为|我認為|我觉得|故|我|本题|为|為|是|的|项|項"
 )  # fmt: skip
 #: Words that may stand before an answer and change nothing of it.
-LEAD = re.compile(rf"(?:(?:{'|'.join(_LEADS.split())})\b[ ']*|(?:{_CJK_LEADS}) *|{BOX} *|= *)*", re.I)
+LEAD = re.compile(rf"(?:(?:{'|'.join([*_LEAD_PHRASES, *_LEADS.split()])})\b[ ']*|(?:{_CJK_LEADS}) *|{BOX} *|= *)*", re.I)
 
+#: Opens what is only supposed ("if there were a mass"); not how an answer is given ("if I had to choose").
+IF = re.compile(
+    r"\b(?:(?<!as )if|unless|assuming|supposing|in case)\b"
+    r"(?! (?:i|we|you|any|so|not|forced|asked|pressed|had|possible|present|needed|necessary)\b)|如果|假如|若是",
+    re.I,
+)
 #: In a piece of text, what takes back all that it says.
 HEDGE = re.compile(
     r"\b(?:maybe|perhaps|possibly|(?<!best )possible|might|may|could|either|unclear|uncertain|unsure|unknown|undetermined|"
-    r"indeterminate|inconclusive|equivocal|ambiguous|"
+    r"indeterminate|inconclusive|equivocal|ambiguous|questionable|doubtful|"
     r"cannot (?:tell|say|determine|be (?:determined|sure|certain|known|excluded|ruled))|"
     r"can(?:'t|not) (?:rule|exclude|tell|say|determine|be)|(?:not|n't) (?:sure|certain|clear|know|excluded|ruled out)|don't know|"
-    r"depends|hard to|difficult to|impossible to|whether)\b|可能|也许|或许|不确定|不清楚|不知道|无法|難以|难以",
+    r"depends|hard to|difficult to|impossible to|whether|at first(?: glance| sight)?|initially|tempting)\b"
+    r"|(?<!最)(?<!最有)(?<!不)可能|也许|或许|不确定|不清楚|不知道|无法|難以|难以",
     re.I,
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from harness.answers.forms import BOX, HEDGE, LEAD, Piece, excerpt, normalise, plain, sentences
+from harness.answers.forms import BOX, HEDGE, LEAD, Piece, concluded, excerpt, normalise, plain, sentences, supposed
 
 YesNo = Literal["yes", "no"]
 
@@ -21,21 +21,27 @@ _BOTH = re.compile(
     r"(?= ?(?:$|[^\w\s-]|\n|questions?\b|answers?\b|format\b))",
     re.I,
 )
-_AGAIN = re.compile(r"\b(yes|no)(?:[ ,.!\n]+\1\b)+", re.I)
-_NUMBERED = re.compile(r"\b(?:yes|no)\. ?(?=\d)", re.I)
+_AGAIN = re.compile(r"\b(yes|no)(?: \1\b)+", re.I)
+_NUMBERED = re.compile(r"\b(?:yes|no)\. ?(?=\d|of\b)", re.I)
 #: What may follow a free yes or no in the same piece: words that begin a sentence of their own, or say how it is meant.
 _FREE = re.compile(
     r"(?: ?$| (?:it|its|it's|there|there's|this|that|that's|these|those|they|the|a|an|i|i'm|we|you|he|she|his|her|my|your|"
-    r"because|since|as(?! (?:well|such)\b)|due|is|are|was|were|does|do|did|has|have|had|can|would|will|should|and|but|not|for|in|"
+    r"because|since|as(?! (?:well|such)\b)|due|is|are|was|were|does|do|did|has|have|had|would(?= be\b)|will|should|and|but|not|"
+    r"can|for|in|"
     r"on|at|from|by|with|based|given|according|definitely|clearly|certainly|absolutely|indeed|obviously|really|actually|please|"
-    r"however|both|all|he's|she's|they're|we're)\b(?!-))",
+    r"however|rather|instead|both|all|he's|she's|they're|we're)\b(?!-))",
     re.I,
 )
 _VERB = re.compile(r" (?:is|are|was|were|does|do|did|has|have|had|can|would|will|should)\b", re.I)
 _DENIER = re.compile(r"\b(?:not|wrong|incorrect|false|unlikely|inaccurate)\b|n't\b", re.I)
 _WORD = re.compile(r"(yes|no)(?![-\w'])", re.I)
+_ANY = re.compile(r"\b(?:yes|no)(?![-\w'])", re.I)
+_BUT = re.compile(r"(?:but|still|nevertheless|nonetheless)\b", re.I)
 _CORRECTS = re.compile(
-    r"(?:no |yes |oh )?(?:wait|actually|sorry|correction|i mean|rather|on second thoughts?|scratch that|hold on)\b", re.I
+    r"(?:no |yes |oh |my |i )?(?:wait|actually|sorry|oops|apologies|apologi[sz]e|correction|i mean|rather(?! than)|"
+    r"on second thoughts?|"
+    r"scratch that|hold on|(?:made|that was|was) (?:a |an )?(?:mistake|error|mistaken|wrong))\b",
+    re.I,
 )
 
 #: Other words for yes and no, each with its counterpart; they count where they stand alone between stops.
@@ -92,12 +98,23 @@ _OTHER: dict[str, YesNo] = {
 _WHOLE: dict[str, YesNo] = {
     **dict.fromkeys(("y", "absolutely", "definitely", "certainly", "of course", "indeed", "i think so"), "yes"),
     **dict.fromkeys(
-        ("n", "absolutely not", "definitely not", "certainly not", "of course not", "not at all", "i don t think so"), "no"
+        (
+            "n",
+            "not really",
+            "absolutely not",
+            "definitely not",
+            "certainly not",
+            "of course not",
+            "not at all",
+            "i don t think so",
+        ),
+        "no",
     ),
 }
+_ASCII = re.compile(r"[\x00-\x7f]+")
 _CJK_OPEN = re.compile(r".*(?:答案|回答)(?:应该|应|應該)?(?:是|为|為)?")
 _CJK_STATES = re.compile(
-    r"(?:因此|所以|综上|最终|最后|正确|我认为|我觉得|的)*(?:(?:答案|回答|选)(?:应该|应|應該)?(?:是|为|為)?(?=.))?"
+    r"(?:因此|所以|综上|最终|最后|正确|我认为|我觉得|应该|應該|也|的)*(?:(?:答案|回答|选)(?:应该|应|應該)?(?:是|为|為)?(?=.))?"
 )
 
 
@@ -109,15 +126,26 @@ def yes_no(text: str | None) -> YesNo | None:
     """
     if not text:
         return None
-    words = _AGAIN.sub(r"\1", _NUMBERED.sub(" ", _BOTH.sub(" ", plain(excerpt(text)))))
+    words = _AGAIN.sub(r"\1", _NUMBERED.sub(" ", _BOTH.sub(" ", concluded(plain(excerpt(text))))))
     said: list[YesNo] = []
+    asked: list[YesNo] = []
     against: set[YesNo] = set()
     corrected = 0
     for sentence in sentences(words):
-        asked = sentence[-1].stop.startswith("?") and not _WORD.fullmatch(sentence[-1].text)
-        if asked or any(doubts(p.text) for p in sentence):
+        turn = next((i for i, p in enumerate(sentence) if _BUT.match(p.text)), 0)  # "I am not sure, but yes"
+        if any(doubts(p.text) for p in sentence[turn:]):
+            against.update(_freed(sentence) if said else ())  # "Yes. I am not sure, no"
             continue
-        for piece in sentence:
+        if any(doubts(p.text) for p in sentence[:turn]):
+            sentence = sentence[turn:]
+        if sentence[-1].stop.startswith("?"):
+            asked += _freed(sentence) if _WORD.fullmatch(sentence[-1].text) else []
+            continue
+        for piece, iffy in zip(sentence, supposed(sentence), strict=True):
+            if iffy:
+                continue
+            if said and HEDGE.search(piece.text):
+                against.update(_freed([piece]))  # "Yes... maybe no"
             if corrects(piece.text):
                 corrected = len(said)
             if (word := _free(piece.text)) and _VERB.match(piece.text, word.end()) and _DENIER.search(piece.text, word.end()):
@@ -126,6 +154,7 @@ def yes_no(text: str | None) -> YesNo | None:
                 said.append(found)
     if len(set(said)) > 1 and len(set(said[corrected:])) == 1:
         said = said[corrected:]
+    said = said or asked
     if said or against:
         return said[0] if said and len({*said, *against}) == 1 else None
     alone = re.sub(r"[\W_]+", " ", words.lower()).strip()
@@ -133,6 +162,11 @@ def yes_no(text: str | None) -> YesNo | None:
 
 
 _LOWER: dict[str, YesNo] = {"yes": "yes", "no": "no"}
+
+
+def _freed(sentence: list[Piece]) -> list[YesNo]:
+    """Every free yes and no in a sentence."""
+    return [_LOWER[word.group().lower()] for p in sentence for word in _ANY.finditer(p.text) if _FREE.match(p.text, word.end())]
 
 
 def corrects(text: str) -> bool:
@@ -173,7 +207,10 @@ def _other(piece: Piece) -> YesNo | None:
     if _CJK_OPEN.fullmatch(text):  # what is stated follows
         return None
     led = _led(text)
-    if led.isascii():  # "the answer is incorrect" speaks of the answer
+    opens = _ASCII.match(text)
+    if opens and LEAD.fullmatch(opens.group()):
+        text = text[opens.end() :]
+    if led and led.isascii():  # "the answer is incorrect" speaks of the answer
         return _OTHER.get(led) if led not in ("correct", "incorrect") else None
     states = _CJK_STATES.match(text)
     return _OTHER.get(text[states.end() :]) if states else None

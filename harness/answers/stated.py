@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import re
 
-from harness.answers.forms import BOX, END_BOX, HEDGE, LEAD, excerpt, normalise, plain
+from harness.answers.forms import BOX, END_BOX, HEDGE, LEAD, concluded, excerpt, normalise, plain
 from harness.answers.polarity import corrects
 
-_TENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
-_NUMBERS = {word: str(i) for i, word in enumerate(f"zero one two three four five six seven eight nine {_TENS}".split())}
+_ONES = "zero one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_NUMBERS = {word: str(i) for i, word in enumerate(f"{_ONES} {_TEENS}".split())}
+for _i, _ten in enumerate(_TENS.split(), 2):
+    _NUMBERS |= {_ten: f"{_i}0"} | {f"{_ten} {one}": f"{_i}{digit}" for digit, one in enumerate(_ONES.split()[1:], 1)}
+#: A hyphen that could be a blank ("x-ray", not "-5" or "5-10").
+_HYPHEN = re.compile(r"(?<=[^\W\d])-(?=\w)|(?<=\w)-(?=[^\W\d])")
+#: The blank between a number and its unit.
+_UNIT = re.compile(r"(?<=\d) (?=(?:[µμnmckd]?m|[µμmk]?g|[mcd]?l|hu|mmhg|bpm|k?hz|k?v|ma|°|°c)\b)")
 #: What is longer, in characters, is no short answer.
 _LONG = 300
 _OPENS = re.compile(r"(?:(?:it|this|that|there|these|they)(?: is| are|'s|'re) )?(?:(?:a|an|the) )?(?=\S)")
@@ -31,6 +39,8 @@ _DENIES = re.compile(
     r"(?:this|it|that|which)\b[^.;!?\n]*(?:\b(?:not|no|never|excluded|ruled out|unlikely|absent|wrong|incorrect|false)\b|n't\b)",
     re.I,
 )
+_TAKES_BACK = re.compile(r"(?:no|yes)\b *,", re.I)
+_NOT = re.compile(r"\b(?:not|no|never|neither|nor|without)\b|n't\b|[不没沒無无]", re.I)
 _LABEL = re.compile(r"(?:explanation|reason|reasoning|rationale|justification|because|since)\b|解释|理由|原因", re.I)
 
 
@@ -41,8 +51,8 @@ def opened(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """The same, and a number in words as digits: what two texts are compared by."""
-    text = opened(text)
+    """The same, a number in words as digits, "x-ray" as "x ray" and "5 cm" as "5cm": what two texts are compared by."""
+    text = _UNIT.sub("", _HYPHEN.sub(" ", opened(text)))
     return _NUMBERS.get(text, text)
 
 
@@ -51,8 +61,8 @@ def short(text: str) -> str:
 
     Where it states none, or several that differ, the text itself.
     """
-    words = plain(excerpt(text))
-    for found in ([m.group(1) for m in _BOXED.finditer(words)], _stated(words)):
+    words = concluded(plain(excerpt(text)))
+    for found in ([_boxed(words, m) for m in _BOXED.finditer(words)], _stated(words)):
         if found:
             return found[-1] if len({bare(f) for f in found}) == 1 else text
     end = _END.search(words)
@@ -60,6 +70,12 @@ def short(text: str) -> str:
     explains = _LABEL.match(rest) or (len(rest.split()) > 3 and not _CONTRADICTS.match(rest) and not corrects(rest))
     explains = explains and not _DENIES.match(rest)
     return first if rest and explains and not first.isspace() and first else text
+
+
+def _boxed(words: str, box: re.Match[str]) -> str:
+    """What stands in a box; with the words before it in the clause, where they deny it."""
+    clause = _STOPS.split(words[max(0, box.start() - 200) : box.start()])[-1]
+    return clause + box.group(1) if _NOT.search(clause) else box.group(1)
 
 
 def _stated(words: str) -> list[str]:
@@ -70,5 +86,8 @@ def _stated(words: str) -> list[str]:
         clause = _STOPS.split(before)[-1].strip()
         if LEAD.fullmatch(clause) and not HEDGE.search(clause):
             end = _END.search(words, m.end())
+            rest = words[end.start() :].lstrip(" .;!?-\n") if end else ""
+            if end and (_TAKES_BACK.match(rest) or corrects(rest) or _DENIES.match(rest)):
+                end = None  # "The answer is CT. No, MRI."
             out.append(words[m.end() : end.start() if end else None].strip())
     return [o for o in out if 0 < len(o) <= _LONG]

@@ -23,22 +23,28 @@ class Reading(NamedTuple):
     answer: str | None
 
 
-_TITLE = r"^#{{1,6}}[ \t]*\**(?:{})\**[ \t]*:?\**[ \t]*$"
+_TITLE = r"^(?:#{{1,6}}[ \t]*|\*\*)\**(?:{})\**[ \t]*:?\**[ \t]*$"
 _CHANNEL = r"(?:<\|end\|>)?(?:<\|start\|>)?(?:assistant)?<\|channel\|>{}[^<\n]*(?:<\|constrain\|>\w*[ \t]*)?<\|message\|>"
 
 
 def _tags(*names: str) -> list[tuple[str, str]]:
-    return [(f"<{n}>", f"</{n}>") for n in names]
+    """<name>, </name> and what else is made of them: <|name|>, <|/name|>, <|name_start|>, <|end_of_name|>, < name >."""
+    return [
+        (
+            rf"<(?:\|(?:begin_of_|begin_|start_of_|start_)?| )?(?:{n})(?:(?:_start|_begin)?\|| )?>",
+            rf"<(?:\|(?:/|end_of_|end_)|/ ?)(?:{n})(?:\|| )?>|<\|(?:{n})_end\|>",
+        )
+        for n in names
+    ]
 
 
 #: (what opens thinking, what closes it), as regular expressions.
 THINKING: list[tuple[str, str]] = [
-    *_tags("think", "thinking", "thoughts?", "reason", "reasoning", "reflection", "analysis", "scratchpad", "cot", "seed:think"),
+    *_tags("think", "thinking", "thoughts?", "reason", "reasoning", "reflection", "analysis", "scratchpad", "rationale"),
+    *_tags("inner_monologue", "inner_thoughts?", "cot", "seed:think"),
     *_tags("summary", "caption"),  # LLaVA-CoT's, before <REASONING> and <CONCLUSION>
     (r"\[think\]", r"\[/think\]"),  # Magistral
     (r"<unused94>(?:thought\b)?", "<unused95>"),  # MedGemma, Gemma 3
-    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # Sky-T1, OpenThinker
-    (r"<\|start_thinking\|>", r"<\|end_thinking\|>"),  # Command A
     ("◁think▷", "◁/think▷"),  # Kimi-VL
     (_CHANNEL.format("(?:analysis|commentary)"), _CHANNEL.format("final")),  # harmony: gpt-oss
     (r"\Ahere is my thought process:", r"^here is my response:"),  # Granite
@@ -50,10 +56,7 @@ THINKING: list[tuple[str, str]] = [
 ]
 #: (what opens the answer, what closes it).
 ANSWER: list[tuple[str, str]] = [
-    *_tags("answer", "final_answer", "final", "conclusion", "response", "solution"),
-    (r"<\|begin_of_solution\|>", r"<\|end_of_solution\|>"),
-    (r"<\|begin_of_box\|>", r"<\|end_of_box\|>"),  # GLM-V
-    (r"<\|start_response\|>", r"<\|end_response\|>"),
+    *_tags("answer", "final_answer", "final", "conclusion", "response", "output", "solution", "box"),
 ]
 #: Tokens that a marker of several tokens is made of.
 _PARTS = ("<|channel|>", "<|message|>", "<|constrain|>")
@@ -82,7 +85,9 @@ def _markers(tags: tuple[tuple[str, str], ...]) -> _Markers:
         opens, closes = zip(*pairs, strict=True)
         first = "".join(re.escape(t[0]) for pair in tags for t in pair)
         # looked at only where one can start: most characters of a text start none
-        return re.compile(rf"(?=[\[◁#ah{first}]|<(?:/?\w|\|[a-z]))(?:(?P<opens>{'|'.join(opens)})|(?:{'|'.join(closes)}))", flags)
+        return re.compile(
+            rf"(?=[\[◁#ah{first}]|<[ /]{{0,2}}\w|<\|/?[a-z]|\*\*)(?:(?P<opens>{'|'.join(opens)})|(?:{'|'.join(closes)}))", flags
+        )
 
     opens = "|".join(a for a, _ in table)
     return _Markers(either(table), either(ANSWER), re.compile(rf"(?:{opens})\s*\Z", flags))
