@@ -271,7 +271,7 @@ def test_a_file_where_runs_should_go(tmp_path):
     done = harness(
         "run", "--model", "tiny", "--tasks", "slake", "--data", "bundled", "--limit", 2, "--runs", "afile", cwd=tmp_path
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "afile" in done.stderr
     assert "Traceback" not in done.stderr
 

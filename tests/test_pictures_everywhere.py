@@ -218,7 +218,7 @@ def test_the_viewer_shows_the_frame_that_was_asked_about(own, tmp_path):
     card = SimpleNamespace(data=task.card)
     own("stack.tif", more="frame: 3\n")  # the YAML as it is today
     ((spec, path),) = specs.find("mine.yaml")
-    row = SimpleNamespace(id="0", cluster=task.samples[0].cluster, images=["imgs/stack.tif"])
+    row = SimpleNamespace(id="0", cluster=task.samples[0].cluster, pictured=task.samples[0].pictured, images=["imgs/stack.tif"])
     (found,) = Pictures(tasks=[(spec, path)]).find(card, row)
     assert_same(np.asarray(found.open()).astype(int), GREY)
 

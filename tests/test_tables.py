@@ -15,6 +15,7 @@ from PIL import Image
 from harness import data, prompts, specs
 from harness.data import Split
 from harness.errors import DataError, SpecError, UserError
+from harness.models.families.prompting import Ask
 from harness.records import DataCard, ImageRef, Reference, Sample
 from harness.scoring.exact import is_correct
 from harness.shown import cluster_of, plural
@@ -429,9 +430,14 @@ def test_system_turn_and_places_reach_the_model_and_the_fingerprint(place, tiny)
     plain = Sample(id="1", images=(image, other), question="Compare.", reference=reference)
     within = plain.model_copy(update={"question": "Compare <image 2> with <image 1>."})
     told = plain.model_copy(update={"system": "You are a radiologist."})
-    text = tiny.chat(within, within.question)
+
+    def chat(sample):
+        (text,) = tiny.prompting.texts([Ask(len(sample.images), sample.question, sample.system)])
+        return text
+
+    text = chat(within)
     assert text.index("Compare") < text.index(tiny.processor.image_token) < text.index("with")
-    assert "You are a radiologist." in tiny.chat(told, told.question)
+    assert "You are a radiologist." in chat(told)
     assert len({data.fingerprint([s]) for s in (plain, within, told)}) == 3
     from harness.records import GenerationArgs
 

@@ -275,7 +275,7 @@ class Trainer:
             yield
         except ModelError:
             if self.rank.main and begun is None:
-                for name in ("run.yaml", "samples.jsonl", "recipe.yaml"):
+                for name in ("run.yaml", "samples.jsonl", "recipe.yaml", resuming.LOCK):
                     (self.out / name).unlink(missing_ok=True)
                 shutil.rmtree(self.out / ".vision", ignore_errors=True)
                 if not any(self.out.iterdir()):

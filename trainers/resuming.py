@@ -35,7 +35,9 @@ def unfinished(trainer: Trainer) -> bool:
     if there["weights_sha256"] is None:  # killed before the model was downloaded
         mine["weights_sha256"] = None
     other = [
-        key for key in ("trainer", "model", "weights_sha256", "data_fingerprint", "dev_fingerprint") if there[key] != mine[key]
+        key.replace("_", " ")
+        for key in ("trainer", "model", "weights_sha256", "data_fingerprint", "dev_fingerprint")
+        if there[key] != mine[key]
     ]
     if not other and (differ := changed(there["recipe"], mine["recipe"], out)):
         other = [f"recipe ({', '.join(differ)})"]

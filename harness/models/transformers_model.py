@@ -153,8 +153,8 @@ class TransformersModel:
         yield from self._plain(samples, prompt, args)
 
     def refused(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
-        """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one, and a
-        prompt must leave a position for an answer.
+        """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one, some
+        models ask for a picture, and a prompt must leave a position for an answer.
 
         Raises UserError for a prompt that holds a marker.
         """
@@ -165,7 +165,13 @@ class TransformersModel:
 
         if marker := held(prompt.template):
             raise UserError(f"prompt '{prompt.name}' holds the model's own marker {marker}", hint=f"mend it in {prompt.source}")
-        found = {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
+        found = {
+            s.id: f"the question holds the model's own marker {marker}"
+            for s in samples
+            if (marker := held(s.question) or held(s.system or ""))
+        }
+        if (bare := [s.id for s in samples if not s.images]) and not self.prompting.takes_text():
+            found |= dict.fromkeys(bare, "no image, and this model's processor takes no question without one")
         return found | self._too_long([s for s in samples if s.id not in found], prompt)
 
     def _too_long(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
