@@ -82,6 +82,8 @@ _CLAUSE = re.compile(r"\b(?:and|but|while|that|or)(?: (?:option|choice))? $", re
 _VERSUS = re.compile(r" (?:over|rather than|instead of|not|and not|but not)\b", re.I)
 _TRUE = re.compile(r"(?:is )?(?:correct|right|true|yes)", re.I)
 _ITEM = re.compile(r"(?:(?:because|since|as|while|although|though|given that|considering(?: that)?|options?|choices?) )*", re.I)
+#: What is longer, in characters, leads up to nothing.
+_LONGEST_LEAD = 200
 _VERB = re.compile(
     r"(?:(?:is|are|was|were|ca|could|does|do|did|has|have|had|would|should|wo)(?:n't)?|can|cannot|seems?|appears?)(?= |$)", re.I
 )
@@ -292,7 +294,7 @@ def _of_piece(piece: Piece, led: bool, following: Piece | None) -> list[Mention]
                 found.rank = before.rank
                 before = found
             continue
-        lead = before is None and bool(LEAD.fullmatch(text, 0, m.start()))
+        lead = before is None and m.start() <= _LONGEST_LEAD and bool(LEAD.fullmatch(text, 0, m.start()))
         if before is None and not lead and not words:
             lead = bool(_IS.search(text, max(0, m.start() - 80), m.start()))
         opening = text[: m.start()].replace(BOX, "").strip()
