@@ -1,6 +1,8 @@
 """Answers inside a discussion: suppositions, corrections, comparisons, lists of the options, labels, signs. Each template is
 read for yes and no alike, or for four orders of the choices: `{0}` is the letter of the answer and `{t0}` its words."""
 
+import time
+
 import pytest
 
 from harness import answers
@@ -20,7 +22,9 @@ def read_yes_no(text):
     "text",
     [
         "{Y}. No midline shift is seen.", "{Y}, no mass, no effusion.", "{Y}! No mass!", "{Y}.No mass.", "{Y}, no doubt.",
-        "Of course {y}.", "Undoubtedly {y}", "A resounding {y}!", "Oh {y}.", "~~{N}~~ {Y}",
+        "Of course {y}.", "Almost certainly {y}", "Technically {y}", "The heart is small → {Y}", "Fracture = {y}", "-{Y}-",
+        "{Y} &mdash; clear", "The answer remains {y}", "In this case {y}", "Undoubtedly {y}", "A resounding {y}!", "Oh {y}.",
+        "~~{N}~~ {Y}",
         "The answer to 'is it clear' is {y}.",
         "I'm not certain, but I'd say {y}.", "{Y}###", "{Y}\\n\\nThe image is clear.", "{{\\bf {Y}}}",
         "The answer is {y} rather than {n}.",
@@ -89,7 +93,12 @@ def permuted(text, order):
         "{1} seems right at first, but the correct answer is {0}.", "Instead of {t1}, the image shows {t0}.",
         "{t0} is more likely than {t1}.", "Based on the findings, option {0} best describes the image.", "{1}... no, {0}.",
         "{1}, no wait, {0}.",
-        "Answer: {1}. Sorry, I meant {0}.", "Is it {t1}? No, {t0}.", "Thought: {1}.\nAnswer: {0}",
+        "Answer: {1}. Sorry, I meant {0}.", "The answer is {0} in this case.", "I'd go with {0} here.",
+        "The answer is {0} and that's final.",
+        "{0} must be the answer.", "Option {0} appears to be correct.", "{0} makes the most sense.", "{1} - no, {0}",
+        "Hence option {0} is right and the others are wrong.", "With {1}, {2} and {3} excluded, {0} is the answer.",
+        "I was going to say {1}, but {0} is right.", "{1}. Let me correct myself: {0}.", "Undoubtedly {0}.",
+        "Is it {t1}? No, {t0}.", "Thought: {1}.\nAnswer: {0}",
         "The option that best fits is {0}.",
         "This suggests {0}.", "The image is consistent with {0}.", "Let's go with {0}.", "I am inclined to choose {0}.",
         "Without a doubt, {0}.",
@@ -157,3 +166,22 @@ def test_choices_in_other_words(choices, text, letter):
 )  # fmt: skip
 def test_open_answers_in_other_forms(text, reference, right):
     assert is_correct(answers.read(text).answer, Reference(answers=(reference,))) is right
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "answer to a ", "Thought:\n", "Thought: a\nAnswer: b\n", "[ ] a\n", "[x] ", '{"answer": "', "if a, ", "❌ ", "A ❌\n",
+        "the a b c is ",
+        "and A is right ", "A; ", "B... no, ", "A, possibly B, ", "wrong: A, ", "~~a~~", "→", "&amp;", "\\n", "<|thinking|>",
+        "<think ",
+        "**thinking**\n", "答案是", "A、", "lastly ", "pneumonia is wrong, ", "but maybe ", "not \\boxed{A} ",
+        "The answer is CT. No, ", ") ",
+    ],
+)  # fmt: skip
+def test_long_texts_of_one_part_are_read_in_a_second(part):
+    text = (part * 300_000)[:300_000]
+    for read in (answers.read, answers.yes_no, answers.short, lambda t: answers.letter(t, ("pneumonia", *CHOICES))):
+        start = time.process_time()
+        read(text)
+        assert time.process_time() - start < 1, part

@@ -166,7 +166,8 @@ def test_exact_match_is_the_exact_judge(slake):
         ("lung lung", ("lung",), 2 / 3),  # a multiset: the second "lung" is wrong
         ("right", ("left lung", "right lung"), 2 / 3),  # the nearest acceptable answer
         ("X-Ray", ("xray",), 1.0),
-        ("upper-left", ("upper left",), 0.0),  # SQuAD deletes punctuation
+        ("upper-left", ("upper left",), 1.0),  # exact match reads these as one
+        ("upper-left side", ("upper left lung side",), 1 / 3),  # SQuAD deletes punctuation
         ("lung,liver", ("Lung, Liver",), 1.0),  # exact match reads these as one
         ("yes, there is", ("yes",), 0.5),
         ("liver", ("lung",), 0.0),

@@ -44,10 +44,10 @@ _SPACES = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _RULE = re.compile(r"^ ?(?:[-*_=~`| :]{3,}|```+ ?\w*|~~~+ ?\w*) ?$", re.M)
 _LINE_MARK = re.compile(r"^ ?(?:#{1,6} |> ?(?!\d)|[-*+·] )+", re.M)
-_TICKED, _UNTICKED = re.compile(r"^(\W*)\[[xX]\] (?=\S)", re.M), re.compile(r"^\W*\[ ?\] .*$", re.M)
+_TICKED, _UNTICKED = re.compile(r"^([-*+ ]{0,9})\[[xX]\] (?=\S)", re.M), re.compile(r"^[-*+ ]{0,9}\[ ?\] .*$", re.M)
 #: Signs that say something: an arrow leads on, a cross denies what it stands before or behind, a tick affirms.
 _ARROW, _TICK = re.compile(r"(?<=\s)[-=]+>(?=\s)|:-+(?=\s?\w)|(?<=\s)=(?=\s)"), re.compile(r"(?<=\w)[ )]*[✓✔✅☑]\ufe0f? ?$", re.M)
-_CROSS, _CROSSED = re.compile(r"^(\W*?)[✗✘❌❎]\ufe0f? ?(?=\W*\w)", re.M), re.compile(r"[✗✘❌❎]\ufe0f?")
+_CROSS, _CROSSED = re.compile(r"^([^\w\n]{0,9}?)[✗✘❌❎]\ufe0f? ?(?=[^\w\n]{0,9}\w)", re.M), re.compile(r"[✗✘❌❎]\ufe0f?")
 _DASH = re.compile(r"^-+(?=[A-Za-z])|(?<=[A-Za-z])-+(?=\s|\Z)", re.M)
 #: Line ends that were escaped twice, font commands without braces.
 _ESCAPED, _FONT = re.compile(r"\\[nN](?![a-z])"), re.compile(r"\\(?:bf|it|rm|sf|tt|em)(?:series|shape|family)?\b ?")
@@ -218,7 +218,7 @@ class Piece(NamedTuple):
 
 _TURN = (
     r"(?:because|since|as(?! (?:well|such|if|a|an|[a-z]|the [\w-]+ of)\b)|so|but|however|therefore|thus|hence|instead(?! of)|"
-    r"although|though|while|whereas|leaving|which leaves|rather(?! than)|only)"
+    r"although|though|while|whereas|leaving|which leaves|rather(?! than)|only|and(?= (?:the |all )?(?:others?|rest|remaining)\b))"
 )
 _SPLIT = re.compile(
     r"\n|[;!?]+|\.+(?!\w)|\.(?=[^\x00-\x7f])|(?-i:(?<=[A-Za-z][a-z])\.(?=[A-Z]))|"
@@ -304,8 +304,9 @@ _LEAD_PHRASES = (
     r"a(?! (?:is|are|was|and|or|to|through)\b)",  # the article, not the letter
     r"(?<=')(?:d|ll|m|s|re|ve|t)",
     r"right(?= (?:answer|option|choice|one|response|letter|statement|diagnosis)\b)",
-    r"(?!unlike|uncertain|possib|potential|conceivab|hard|bare|rare|scarce|initial|previous|original|incorrect|wrong|false)[a-z]{2,}ly",
-    r"(?:settle|decide|based) on|in (?:this|my|your|our) (?:case|view|opinion|image|scan|study)|i think",
+    r"(?!unlike|uncertain|possib|potential|conceivab|hard|bare|rare|scarce|initial|previous|original|incorrect|wrong|false)"
+    r"[a-z]{2,}ly",
+    r"(?:settled?|decided?|based) on|in (?:this|my|your|our) (?:case|view|opinion|image|scan|study)|i think",
     r"(?:of|among|from|between|out of) (?:all )?(?:the|these|those|your)(?: \w+)? (?:options|choices|answers)",
     r"answer to(?: [\w'-]+){1,12}? is",
     r"of course|tl;?dr|without (?:a|any) doubt|no doubt|(?:am|are|be) left with|that leaves|by elimination",
@@ -329,7 +330,8 @@ HEDGE = re.compile(
     r"indeterminate|inconclusive|equivocal|ambiguous|questionable|doubtful|"
     r"cannot (?:tell|say|determine|be (?:determined|sure|certain|known|excluded|ruled))|"
     r"can(?:'t|not) (?:rule|exclude|tell|say|determine|be)|(?:not|n't) (?:sure|certain|clear|know|excluded|ruled out)|don't know|"
-    r"depends|hard to|difficult to|impossible to|whether|at first(?: glance| sight)?|initially|tempting)\b"
+    r"depends|hard to|difficult to|impossible to|whether|at first(?: glance| sight)?|initially|tempting|"
+    r"was (?:going to|about to|tempted))\b"
     r"|(?<!最)(?<!最有)(?<!不)可能|也许|或许|不确定|不清楚|不知道|无法|難以|难以",
     re.I,
 )

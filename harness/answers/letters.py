@@ -67,10 +67,11 @@ _IS = re.compile(
 _PLURAL = re.compile(r" (?:are|both|all)\b|[都均]")
 _OPTION = re.compile(r"(?:the )?(?:option|choice|letter|选项|選項)s? ?", re.I)
 _HOLDS = re.compile(
-    r" ?(?:is|are|was|would be|seems|looks|appears)(?: (?:the|a|most|more|clearly|definitely|likely|also|my|probably|far|much))* "
+    r" ?(?:is|are|was|(?:would|must|should|has to) be|(?:seems|looks|appears)(?: to be)?)"
+    r"(?: (?:the|a|most|more|clearly|definitely|likely|also|my|our|final|only|probably|far|much))* "
     r"(?:correct|right|best|better|answer|true|appropriate|accurate|consistent|likely|choice|probable|supported|fitting)\b"
     r"|(?: also| best| most closely| clearly)? (?:fits?|match(?:es)?|describes?|explains?|remains?|represents?|corresponds?)\b"
-    r"| it is$|(?:选项|選項|项|項)?[都也均才]?是?(?:正确|正確|对|對)",
+    r"| makes (?:the )?most sense| it is$|(?:选项|選項|项|項)?[都也均才]?是?(?:正确|正確|对|對)",
     re.I,
 )
 _JOIN = re.compile(r" ?(?:and/or|and|or|nor|&|/|\+|plus|as well as|和|与|與|或|及)? ?(?:also )?(?:(?:option|choice)s? )?", re.I)
@@ -81,7 +82,11 @@ _UNIT = re.compile("选项|選項|项|項|です|だ|でし|입니다|이다|예
 _CLAUSE = re.compile(r"\b(?:and|but|while|that|or)(?: (?:option|choice))? $", re.I)
 _VERSUS = re.compile(r" (?:over|rather than|instead of|not|and not|but not)\b", re.I)
 _TRUE = re.compile(r"(?:is )?(?:correct|right|true|yes)", re.I)
-_ITEM = re.compile(r"(?:(?:because|since|as|while|although|though|given that|considering(?: that)?|options?|choices?) )*", re.I)
+_ITEM = re.compile(
+    r"(?:(?:with|because|since|as|while|although|though|given that|considering(?: that)?|options?|choices?) )*", re.I
+)
+#: What is longer, in characters, leads up to nothing.
+_LONGEST_LEAD = 200
 _VERB = re.compile(
     r"(?:(?:is|are|was|were|ca|could|does|do|did|has|have|had|would|should|wo)(?:n't)?|can|cannot|seems?|appears?)(?= |$)", re.I
 )
@@ -292,7 +297,7 @@ def _of_piece(piece: Piece, led: bool, following: Piece | None) -> list[Mention]
                 found.rank = before.rank
                 before = found
             continue
-        lead = before is None and bool(LEAD.fullmatch(text, 0, m.start()))
+        lead = before is None and m.start() <= _LONGEST_LEAD and bool(LEAD.fullmatch(text, 0, m.start()))
         if before is None and not lead and not words:
             lead = bool(_IS.search(text, max(0, m.start() - 80), m.start()))
         opening = text[: m.start()].replace(BOX, "").strip()
@@ -326,12 +331,20 @@ def _of_piece(piece: Piece, led: bool, following: Piece | None) -> list[Mention]
     return out
 
 
+#: Words that go on after a letter, and that no name goes on with: "B in this case", not "B cell".
+_GOES_ON = re.compile(
+    r" (?:with|for|in|on|by|from|where|when|which|given|based|due|here|again|too|of course|indeed|to (?:this|the|your)|"
+    r"and (?:that|this|here|it|the|we|i)|to(?= [A-Z]\b))\b(?! (?-i:[A-Z])\b(?!'))",
+    re.I,
+)
 _SURE = re.compile(r" (?:most likely|for sure|probably|definitely|certainly|obviously|please|only|alone)$", re.I)
 
 
 def _ends(text: str, m: Mention) -> bool:
     """Whether nothing follows a letter that would make it an article or part of a name."""
     if m.end == len(text) or _HOLDS.match(text, m.end) or _VERSUS.match(text, m.end) or _SURE.match(text, m.end):
+        return True
+    if text[m.end - 1].isupper() and _GOES_ON.match(text, m.end):
         return True
     own = re.compile(rf" ?(?:(?:the|a|an) )?{chr(WORD + ord(m.letter) - 65)}")
     if own.match(text, m.end) or _UNIT.match(text, m.end):

@@ -39,7 +39,7 @@ _ANY = re.compile(r"\b(?:yes|no)(?![-\w'])", re.I)
 _BUT = re.compile(r"(?:but|still|nevertheless|nonetheless)\b", re.I)
 _CORRECTS = re.compile(
     r"(?:no |yes |oh |my |i )?(?:wait|actually|sorry|oops|apologies|apologi[sz]e|correction|i mean|rather(?! than)|"
-    r"on second thoughts?|"
+    r"on second thoughts?|let me (?:correct|re-?consider|re-?think|re-?check|re-?examine)|"
     r"scratch that|hold on|(?:made|that was|was) (?:a |an )?(?:mistake|error|mistaken|wrong))\b",
     re.I,
 )
