@@ -94,7 +94,7 @@ def test_nan_as_text_is_an_empty_cell(place):  # noqa: F811
 
 
 def test_a_letter_where_there_are_no_choices(place):  # noqa: F811
-    write("rows.jsonl", [row(0, options=["x", "y"]), row(1, options=[]), row(2, options=None) | {"answer": "left lung"}])
+    write("rows.jsonl", [row(0, options=["x", "y"]), row(1, options=[]), row(2, options="{}") | {"answer": "left lung"}])
     found = by_hand("rows.jsonl", "{image: image, id: id, choices: options}")
     assert [s.reference.kind for s in found.samples] == ["choice", "open"]
     assert "column 'options': empty, and the answer 'B' names a choice" in found.bad["1"]
