@@ -313,6 +313,10 @@ def _said(model: type[BaseModel], tree: Any, path: Path, err: Any) -> tuple[str,
         message, hint = f"unknown key '{key}'", did_you_mean(str(loc[-1]), _keys(model, loc[:-1]))
     elif err["type"] == "missing":
         message = f"key '{key}' is missing"
+    elif err["type"] == "string_pattern_mismatch" and loc == ("name",):
+        slug = re.sub(r"[^a-z0-9]+", "_", str(err["input"]).lower()).strip("_") or "my_task"
+        message = f"key 'name': '{err['input']}' is not of lower-case letters, digits, _ and -"
+        hint = f"such as '{slug}'"
     else:
         message = f"key '{key}': {err['msg'].removeprefix('Value error, ')}"
         if err["type"] == "literal_error" and isinstance(err["input"], str):

@@ -23,11 +23,14 @@ from tasks.layouts.delimited import open_text
 from tasks.layouts.files import header, kind_of, paths, split_part
 from tasks.layouts.rows import text
 from tasks.layouts.turns import exchange
-from tasks.signs import MARKS, holds_bytes, image_folder, is_picture, parts
+from tasks.signs import MARKS, holds_bytes, image_folder, image_folders, is_picture, parts
 
 #: Rows that are looked at; of tables that hold pictures fewer.
 LOOK = 5000
 LOOK_BYTES = 40
+
+#: Entries beside a table among which the files of a column are looked for that is not called as one of images.
+MOST_FOLDERS = 200
 
 #: What a column may be called, without case and punctuation, the likelier names first.
 _NAMES = {
@@ -311,7 +314,7 @@ class _Table:
             if (column := self.found.get("image")) and not self.located(column, folder):
                 del self.found["image"]
                 self.out.said.append(f"column '{column}' is named as one of images, and no such file was found: not taken")
-            pictured = [self.found["image"]] if "image" in self.found else []
+            pictured = [self.found["image"]] if "image" in self.found else self.by_files(folder)
         held = [c for c in pictured if any(holds_bytes(v) for v in self.values[c])]
         held += [c for c in pictured if self.blank(c) and _stem(c) in map(_stem, held)]
         asked = [c for c in pictured if not _ASIDE.search(c)] or pictured
@@ -327,11 +330,23 @@ class _Table:
         if any(not any(not cells.empty(self.values[c][i]) for c in kept) for i in range(len(self.rows))):
             self.out.said.append("some rows have no image and are bad rows; images_optional: true asks them without one")
         if folder is None:
-            found = next((where for c in kept if (where := image_folder(self.archive, self.first(c)))), None)
-            self.out.images = found or "."
+            places = next((where for c in kept if (where := image_folders(self.archive, self.first(c)))), ["."])
+            places.sort(key=lambda place: bool(_ASIDE.search(place)))
+            self.out.images = places[0]
+            if len(places) > 1:
+                self.out.said.append(
+                    f"images of these names lie in {', '.join(places)}: taken from '{places[0]}'; images: says which"
+                )
         else:
             self.out.images = str(folder.resolve())
         self.several([v for c in kept for v in self.values[c] if isinstance(v, str) and not holds_bytes(v)])
+
+    def by_files(self, folder: Path | None) -> list[str]:
+        """The first column whose values are names of files, whatever it is called."""
+        if sum(1 for _ in self.archive.root.iterdir()) > MOST_FOLDERS:  # each would be looked into for each column
+            return []
+        unused = (c for c in self.columns if c not in self.used())
+        return [c for c in unused if self.first(c) and self.located(c, folder)][:1]
 
     def several(self, names: list[str]) -> None:
         """What separates the names of several pictures in one cell."""
@@ -559,6 +574,13 @@ def _lettered(columns: list[str]) -> list[str] | None:
                     break
                 run.append(by_plain[start + label])
             if len(run) > 1 and (start or not labels[0].isdecimal()):
+                if more := next(
+                    (by_plain[start + x] for x in labels[len(run) + 1 : len(run) + 3] if start + x in by_plain), None
+                ):
+                    raise DataError(
+                        f"columns {', '.join(run)} hold choices, the next one is missing, and then comes {more}",
+                        hint="rename them, or add the missing one, empty: choices keep their letters",
+                    )
                 return run
     return None
 

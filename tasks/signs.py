@@ -36,22 +36,31 @@ def is_picture(value: Any) -> bool:
 
 
 def image_folder(archive: Archive, names: list[str]) -> str | None:
-    """Where most of these images lie: the root, a folder beside the table, with an ending where the names have none."""
+    """The first of `image_folders`; None where no such image is found."""
+    return next(iter(image_folders(archive, names)), None)
+
+
+def image_folders(archive: Archive, names: list[str]) -> list[str]:
+    """Where most of these images lie: the root, a folder beside the table, with an ending where the names have none.
+
+    Several where pictures of these names lie in several folders.
+    """
     firsts = [first for n in names if not inside(first := (parts(n) or [n])[0].strip())]
     folders = ["."]
     if archive.root.is_dir():
         folders += sorted({p.name.removesuffix(".zip") for p in archive.root.iterdir() if p.is_dir() or p.suffix == ".zip"})
-    best: tuple[int, str | None] = (0, None)
+    best, places = 0, list[str]()
     for folder in folders:
         for suffix in ("", *_SUFFIXES):
             before = "" if folder == "." else f"{folder}/"
             try:
                 found = sum(_is_file(archive, f"{before}{name}{suffix}") for name in firsts)
             except DataError:  # not a path that could be read; validate will say so
-                return None
-            if found > best[0]:
-                best = (found, f"{before}{{}}{suffix}" if suffix else folder)
-    return best[1]
+                return []
+            if found and found >= best:
+                places = [*(places if found == best else []), f"{before}{{}}{suffix}" if suffix else folder]
+                best = found
+    return places
 
 
 def parts(cell: str, marks: str = MARKS) -> list[str] | None:

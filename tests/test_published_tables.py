@@ -12,7 +12,7 @@ from harness import specs
 from harness.data import Split
 from harness.errors import DataError, SpecError
 from tasks import skeleton, survey
-from tasks.guess import guess
+from tasks.guess import EXAMPLE, guess
 from tasks.layouts.choices import lettered
 from tests.test_tables import by_hand, guessed, place, row, spec_of, write  # noqa: F401
 
@@ -94,7 +94,7 @@ def test_nan_as_text_is_an_empty_cell(place):  # noqa: F811
 
 
 def test_a_letter_where_there_are_no_choices(place):  # noqa: F811
-    write("rows.jsonl", [row(0, options=["x", "y"]), row(1, options=[]), row(2, options=None) | {"answer": "left lung"}])
+    write("rows.jsonl", [row(0, options=["x", "y"]), row(1, options=[]), row(2, options="{}") | {"answer": "left lung"}])
     found = by_hand("rows.jsonl", "{image: image, id: id, choices: options}")
     assert [s.reference.kind for s in found.samples] == ["choice", "open"]
     assert "column 'options': empty, and the answer 'B' names a choice" in found.bad["1"]
@@ -184,6 +184,30 @@ def test_columns_of_the_same_names_in_two_folders_are_two_pictures(place):  # no
     assert guessed("views.csv")[1].columns["image"] == ["a", "b"]
     write("again.csv", [{"a": f"im{i}.png", "b": f"scans/im{i}.png", "question": "Same?", "answer": "no"} for i in range(8)])
     assert guessed("again.csv")[1].columns["image"] == "a"
+
+
+def test_pictures_of_one_name_in_two_folders(place):  # noqa: F811
+    Path("masks").mkdir()
+    for i in range(3):
+        Path(f"masks/im{i}.png").write_bytes(scan(i + 4))
+    write("rows.csv", [row(i) for i in range(3)])
+    assert any("lie in scans, masks: taken from 'scans'" in s for s in guessed("rows.csv")[1].said)
+    write("more.csv", [row(i) for i in range(4)])
+    assert guessed("more.csv")[1].images == "scans"  # where most of them are
+    assert not guessed("more.csv")[1].said
+
+
+def test_names_of_files_are_pictures_whatever_their_column_is_called(place):  # noqa: F811
+    write("rows.csv", [{"acquisition": f"im{i}", "question": "Clear?", "answer": "yes"} for i in range(3)])
+    found, how = guessed("rows.csv")
+    assert (how.columns["image"], how.images) == ("acquisition", "scans/{}.png")
+    assert names(found) == [["im0.png"], ["im1.png"], ["im2.png"]]
+
+
+def test_a_missing_column_among_those_of_choices_stops(place):  # noqa: F811
+    write("rows.csv", [row(A="CT", B="MRI", D="US") | {"answer": "A"}])
+    with pytest.raises(DataError, match="columns A, B hold choices, the next one is missing, and then comes D"):
+        guessed("rows.csv")
 
 
 def test_an_empty_place_in_a_list_keeps_the_numbers_of_the_others(place):  # noqa: F811
@@ -311,6 +335,12 @@ def test_messages_say_the_way_out(place):  # noqa: F811
     assert all("is not a relative path; --images DIR names the folder" in why for why in found.bad.values())
     write("rows.jsonl", [row()])
     assert "did you mean 'scans/im0.png'?" in by_hand("rows.jsonl", "{image: image}", images="scanz").bad["0"]
+
+
+def test_a_name_that_is_none_is_told_another():
+    with pytest.raises(SpecError, match="'My Task' is not of lower-case letters") as e:
+        specs.parse(skeleton.write("My Task", EXAMPLE), Path("mine.yaml"))
+    assert e.value.hint == "such as 'my_task'"
 
 
 def test_the_guess_is_a_yaml_that_holds(place):  # noqa: F811

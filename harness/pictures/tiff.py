@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from typing import Any
 
 from harness.pictures import BadImageError, Decoded, Reading, check_size, pick, tone
@@ -20,6 +21,7 @@ def read(content: bytes, name: str, reading: Reading) -> Decoded:
             "or pip install tifffile, which may read it"
         ) from None
     try:
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # what it says about damage is said here
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             return _read(file, name, reading)
     except BadImageError:

@@ -93,7 +93,7 @@ def _cell(value: Any, column: str, separator: str | None, where: str) -> Choices
         else:
             value = [value]
     if isinstance(value, dict):
-        return _object(value, column, where)
+        return _object(value, column, where) if value else Choices(())
     if isinstance(value, list | tuple) and value and all(isinstance(v, dict) for v in value):
         return _objects(list(value), column, where)
     return Choices(tuple(texts(value if isinstance(value, list | tuple) else [value], column, where)))
