@@ -10,7 +10,7 @@ border between picture and text is in the tail. Every opening is checked against
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -123,6 +123,22 @@ class Prompting:
         )  # fmt: skip
         return {k: v for k, v in out.items() if k != "labels"}
 
+    def answers(self, rows: Sequence[Ask], answers: Sequence[str], end: Collection[int]) -> list[list[int]]:
+        """The tokens that follow each prompt when the model has answered, as the chat template writes its turn.
+
+        Where the template writes the turn otherwise than it opens it, or without an end, the answer is followed by the end token.
+        """
+        opened = self.texts(rows)
+        chats = [
+            [*_chat([{"type": "image"}] * r.pictures, r), {"role": "assistant", "content": [{"type": "text", "text": a}]}]
+            for r, a in zip(rows, answers, strict=True)
+        ]
+        closed = list(self.processor.apply_chat_template(chats, tokenize=False))
+        texts = [c[len(o) :] if c.startswith(o) else a for o, c, a in zip(opened, closed, answers, strict=True)]
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        last = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id in end else min(end)
+        return [row if any(i in end for i in row) else [*row, last] for row in ids]
+
     # -- cut between picture and question -----------------------------------------------------------------------
 
     def openings(self, pictures: Sequence[Sequence[Image]], system: str | None = None) -> Openings:
@@ -199,6 +215,16 @@ class Prompting:
                 marker = self.tokenizer.convert_tokens_to_ids(getattr(self.processor, "image_token", None) or "<image>")
             self._image_tokens[size] = int((ids == marker).sum())
         return self._image_tokens[size]
+
+
+def cap_pixels(processor: Any, most: int) -> None:
+    """Bound the pixels of an image. Raises LookupError where the processor knows no bound (its pictures have one size)."""
+    images = processor.image_processor
+    if not hasattr(images, "merge_size") or "longest_edge" not in images.size:
+        raise LookupError(f"{type(images).__name__} has no bound on an image's pixels")
+    if hasattr(images, "max_pixels"):
+        images.max_pixels = most
+    images.size["longest_edge"] = most
 
 
 def _blanks(sizes: Sizes) -> list[Image]:
