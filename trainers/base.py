@@ -76,6 +76,8 @@ class Trainer:
         self.built: dict[str, Any] = {}
         #: Called with what must be known before the model is believed in.
         self.warn: Callable[[str], None] = warnings.warn
+        #: The image processor that knows no bound on pixels, where the recipe has one.
+        self.uncapped: str | None = None
         #: Why images are encoded anew every time, where they are (known once the model is loaded).
         self.why_no_cache: str | None = None
         if self.rank.main and out.exists() and not planning and not resuming.unfinished(self):
@@ -227,13 +229,8 @@ class Trainer:
 
     def cap_pixels(self, processor: Any) -> None:
         """The recipe's bound on an image's pixels, which TRL has no setting for."""
-        if self.recipe.max_pixels:
-            try:
-                cap_pixels(processor, self.recipe.max_pixels)
-            except LookupError as e:
-                raise UserError(
-                    f"recipe key 'max_pixels': {e}", hint="leave it out: every image takes what the model is made for"
-                ) from None
+        if self.recipe.max_pixels and not cap_pixels(processor, self.recipe.max_pixels):
+            self.uncapped = type(processor.image_processor).__name__
 
     def _settle(self) -> None:
         """Decide about recomputing activations. Raises UserError where the training cannot fit (unless forced)."""
@@ -345,6 +342,7 @@ class Trainer:
             "seed": r.seed,
             "data_seed": r.seed,
             "disable_tqdm": True,
+            "remove_unused_columns": False,  # a row is known by its id
             # the new name for it, activation_checkpointing, does not reach TRL 1.16
             "gradient_checkpointing": self.checkpointing,
             "use_cpu": device == "cpu",
@@ -399,7 +397,7 @@ class Trainer:
 
         trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
         trainer.saved_processor, trainer.base_name = self.processor, self.base_name
-        trainer.learning_rates = {part: rate for part, rate in self.recipe.learning_rates.items()}
+        trainer.learning_rates = dict(self.recipe.learning_rates)
         trainer.reader, self.built = reader, deciding(trainer.args)
         Health(trainer, self.out, self.recipe.stop_without_signal)
         if cache := reader.cache:

@@ -71,9 +71,9 @@ def targets(model: Any, recipe: Recipe) -> str | list[str]:
                     f"{key}: no layer of what trains is named '{name}'" + (f"; the {frozen} part has one" if frozen else ""),
                     hint=f"leave {frozen} out of freeze" if frozen else did_you_mean(name, known),
                 )
-    found = {n for n in layers if any(_ends(n, name) for name in names)}
+    found = {n for n, _ in model.named_modules() if any(_ends(n, name) for name in names)}
     for part in {"vision", "projector"} - set(recipe.freeze):
-        if part in where and not any(layers[n] == part for n in found):
+        if part in where and not any(layers.get(n) == part for n in found):
             inside = sorted({n.rpartition(".")[2] for n, p in layers.items() if p == part})
             raise UserError(
                 f"{key}: no layer of the {part} part has one of these names, and it is not frozen",

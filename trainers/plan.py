@@ -192,7 +192,7 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
         prompts=teaching.prompted(trainer, _processor(trainer)),
         dev_scores=dev_scores.about(trainer) if trainer.dev else None,
         optimizer=settings,
-        caveats=tuple(teaching.caveats(trainer)),
+        caveats=(*teaching.caveats(trainer), *_uncapped(trainer)),
         steps=trainer.steps(),
         rows_per_step=trainer.rows_per_step(),
         parameters=shape.total,
@@ -211,6 +211,12 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
         disk_free=disk.free(trainer.out),
         positions=families.longest_prompt(config),
     )
+
+
+def _uncapped(trainer: Trainer) -> list[str]:
+    if not trainer.uncapped:
+        return []
+    return [f"max_pixels does nothing here: the model's {trainer.uncapped} knows no bound on an image's pixels"]
 
 
 def available(device: str) -> float | None:

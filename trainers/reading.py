@@ -130,6 +130,6 @@ class Reader:
 def _flush_left(inputs: dict[str, Any]) -> dict[str, Any]:
     """Left-padded rows as right-padded ones, no wider than the longest."""
     mask = inputs["attention_mask"]
-    order = (1 - mask).argsort(1, stable=True)[:, : int(mask.sum(1).max())]
+    order = (1 - mask).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
     row = torch.arange(len(mask))[:, None]
     return {k: v[row, order] if k in (*BY_TOKEN, "labels") else v for k, v in inputs.items()}

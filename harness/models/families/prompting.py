@@ -217,14 +217,15 @@ class Prompting:
         return self._image_tokens[size]
 
 
-def cap_pixels(processor: Any, most: int) -> None:
-    """Bound the pixels of an image. Raises LookupError where the processor knows no bound (its pictures have one size)."""
+def cap_pixels(processor: Any, most: int) -> bool:
+    """Bound the pixels of an image; False where the processor knows no such bound (its pictures or tiles have one size)."""
     images = processor.image_processor
     if not hasattr(images, "merge_size") or "longest_edge" not in images.size:
-        raise LookupError(f"{type(images).__name__} has no bound on an image's pixels")
+        return False
     if hasattr(images, "max_pixels"):
         images.max_pixels = most
     images.size["longest_edge"] = most
+    return True
 
 
 def _blanks(sizes: Sizes) -> list[Image]:
