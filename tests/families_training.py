@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import data, plugins, specs
 from harness.data import LoadedTask
 from trainers import recipe
+from trainers.rewards import Rollout
 
 SMALL = ("batch_size=4", "max_steps=2", "dev=none", "learning_rate=1e-3", "save_steps=1000", "stop_without_signal=0")
-REINFORCED = ("num_generations=2", "max_completion_length=6")
+#: A random model earns nothing by format or accuracy: another part of the reward tells its texts apart.
+REINFORCED = ("num_generations=2", "max_completion_length=6", "rewards.tests.families_training.varied=1")
+
+
+def varied(rollouts: Sequence[Rollout]) -> list[float | None]:
+    """A number between 0 and 1 by the text alone."""
+    return [zlib.crc32(r.text.encode()) / 2**32 for r in rollouts]
 
 
 def rows(limit: int = 6) -> LoadedTask:

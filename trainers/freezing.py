@@ -72,7 +72,8 @@ def targets(model: Any, recipe: Recipe) -> str | list[str]:
                     hint=f"leave {frozen} out of freeze" if frozen else did_you_mean(name, known),
                 )
     found = {n for n, _ in model.named_modules() if any(_ends(n, name) for name in names)}
-    for part in {"vision", "projector"} - set(recipe.freeze):
+    saved = {parts.part_of(where, n) for n, _ in model.named_modules() for m in recipe.lora.modules_to_save if _ends(n, m)}
+    for part in {"vision", "projector"} - set(recipe.freeze) - saved:
         if part in where and not any(layers.get(n) == part for n in found):
             inside = sorted({n.rpartition(".")[2] for n, p in layers.items() if p == part})
             raise UserError(
