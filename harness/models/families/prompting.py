@@ -126,7 +126,8 @@ class Prompting:
     def answers(self, rows: Sequence[Ask], answers: Sequence[str], end: Collection[int]) -> list[list[int]]:
         """The tokens that follow each prompt when the model has answered, as the chat template writes its turn.
 
-        Where the template writes the turn otherwise than it opens it, or without an end, the answer is followed by the end token.
+        Where the template does not write the answer right after what opens its turn, or writes no end, the answer is followed by
+        the end token.
         """
         opened = self.texts(rows)
         chats = [
@@ -134,7 +135,10 @@ class Prompting:
             for r, a in zip(rows, answers, strict=True)
         ]
         closed = list(self.processor.apply_chat_template(chats, tokenize=False))
-        texts = [c[len(o) :] if c.startswith(o) else a for o, c, a in zip(opened, closed, answers, strict=True)]
+        texts = [
+            c[len(o) :] if c.startswith(o) and c[len(o) :].lstrip().startswith(a.strip()) else a
+            for o, c, a in zip(opened, closed, answers, strict=True)
+        ]
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         last = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id in end else min(end)
         return [row if any(i in end for i in row) else [*row, last] for row in ids]
