@@ -79,7 +79,14 @@ def test_supervised_training_is_cached_too(rows, tmp_path):
 
 def test_hooks_do_not_leak_and_the_encoder_is_never_run_backward(rows, tmp_path):
     """Checkpointed activations ask for input gradients anew at every step; a hundred steps leave one hook, on the text."""
-    settings = ("batch_size=2", "num_generations=2", "max_completion_length=2", "dev=none", "max_steps=100")
+    settings = (
+        "batch_size=2",
+        "num_generations=2",
+        "max_completion_length=2",
+        "dev=none",
+        "max_steps=100",
+        "stop_without_signal=0",
+    )
     _, _, model = train("grpo", rows, tmp_path / "x", *settings, "gradient_checkpointing=true", "vision_cache=off")
     hooks = {n: len(m._forward_hooks) for n, m in model.named_modules() if m._forward_hooks}
     assert hooks == {"model.visual": 1, "model.language_model.embed_tokens": 1}  # the counter above, and ours
@@ -97,7 +104,7 @@ def test_the_patches_never_ask_for_gradients():
 
 
 def test_off_with_a_reason_when_the_encoder_trains(rows, tmp_path):
-    settings = (*SMALL, "max_steps=1", "lora.target_modules=[q_proj, qkv]", "freeze=[projector]")
+    settings = (*SMALL, *PLAIN, "max_steps=1", "lora.target_modules=[q_proj, qkv]", "freeze=[projector]")
     trainer, calls, model = train("grpo", rows, tmp_path / "x", *settings)
     assert trainer.why_no_cache.startswith("the vision encoder trains (")
     assert any(p.requires_grad for p in model.model.visual.parameters())

@@ -75,7 +75,7 @@ def _trains(plan: Plan, part: Part) -> str:
     if not part.trainable:
         return "frozen: none of its parameters trains"
     rate = plan.recipe.learning_rates.get(part.part, plan.recipe.learning_rate)  # type: ignore[call-overload]
-    return f"{part.trainable:,} of them TRAIN at {rate:g}"
+    return f"TRAINS: {part.trainable:,} of them, at rate {rate:g}"
 
 
 def _dev(plan: Plan) -> str:

@@ -12,13 +12,14 @@ from trainers import checkpoint, freezing, health
 class Saves(health.Sound):
     """Mixed into TRL's trainers: checkpoints are saved as ours, each part has its rate, and no model card is written."""
 
+    optimizer: Any
     saved_processor: Any
     base_name: str
     #: Rates of parts that train at another than the recipe's.
     learning_rates: dict[str, float]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        there = self.optimizer is not None  # type: ignore[has-type]
+        there = self.optimizer is not None
         super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
         if not there:
             freezing.rates(self.optimizer, self.model, self.learning_rates)  # type: ignore[attr-defined]
