@@ -55,7 +55,8 @@ def test_twenty_steps_are_the_same_to_the_last_bit(rows, tmp_path):
     assert logged(tmp_path / "with") == logged(tmp_path / "without")
     assert len(logged(tmp_path / "with")) == 20
     assert with_calls == [1] * images  # once an image and run, one at a time
-    assert sum(without_calls) == 20 * 3 * 4  # generation, reference and policy pass, every completion
+    # generation, reference and policy pass, every completion; and a row that is looked at before the first step and the save
+    assert sum(without_calls) == 20 * 3 * 4 + 2
 
 
 def test_files_give_the_same_as_memory(rows, tmp_path):
@@ -108,7 +109,7 @@ def test_off_with_a_reason_when_the_encoder_trains(rows, tmp_path):
     trainer, calls, model = train("grpo", rows, tmp_path / "x", *settings)
     assert trainer.why_no_cache.startswith("the vision encoder trains (")
     assert any(p.requires_grad for p in model.model.visual.parameters())
-    assert sum(calls) == 6  # rollouts, reference and policy pass each encode the step's two images again
+    assert sum(calls) == 3 * 4 + 2  # rollouts, reference and policy pass each encode the step's images again
 
 
 def test_off_with_a_reason_elsewhere():
