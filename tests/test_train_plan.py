@@ -42,6 +42,8 @@ def test_a_vision_encoder_that_trains_is_named(rows, tmp_path):
     plan = make("sft", rows, tmp_path / "x", "lora.target_modules=[qkv]", "freeze=[projector]").plan()
     assert len(plan.vision_trainable) == 8  # A and B of four layers
     assert "TRAINS" in str(plan_view._facts(plan))
+    assert plan.memory["vision encoder, training"] > 0
+    assert "vision encoder, training" not in make("sft", rows, tmp_path / "x").plan().memory
 
 
 def test_images_are_not_cached_where_the_training_could_not(rows, tmp_path, monkeypatch):

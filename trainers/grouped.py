@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate.utils import gather, gather_object
 from pydantic import BaseModel
 from torch.utils.checkpoint import checkpoint
@@ -264,11 +265,10 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         width = input_ids.shape[1] - logits_to_keep
         kept = {k: kwargs[k] for k in ("batch_size", "compute_entropy", "compute_aux_loss") if k in kwargs}
 
-        def plain(mine: Sequence[int], **kept: Any) -> Any:
-            shown = _Shown(model, self.reader, [rows[i] for i in mine], width)
-            return super(GroupedGRPOTrainer, self)._get_per_token_logps_and_entropies(
-                shown, input_ids[mine], attention_mask[mine], logits_to_keep, **kept
-            )
+        def plain(mine: Sequence[int], padding: int = 0, **kept: Any) -> Any:
+            shown = _Shown(model, self.reader, [rows[i] for i in mine], width - padding)
+            ids, mask = (F.pad(t[mine], (-padding, 0)) for t in (input_ids, attention_mask))  # a negative one cuts
+            return super(GroupedGRPOTrainer, self)._get_per_token_logps_and_entropies(shown, ids, mask, logits_to_keep, **kept)
 
         def grouped(mine: Sequence[int], entropy: bool = False) -> Any:
             owner, first = groups_of([self.reader.same[rows[i]] for i in mine])
@@ -283,9 +283,9 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
                     entropy=entropy,
                 )
 
-        every = list(range(len(rows)))
+        every, padding = list(range(len(rows))), (attention_mask == 0).int().cumprod(1).sum(1).tolist()
         few = sorted({every[round(k * (len(rows) - 1) / (proof.ROWS - 1))] for k in range(proof.ROWS)})
-        if not self._shares("log-probabilities", self.grouped_logprobs, lambda: self._prove_logps(few, plain, grouped)):
+        if not self._shares("log-probabilities", self.grouped_logprobs, lambda: self._prove_logps(few, padding, plain, grouped)):
             return plain(every, **kept)
         return *grouped(every, kept.get("compute_entropy", False)), None
 
@@ -316,8 +316,13 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
             model.train(training)
 
     @torch.no_grad()
-    def _prove_logps(self, rows: list[int], plain: Callable[..., Any], grouped: Callable[..., Any]) -> str | None:
-        """None where a few rows' log-probabilities are TRL's own, within rounding."""
+    def _prove_logps(
+        self, rows: list[int], padding: list[int], plain: Callable[..., Any], grouped: Callable[..., Any]
+    ) -> str | None:
+        """None where a few rows' log-probabilities are TRL's own, within rounding.
+
+        In a shorter format than fp32: twice what TRL's own differ by when each row is read alone, with less padding or more.
+        """
         training = self.model.training
         self.model.eval()  # so that no dropout makes them differ
         try:
@@ -326,8 +331,8 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
             difference = float((ours - theirs).abs().max()) / most
             allowed = proof.ROUNDING
             if difference > allowed and not self._exact:
-                alone = torch.cat([plain([i])[0] for i in rows])
-                allowed = 2 * float((alone - theirs).abs().max()) / most
+                alone = [torch.cat([plain([i], less(i))[0] for i in rows]) for less in (padding.__getitem__, lambda _: -7)]
+                allowed = 2 * max(float((a - theirs).abs().max()) for a in alone) / most
         except Exception as e:
             return _unable(e)
         finally:

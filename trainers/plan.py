@@ -6,6 +6,7 @@ train, are those of the training itself.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -175,6 +176,7 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
     reinforce = bool(rewards)
     frozen = not any(c.trainable for c in counts if c.part != "language")
     load = _load(trainer, found, reinforce, frozen and families.why_no_features(base) is None)
+    load = dataclasses.replace(load, vision_trains=any(p.requires_grad for _, p in vision))
     recipe, memory, why = _checkpointing(trainer.recipe, shape, load, device, reinforce, limit)
     settings = trainer.optimizer() | {"gradient_checkpointing": recipe.gradient_checkpointing is True}
     if gpu_memory:  # built here, for there
