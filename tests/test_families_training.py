@@ -188,7 +188,7 @@ def test_adapters_stand_where_they_are_meant(models, family):
     ("family", "lora", "more", "said"),
     [
         ("qwen2_vl", {"target_modules": ["q_proj", "qkv"]}, {}, "is named 'qkv'; the vision part has one"),
-        ("qwen2_vl", {"target_modules": ["q_prj"]}, {}, "no layer of what trains is named 'q_prj'"),
+        ("qwen2_vl", {"target_modules": ["q_prj"]}, {}, "no layer of the model is named 'q_prj'"),
         ("qwen2_vl", {}, {"freeze": ["projector"]}, "no layer of the vision part has one of these names"),
         ("llava", {"target_modules": ".*q_proj"}, {}, "which is of the vision part and frozen"),
         ("llava", {"target_modules": "q_proj"}, {}, "matches no layer"),

@@ -67,10 +67,12 @@ def targets(model: Any, recipe: Recipe) -> str | list[str]:
             if not any(_ends(n, name) for n in open_):
                 known = sorted({n.rpartition(".")[2] for n in open_})
                 frozen = next((part for n, part in layers.items() if _ends(n, name)), None)
-                raise UserError(
-                    f"{key}: no layer of what trains is named '{name}'" + (f"; the {frozen} part has one" if frozen else ""),
-                    hint=f"leave {frozen} out of freeze" if frozen else did_you_mean(name, known),
-                )
+                if frozen:
+                    raise UserError(
+                        f"{key}: no layer of what trains is named '{name}'; the {frozen} part has one",
+                        hint=f"leave {frozen} out of freeze",
+                    )
+                raise UserError(f"{key}: no layer of the model is named '{name}'", hint=did_you_mean(name, known))
     found = {n for n, _ in model.named_modules() if any(_ends(n, name) for name in names)}
     saved = {parts.part_of(where, n) for n, _ in model.named_modules() for m in recipe.lora.modules_to_save if _ends(n, m)}
     for part in {"vision", "projector"} - set(recipe.freeze) - saved:
