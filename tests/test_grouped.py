@@ -9,7 +9,8 @@ from harness.models import engine, loading
 from harness.prompts import PROMPTS
 from harness.records import GenerationArgs
 from trainers import recipe
-from trainers.grouped import completion_logps, groups_of, opened
+from trainers.grouped import groups_of, opened
+from trainers.logps import completion_logps
 from trainers.reading import Reader
 
 G = 4
@@ -107,7 +108,7 @@ def test_log_probabilities_and_gradients_equal_the_plain_pass(model, batch, read
 
 def test_logits_computed_in_parts_change_nothing(model, batch, reader, monkeypatch):
     """A vocabulary of 150,000 and long completions would need gigabytes at once."""
-    from trainers import grouped as module
+    from trainers import logps as module
 
     for p in model.model.visual.parameters():
         p.requires_grad_(False)

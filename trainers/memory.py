@@ -20,7 +20,7 @@ CUDA_OVERHEAD = 1.5e9
 PROCESS, COLLATING = 1.15e9, 0.45e9
 #: The BERTScore encoder (MiniLM, 22.7 M parameters in fp32) and its activations.
 REWARD_MODEL = 0.2e9
-#: Logits of this many bytes are held at a time (trainers/grouped.py), with about four copies of them.
+#: Logits of this many bytes are held at a time (trainers/logps.py), with about four copies of them.
 MOST_LOGITS, LOGIT_COPIES = 256e6, 4
 #: Supervised training holds the logits of every token, its prompt's too, with their log-probabilities, gradients and entropies.
 SUPERVISED_COPIES = 6
@@ -47,8 +47,8 @@ class Shape:
         text = config.get_text_config()
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         sight = getattr(config, "vision_config", None)
-        depth = getattr(sight, "depth", None) or getattr(sight, "num_hidden_layers", 0)
-        width = getattr(sight, "embed_dim", None) or getattr(sight, "hidden_size", 0)
+        depth = getattr(sight, "depth", None) or getattr(sight, "num_hidden_layers", None) or 0
+        width = getattr(sight, "embed_dim", None) or getattr(sight, "hidden_size", None) or 0
         return cls(
             text.num_hidden_layers, text.hidden_size, text.intermediate_size, text.num_key_value_heads * head,
             text.vocab_size, total, vision, trainable, adapters, depth, width,
