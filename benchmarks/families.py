@@ -4,7 +4,8 @@
 
 Tiny random models (tests/families.py; --width 192 makes them as large as `tiny`) answer SLAKE's test questions with at most 16
 new tokens, on a shared prefix and by plain `generate` in batches of 32, in one process, in fp32. Some rows are also asked by
-transformers' own `apply_chat_template` and `generate`, one at a time. With all families and all rows it rewrites the table in
+transformers' own `apply_chat_template` and `generate`, one at a time. Then each trainer takes two steps, its checkpoint answers,
+and an adapter is merged. With all families and all rows it rewrites the table in
 docs/models.md and benchmarks/results/families.json; anything less is only printed.
 """
 
@@ -25,6 +26,7 @@ from harness.prompts import PROMPTS
 from harness.records import GenerationArgs, Sample
 from harness.runs import write_atomic
 from tests import families
+from trainers.export import export
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "models.md"
@@ -41,7 +43,34 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "texts equal": lambda r: f"{r['equal']} of {r['compared']}",
     "shared prefix": lambda r: "yes" if r["sharing"].startswith("proved") else f"no: {r['sharing'].partition(': ')[2]}",
     "speed against plain": lambda r: f"{r['plain_s'] / r['shared_s']:.1f}x",
+    "sft": lambda r: r["sft"],
+    "grpo": lambda r: r["grpo"],
+    "rarl": lambda r: r["rarl"],
+    "by group": lambda r: r["grouped"],
+    "vision cache": lambda r: r["cache"],
+    "merge": lambda r: r["merge"],
 }
+
+
+def trained(folder: Path, root: Path) -> dict[str, str]:
+    """What two steps of each trainer give: `scored` where the checkpoint answers in a run, or what went wrong."""
+    from safetensors.torch import load_file
+
+    from tests.families_training import rows, train
+
+    task, found = rows(), {}
+    for name in ("sft", "grpo", "rarl"):
+        trainer, inner = train(name, folder, task, root / name)
+        texts, _ = answered(TransformersModel(str(root / name), device="cpu"), list(task.samples))
+        found[name] = "scored" if len(texts) == len(task.samples) else "no answers"
+    proved = {what: why.partition(":")[0] for what, why in inner.proved.items() if why}
+    found["grouped"] = "; ".join(f"no {what}: {why}" for what, why in proved.items()) or "yes"
+    train("rarl", folder, task, root / "plain", "vision_cache=off")
+    kept, plain = (load_file(root / n / "adapter_model.safetensors") for n in ("rarl", "plain"))
+    equal = all(bool((kept[k] == plain[k]).all()) for k in plain)
+    found["cache"] = f"no: {trainer.why_no_cache}" if trainer.why_no_cache else "same bits" if equal else "DIFFERS"
+    found["merge"] = "proved" if export(root / "rarl", root / "merged", merge=True) else ""
+    return found
 
 
 def answered(model: TransformersModel, samples: list[Sample]) -> tuple[dict[str, str], float]:
@@ -87,6 +116,7 @@ def measure(family: str, root: Path, samples: list[Sample], width: int) -> Row:
         "compared": len(pairs),
         "shared_s": round(shared_s, 2),
         "plain_s": round(plain_s, 2),
+        **trained(Path(folder), root / f"{family}-trained"),
     }
 
 

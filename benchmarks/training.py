@@ -77,7 +77,7 @@ class Alone(Measured):
                 reward_funcs=[for_trl(name) for name in self.weights()],
                 callbacks=[self.watch()],
             ),
-            None,
+            self.reader(model),
         )
 
 

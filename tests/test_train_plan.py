@@ -28,9 +28,8 @@ def test_counts_are_those_of_the_training(rows, tmp_path):
 
     trainer = make("rarl", rows, tmp_path / "x")
     plan = trainer.plan()
-    model = get_peft_model(
-        loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu"), policy.peft_config(trainer.recipe)
-    )
+    base = loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu")
+    model = get_peft_model(base, policy.peft_config(base, trainer.recipe))
     assert plan.parameters == sum(p.numel() for p in model.parameters())
     assert plan.trainable == sum(p.numel() for n, p in model.named_parameters() if "lora_" in n)
     assert plan.vision == sum(p.numel() for p in model.base_model.model.model.visual.parameters())
@@ -40,14 +39,18 @@ def test_counts_are_those_of_the_training(rows, tmp_path):
 
 
 def test_a_vision_encoder_that_trains_is_named(rows, tmp_path):
-    plan = make("sft", rows, tmp_path / "x", "lora.target_modules=[qkv]").plan()
+    plan = make("sft", rows, tmp_path / "x", "lora.target_modules=[qkv]", "freeze=[projector]").plan()
     assert len(plan.vision_trainable) == 8  # A and B of four layers
     assert "TRAINS" in str(plan_view._facts(plan))
+    assert plan.memory["vision encoder, training"] > 0
+    assert "vision encoder, training" not in make("sft", rows, tmp_path / "x").plan().memory
 
 
 def test_images_are_not_cached_where_the_training_could_not(rows, tmp_path, monkeypatch):
     assert "vision cache" in make("rarl", rows, tmp_path / "a").plan().memory
-    assert "vision cache" not in make("rarl", rows, tmp_path / "b", "lora.target_modules=[qkv]").plan().memory
+    assert (
+        "vision cache" not in make("rarl", rows, tmp_path / "b", "lora.target_modules=[qkv]", "freeze=[projector]").plan().memory
+    )
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert "vision cache" not in make("rarl", rows, tmp_path / "c").plan().memory
 
@@ -126,7 +129,7 @@ def test_checkpointing_is_chosen_where_it_helps_and_what_cannot_fit_is_refused(r
 
 
 def test_the_plan_is_of_the_passes_that_will_run(rows, tmp_path):
-    """Several processes and other models read each prompt once a completion; dev scoring loads a second model."""
+    """Several processes read each prompt once a completion; dev scoring loads a second model."""
     from harness.distributed import Rank
 
     trainer = make("rarl", rows, tmp_path / "x", model=QWEN)
@@ -139,9 +142,9 @@ def test_the_plan_is_of_the_passes_that_will_run(rows, tmp_path):
     assert trainer.steps() == alone // 2
     lengths = trainer.plan(gpu_memory=80).lengths
     trainer.rank = Rank()
-    assert plans._load(trainer, lengths, "Qwen2VLForConditionalGeneration", True, True).grouped
-    other = plans._load(trainer, lengths, "SomeForConditionalGeneration", True, True)
-    assert (other.grouped, other.images) == (False, 0)
+    assert plans._load(trainer, lengths, True, True).grouped
+    assert plans._load(trainer, lengths, True, True).images > 0
+    assert plans._load(trainer, lengths, True, False).images == 0  # a vision encoder that trains, or no features to keep
     assert "dev scoring, beyond a step" not in one
     trainer.dev = rows
     scored = trainer.plan(gpu_memory=80).memory

@@ -126,7 +126,7 @@ def test_an_adapter_is_trained_on_against_its_base_or_itself(rows, tmp_path, ada
 
 def test_an_adapter_of_another_shape_is_refused(rows, tmp_path, adapter):
     with pytest.raises(UserError, match="is an adapter of another shape") as e:
-        make("grpo", rows, tmp_path / "x", "lora.r=4", model=str(adapter))
+        make("grpo", rows, tmp_path / "x", "lora.r=4", model=str(adapter)).fit()
     assert "--merge" in e.value.hint
     with pytest.raises(UserError, match="the recipe trains all weights"):
         make("grpo", rows, tmp_path / "x", "lora=null", model=str(adapter))

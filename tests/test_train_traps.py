@@ -199,13 +199,20 @@ def test_padding_on_the_right_is_refused(task, tmp_path):
     processor = loading.load_processor(loading.resolve("tiny"))
     assert processor.tokenizer.padding_side == "left"
     trainer = make("grpo", task, tmp_path / "x", "batch_size=4", "num_generations=2")
-    data = trainer.dataset(completions=False)
-    processor.tokenizer.padding_side = "right"
+    data = trainer.dataset(completions=False).remove_columns("images")
     config = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, num_generations=2, per_device_train_batch_size=4, report_to=[])
     model = loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu")
+    trainer.processor = processor
+    reader = trainer.reader(model)
+    processor.tokenizer.padding_side = "right"
     with pytest.raises(AssertionError, match="padding on the right misplaces image markers"):
         GroupedGRPOTrainer(
-            model=model, args=config, processing_class=processor, train_dataset=data, scorer=rewards.Scorer(["format"])
+            model=model,
+            args=config,
+            processing_class=processor,
+            train_dataset=data,
+            scorer=rewards.Scorer(["format"]),
+            reader=reader,
         )
 
 
@@ -220,12 +227,7 @@ def test_image_markers_are_never_written(task, tmp_path):
         return out
 
     hook = head.register_forward_hook(push)
-    prompts = [next(iter(inner.get_train_dataloader()))[0]["prompt"]]
-    images = [[task.samples[0].images[0].open()]]
-    from trl.data_utils import prepare_multimodal_messages
-
-    ids, pictures, fields = inner._tokenize_prompts([prepare_multimodal_messages(prompts[0], images=images[0])])
-    (written,), _ = inner._generate_single_turn(ids, pictures, fields, 1)
+    (written,) = inner._rollouts([0])
     hook.remove()
     assert written
     assert not {config.image_token_id, config.video_token_id} & set(written)

@@ -10,7 +10,8 @@ from harness import plugins
 from harness.models import loading
 from tests.conftest import load
 from trainers import recipe
-from trainers.vision_cache import VisionCache, freeze, trainable_vision, why_off
+from trainers.freezing import freeze
+from trainers.vision_cache import VisionCache, why_off
 
 #: TRL's own rollouts and passes, so that the cache alone is what differs.
 PLAIN = ("grouped_rollouts=false", "grouped_logprobs=false")
@@ -54,7 +55,7 @@ def test_twenty_steps_are_the_same_to_the_last_bit(rows, tmp_path):
     assert logged(tmp_path / "with") == logged(tmp_path / "without")
     assert len(logged(tmp_path / "with")) == 20
     assert with_calls == [1] * images  # once an image and run, one at a time
-    # generation, reference and policy pass, every completion; and a row is read before the first step and before a checkpoint
+    # generation, reference and policy pass, every completion; and a row that is looked at before the first step and the save
     assert sum(without_calls) == 20 * 3 * 4 + 2
 
 
@@ -95,7 +96,7 @@ def test_hooks_do_not_leak_and_the_encoder_is_never_run_backward(rows, tmp_path)
 
 def test_the_patches_never_ask_for_gradients():
     model = loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu")
-    freeze(model)
+    freeze(model, ["vision", "projector"])
     model.gradient_checkpointing_enable()
     model.train()
     pixels, grid = torch.randn(16, 1176), torch.tensor([[1, 4, 4]])
@@ -104,12 +105,11 @@ def test_the_patches_never_ask_for_gradients():
 
 
 def test_off_with_a_reason_when_the_encoder_trains(rows, tmp_path):
-    settings = (*SMALL, "max_steps=1", "lora.target_modules=[q_proj, qkv]")
+    settings = (*SMALL, *PLAIN, "max_steps=1", "lora.target_modules=[q_proj, qkv]", "freeze=[projector]")
     trainer, calls, model = train("grpo", rows, tmp_path / "x", *settings)
     assert trainer.why_no_cache.startswith("the vision encoder trains (")
-    assert trainable_vision(model)
-    # rollouts, reference and policy pass each encode the step's two images; a row is read before the step and the checkpoint
-    assert sum(calls) == 6 + 2
+    assert any(p.requires_grad for p in model.model.visual.parameters())
+    assert sum(calls) == 3 * 4 + 2  # rollouts, reference and policy pass each encode the step's images again
 
 
 def test_off_with_a_reason_elsewhere():
@@ -117,23 +117,34 @@ def test_off_with_a_reason_elsewhere():
     assert why_off(model, asked="auto") is None
     assert why_off(model, asked="off") == "asked for"
     assert "sharded" in why_off(model, asked="auto", sharded=True)
-    assert "is not a Qwen2-VL" in why_off(torch.nn.Linear(1, 1), asked="auto")
+    assert "takes no image features" in why_off(torch.nn.Linear(1, 1), asked="auto")
+
+
+def numbered(cache, processor, *images):
+    """The number that the cache gives to these pictures, as the processor reads them."""
+    settings = str(processor.image_processor.to_dict())
+    return cache.number(images, settings, processor.image_processor(images=list(images), return_tensors="pt"))
+
+
+def looked_up(model, *numbers):
+    return model.model.get_image_features(torch.tensor([[n] for n in numbers])).pooler_output
 
 
 def test_an_image_at_another_size_is_another_image(rows):
     model = loading.load_weights(loading.resolve("tiny"), torch.float32, "cpu")
     processor = loading.load_processor(loading.resolve("tiny"))
-    cache = VisionCache(model, processor)
+    cache = VisionCache(model)
     image = rows.samples[0].images[0].open()
-    small = cache.processor.image_processor(images=[image.resize((56, 56))])
-    twice = cache.processor.image_processor(images=[[image], [image.copy()]])
-    assert small["pixel_values"].unique().tolist() == [0]
-    assert twice["pixel_values"].unique().tolist() == [1]  # the same pixels, whichever object holds them
-    features = model.model.get_image_features(twice["pixel_values"], twice["image_grid_thw"]).pooler_output
+    assert numbered(cache, processor, image.resize((56, 56))) == 0
+    assert numbered(cache, processor, image) == 1
+    assert numbered(cache, processor, image.copy()) == 1  # the same pixels, whichever object holds them
+    assert numbered(cache, processor, image, image) == 2
+    features = looked_up(model, 1, 1, 2)
     real = processor.image_processor(images=[image], return_tensors="pt")
-    cache.inner.get_image_features = cache._encode
-    assert torch.equal(features[1], model.model.get_image_features(**real).pooler_output[0])
-    assert cache.encoded == 1
+    (wanted,) = cache._encode(**real).pooler_output
+    assert len(features) == 4  # in the order of the pictures
+    assert all(torch.equal(f, wanted) for f in features)
+    assert cache.encoded == 2
 
 
 def test_a_torn_file_is_encoded_again_and_other_weights_or_settings_are_other_files(rows, tmp_path):
@@ -144,11 +155,10 @@ def test_a_torn_file_is_encoded_again_and_other_weights_or_settings_are_other_fi
         model, processor = loading.load_weights(checkpoint, torch.float32, "cpu"), loading.load_processor(checkpoint)
         if change:
             change(model)
-        cache = VisionCache(model, processor, tmp_path)
+        cache = VisionCache(model, tmp_path)
         if settings:  # changed after the cache was built
             processor.image_processor.image_mean = settings
-        batch = cache.processor.image_processor(images=[image])
-        (found,) = model.model.get_image_features(batch["pixel_values"], batch["image_grid_thw"]).pooler_output
+        (found,) = looked_up(model, numbered(cache, processor, image))
         return found.clone(), cache.encoded  # the file itself is mapped
 
     first, encoded = features()

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness import distributed
 from harness.data import LoadedTask
 from harness.errors import ModelError, RunError, Terminated, UserError
-from harness.models import adapters, loading, weights
+from harness.models import loading, weights
+from harness.models.families.prompting import cap_pixels
 from harness.pipeline import git_sha, now, packages
 from harness.records import Sample
 from harness.runs import read_jsonl, write_atomic
@@ -75,6 +76,8 @@ class Trainer:
         self.built: dict[str, Any] = {}
         #: Called with what must be known before the model is believed in.
         self.warn: Callable[[str], None] = warnings.warn
+        #: The image processor that knows no bound on pixels, where the recipe has one.
+        self.uncapped: str | None = None
         #: Why images are encoded anew every time, where they are (known once the model is loaded).
         self.why_no_cache: str | None = None
         if self.rank.main and out.exists() and not planning and not resuming.unfinished(self):
@@ -226,9 +229,8 @@ class Trainer:
 
     def cap_pixels(self, processor: Any) -> None:
         """The recipe's bound on an image's pixels, which TRL has no setting for."""
-        if self.recipe.max_pixels:
-            processor.image_processor.max_pixels = self.recipe.max_pixels
-            processor.image_processor.size["longest_edge"] = self.recipe.max_pixels
+        if self.recipe.max_pixels and not cap_pixels(processor, self.recipe.max_pixels):
+            self.uncapped = type(processor.image_processor).__name__
 
     def _settle(self) -> None:
         """Decide about recomputing activations. Raises UserError where the training cannot fit (unless forced)."""
@@ -330,6 +332,7 @@ class Trainer:
             "seed": r.seed,
             "data_seed": r.seed,
             "disable_tqdm": True,
+            "remove_unused_columns": False,  # a row is known by its id
             # the new name for it, activation_checkpointing, does not reach TRL 1.16
             "gradient_checkpointing": self.checkpointing,
             "use_cpu": device == "cpu",
@@ -362,26 +365,32 @@ class Trainer:
         dev = dev_scores.DevScore(self.dev, dev_scores.prompt(self), self.out, self.device) if self.dev else None
         return Watch(self, dev)
 
-    def vision_cache(self, model: Any) -> Any:
-        """The run's VisionCache, or None with the reason in `why_no_cache`."""
+    def reader(self, model: Any) -> Any:
+        """What the model gets for each training row; a frozen encoder reads each image once, or `why_no_cache` says why not."""
+        from trainers.reading import Reader
         from trainers.vision_cache import VisionCache, sharded, why_off
 
         self.why_no_cache = why_off(model, asked=self.recipe.vision_cache, sharded=sharded())
-        if self.why_no_cache:
-            return None
-        return VisionCache(model, self.processor, self.out / ".vision" if self.recipe.vision_cache == "disk" else None)
+        folder = self.out / ".vision" if self.recipe.vision_cache == "disk" else None
+        cache = None if self.why_no_cache else VisionCache(model, folder)
+        prompts = rows.draw_prompts(self.task.samples, self.recipe, self.task.spec.get_prompt)
+        return Reader(model, self.processor, self.task.samples, prompts, cache)
 
-    def ready(self, trainer: Any, cache: Any) -> Any:
+    def ready(self, trainer: Any, reader: Any) -> Any:
         """The last touches that SFT and GRPO trainers share."""
         from transformers import PrinterCallback
 
+        from trainers.freezing import check
         from trainers.soundness import Health
+
+        check(trainer.model, self.recipe.freeze)
 
         trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
         trainer.saved_processor, trainer.base_name = self.processor, self.base_name
-        trainer.vision_cache, self.built = cache, deciding(trainer.args)
+        trainer.learning_rates = dict(self.recipe.learning_rates)
+        trainer.reader, self.built = reader, deciding(trainer.args)
         Health(trainer, self.out, self.recipe.stop_without_signal)
-        if cache:
+        if cache := reader.cache:
             if reference := getattr(trainer, "ref_model", None):
                 cache.serve(trainer.accelerator.unwrap_model(reference))
             self.why_no_cache = cache.check(trainer.model)
@@ -393,34 +402,3 @@ def _tell_nobody() -> None:
     from huggingface_hub import constants
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
-
-
-class Saves(health.Sound):
-    """Mixed into TRL's trainers: checkpoints are saved as ours, and no model card is written."""
-
-    saved_processor: Any
-    base_name: str
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if self.args.should_save:  # type: ignore[attr-defined]
-            model = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
-            folder = Path(output_dir or self.args.output_dir)  # type: ignore[attr-defined]
-            checkpoint.save_model(model, self.saved_processor, folder, self.base_name, state_dict)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """All weights are read as `from_pretrained` does: on disk they have the hub's names, which transformers' own passes over.
-
-        An adapter's are checked as in any other way to a model. Sharded weights are transformers' own to load.
-        """
-        mine = self.model if model is None else model  # type: ignore[attr-defined]
-        if self.is_fsdp_enabled:  # type: ignore[attr-defined]
-            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
-            return
-        if hasattr(mine, "peft_config"):
-            adapters.fill(mine, Path(resume_from_checkpoint))
-            return
-        saved = loading.load_weights(loading.resolve(resume_from_checkpoint), mine.dtype, "cpu")
-        mine.load_state_dict(saved.state_dict())
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        return

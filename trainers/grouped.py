@@ -11,69 +11,58 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate.utils import gather, gather_object
 from pydantic import BaseModel
-from torch.utils.checkpoint import checkpoint
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from harness.errors import RunError
-from harness.models import engine
-from harness.models.transformers_model import SHARED_PREFIX, evenly
+from harness.models import engine, loading, proof
+from harness.models.families import parts
+from harness.models.families.prompting import BY_TOKEN
+from harness.models.transformers_model import evenly, out_of_memory
 from harness.records import GenerationArgs, Reference
 from harness.runs import append_jsonl
 from harness.threads import on_all_cores
-from trainers.base import Saves
 from trainers.health import Halted
+from trainers.logps import completion_logps
+from trainers.reading import Reader
 from trainers.rewards import Rollout, Scorer
+from trainers.saving import Saves
 from trainers.stopping import all_ranks
 
 
-def split_pixels(
-    pixel_values: torch.Tensor, grid_thw: torch.Tensor, num_images: list[int]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Each row's own (patches, grid) out of a batch's concatenated ones."""
-    patches = torch.split(pixel_values, grid_thw.prod(1).tolist())
-    out, at = [], 0
-    for n in num_images:
-        out.append((torch.cat(patches[at : at + n]), grid_thw[at : at + n]))
-        at += n
-    return out
+def groups_of(rows: Sequence[int]) -> tuple[list[int], list[int]]:
+    """(owner, first): which group each row belongs to, and each group's first place. Rows of a group may be apart."""
+    found: dict[int, int] = {}
+    owner = [found.setdefault(row, len(found)) for row in rows]
+    return owner, [owner.index(g) for g in range(len(found))]
 
 
-def as_inputs(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, pixels: list[tuple[torch.Tensor, torch.Tensor]]
-) -> dict[str, Any]:
-    """Left-padded prompts and their images' (patches, grid) as the model's inputs."""
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "mm_token_type_ids": (ids == model.config.image_token_id).int(),
-        "pixel_values": torch.cat([p for p, _ in pixels]).to(model.device),
-        "image_grid_thw": torch.cat([g for _, g in pixels]).to(model.device),
-    }
+def whole(reader: Reader, rows: Sequence[int], ids: torch.Tensor, mask: torch.Tensor, width: int) -> dict[str, Any]:
+    """The model's inputs for these rows' prompts, left-padded to `width`, and what ids and mask hold after them."""
+    inputs = reader.followed(reader.batch(rows, width), ids[:, width:], mask[:, width:])
+    positions = parts.positions(reader.model, inputs)
+    return inputs | ({"position_ids": positions} if positions.dim() == 2 else {})  # several axes the model counts itself
 
 
-def group_rows(prompts: list[tuple[int, ...]], pixels: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[list[int], list[int]]:
-    """(owner, first): which group each row belongs to, and each group's first row. Rows of a group may be apart."""
-    first: list[int] = []
-    candidates: dict[tuple[int, ...], list[int]] = {}
-    owner = []
-    for i, prompt in enumerate(prompts):
-        for g in candidates.setdefault(prompt, []):
-            if pixels[i][0].shape == pixels[first[g]][0].shape and torch.equal(pixels[i][0], pixels[first[g]][0]):
-                break
-        else:
-            g = len(first)
-            first.append(i)
-            candidates[prompt].append(g)
-        owner.append(g)
-    return owner, first
+class _Shown:
+    """A model that is given the pictures of `rows` beside what TRL gives it, batch after batch."""
+
+    def __init__(self, model: Any, reader: Reader, rows: Sequence[int], width: int) -> None:
+        self.model, self.reader, self.rows, self.width, self.at = model, reader, rows, width, 0
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
+        rows = self.rows[self.at : self.at + len(input_ids)]
+        self.at += len(rows)
+        return self.model(**whole(self.reader, rows, input_ids, attention_mask, self.width), **kwargs)
 
 
 class Completed(BaseModel):
@@ -123,23 +112,6 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
         yield from super().__iter__()
 
 
-class Once(torch.utils.data.Dataset[dict[str, Any]]):
-    """Rows of a dataset, each read once for a batch that asks for it several times: a group's rows share one decoded image."""
-
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.rows[index]  # type: ignore[no-any-return]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        read = {i: self.rows[i] for i in dict.fromkeys(indices)}
-        return [dict(read[i]) for i in indices]
-
-
 class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPOTrainer with `_generate_single_turn` and `_get_per_token_logps_and_entropies` computed by group.
 
@@ -151,39 +123,44 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         self,
         *args: Any,
         scorer: Scorer,
+        reader: Reader,
         grouped_rollouts: bool = True,
         grouped_logprobs: bool = True,
         completions_log: Path | None = None,
         **kwargs: Any,
     ) -> None:
-        self.scorer, self.completions_log = scorer, completions_log
+        self.scorer, self.completions_log, self.reader = scorer, completions_log, reader
         self.grouped_rollouts, self.grouped_logprobs = grouped_rollouts, grouped_logprobs
+        #: Why rollouts or passes are not computed by group, as rows of the training showed (None: they are).
+        self.proved: dict[str, str | None] = {}
         self._scored: list[Completed] = []
+        self._rows: list[int] = []
         super().__init__(*args, reward_funcs=[_Named(name) for name in scorer.names], **kwargs)
         assert self._tokenizer.padding_side == "left", "padding on the right misplaces image markers"
+        self.generation_config.suppress_tokens = parts.placeholders(self.inner(self.model))
 
     def inner(self, model: Any) -> Any:
-        """The Qwen2-VL under accelerate's and PEFT's wrappings (an adapter's layers are in it)."""
+        """The model under accelerate's and PEFT's wrappings (an adapter's layers are in it)."""
         model = self.accelerator.unwrap_model(model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     @property
     def why_plain(self) -> str | None:
-        if type(self.inner(self.model)).__name__ not in SHARED_PREFIX:
-            return f"{type(self.inner(self.model)).__name__} is not a Qwen2-VL"
         if self.accelerator.num_processes > 1:
             return "several processes (gradients are reduced by the wrapped model's own forward)"
         if self.args.gradient_checkpointing:
             return "gradient checkpointing keeps no key-value cache"
         return None
 
-    def get_train_dataloader(self) -> Any:
-        rows = self.train_dataset  # type: ignore[has-type]
-        self.train_dataset = Once(rows)
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.train_dataset = rows
+    def _shares(self, what: str, asked: bool, prove: Callable[[], str | None]) -> bool:
+        """Whether `what` is computed by group; the first time it is proved on rows of the training."""
+        if not asked or self.use_vllm or self.why_plain:
+            return False
+        if what not in self.proved:
+            self.proved[what] = why = prove()
+            if why:
+                warnings.warn(f"{what} are not computed by group: {why}", stacklevel=2)
+        return self.proved[what] is None
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return EpochSampler(self)
@@ -194,35 +171,38 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
             Rollout(c[0]["content"], len(ids), Reference.model_validate_json(row["reference"]), row["question"])
             for row, c, ids in zip(inputs, completions, completion_ids_list, strict=True)
         ]
-        parts = self._parts(rollouts)
+        found = self._parts(rollouts)
         self._scored = [
             Completed(
                 step=self.state.global_step + 1,
                 sample_id=row["sample_id"],
                 text=r.text,
                 tokens=r.tokens,
-                rewards={name: values[i] for name, values in parts.items()},
+                rewards={name: values[i] for name, values in found.items()},
             )
             for i, (row, r) in enumerate(zip(inputs, rollouts, strict=True))
         ]
-        table = [[math.nan if v is None else v for v in values] for values in parts.values()]
+        table = [[math.nan if v is None else v for v in values] for values in found.values()]
         every: torch.Tensor = gather(torch.tensor(table, dtype=torch.float32, device=self.accelerator.device).T.contiguous())
         return every
 
     def _parts(self, rollouts: Sequence[Rollout]) -> dict[str, list[float | None]]:
         """Each reward's values; where one gives what cannot be learned from, in any process, the training stops here."""
         problem: tuple[str, str | None] | None = None
-        parts: dict[str, list[float | None]] = {}
+        found: dict[str, list[float | None]] = {}
         try:
-            parts = self.scorer(rollouts)
+            found = self.scorer(rollouts)
         except RunError as e:
             problem = (str(e), e.hint)
         for said in filter(None, all_ranks(problem)):
             raise Halted(f"stopped at step {self.state.global_step + 1}: {said[0]}", hint=said[1])
-        return parts
+        return found
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
+        self._rows = [self.reader.places[row["sample_id"]] for row in inputs]
         out = super()._generate_and_score_completions(inputs)
+        # TRL shuffles and divides what it knows; a row's place goes along where it keeps pixels
+        out["pixel_values"] = torch.tensor(self._rows, device=self.accelerator.device)
         advantages = out["advantages"].tolist()
         weights = dict(zip(self.scorer.names, self.reward_weights.tolist(), strict=True))
         for row, advantage in zip(self._scored, advantages, strict=True):
@@ -233,119 +213,145 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
             append_jsonl(self.completions_log, rows)
         return out
 
-    def _generate_single_turn(
-        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any
-    ) -> Any:
-        if self.why_plain or self.use_vllm or not self.grouped_rollouts or not images:
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
-        model, tokenizer = self.inner(self.model), self._tokenizer
-        pixels = split_pixels(
-            torch.as_tensor(multimodal_fields["pixel_values"]),
-            torch.as_tensor(multimodal_fields["image_grid_thw"]),
-            [len(i) for i in images],
-        )
-        owner, first = group_rows([tuple(p) for p in prompt_ids], pixels)
-        # the prefix is the whole prompt but its last token, from which every completion starts
-        prefixes = [list(prompt_ids[i][:-1]) for i in first]
+    def _tokenize_prompts(self, prompts: Any) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return self.reader.ids(self._rows), None, {}
+
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal_fields: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._shares("rollouts", self.grouped_rollouts, self._prove_rollouts):
+            return self._rollouts(self._rows), None
+        if not self.use_vllm:
+            inputs = self.reader.batch(self._rows)
+            multimodal_fields = {k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask")}
+        return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
+
+    def _rollouts(self, places: Sequence[int]) -> list[list[int]]:
+        """A completion for each row."""
+        model = self.inner(self.model)
+        owner, first = groups_of([self.reader.same[i] for i in places])
         step, rank = self.state.global_step, self.accelerator.process_index
-        rows = [engine.Row(g, [prompt_ids[i][-1]], f"{step}:{rank}:{i}") for i, g in enumerate(owner)]
+        prompts = [places[i] for i in first]
+        last = [ids[-1] for ids in self.reader.ids(prompts)]
+        rows = [engine.Row(g, [last[g]], f"{step}:{rank}:{i}") for i, g in enumerate(owner)]
         args = GenerationArgs(
             max_new_tokens=self.max_completion_length, temperature=self.temperature, top_p=self.args.top_p, seed=self.args.seed
         )
+        markers = parts.placeholders(model)
         training = model.training
         model.eval()
-        markers = (model.config.image_token_id, model.config.video_token_id)
-        pad, end = tokenizer.pad_token_id, set(self.eos_token_ids)
 
         def write(groups: Sequence[int]) -> list[tuple[int, engine.Completion]]:
             place = {g: i for i, g in enumerate(groups)}
             mine = [i for i, row in enumerate(rows) if row.prefix in place]
             with self.accelerator.autocast():  # the precision of the passes that follow
-                ids, mask = engine.left_pad([prefixes[g] for g in groups], pad, model.device)
-                shared = engine.prefill(model, as_inputs(model, ids, mask, [pixels[first[g]] for g in groups]))
+                shared = engine.prefill(model, opened(self.reader.batch([prompts[g] for g in groups])))
                 asked = [dataclasses.replace(rows[i], prefix=place[rows[i].prefix]) for i in mine]
-                done = engine.complete(model, shared, asked, args, pad=pad, end=end, never=markers)
+                done = engine.complete(
+                    model, shared, asked, args, pad=self.reader.prompting.pad, end=set(self.eos_token_ids), never=markers
+                )
             return list(zip(mine, done, strict=True))
 
         # on a CPU each core takes some groups whole; a text depends on its own row alone
         cores = torch.get_num_threads() if model.device.type == "cpu" else 1
-        written = on_all_cores(write, evenly(range(len(prefixes)), -(-len(prefixes) // cores)))
+        written = on_all_cores(write, evenly(range(len(prompts)), -(-len(prompts) // cores)))
         done = [completion for _, completion in sorted((w for part in written for w in part), key=lambda w: w[0])]
         model.train(training)
-        return [c.tokens + ([] if c.end is None else [c.end]) for c in done], None
+        return [c.tokens + ([] if c.end is None else [c.end]) for c in done]
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **kwargs: Any
     ) -> Any:
-        if self.why_plain or not self.grouped_logprobs or kwargs.get("pixel_values") is None:
-            return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, **kwargs)
-        prompt = input_ids[:, :-logits_to_keep]
-        completion, tail = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:]
-        pixels = split_pixels(kwargs["pixel_values"], kwargs["image_grid_thw"], kwargs["num_images"])
-        owner, first = group_rows([tuple(p) for p in prompt.tolist()], pixels)
-        with self.accelerator.autocast():
-            logps, entropies = completion_logps(
-                self.inner(model),
-                prompt[first],
-                attention_mask[first, :-logits_to_keep],
-                [pixels[i] for i in first],
-                torch.tensor(owner, device=input_ids.device),
-                completion,
-                tail,
-                temperature=self.temperature,
-                entropy=kwargs.get("compute_entropy", False),
-            )
-        return logps, entropies, None
+        places = kwargs.pop("pixel_values", None)
+        rows = self._rows if places is None else places.tolist()
+        width = input_ids.shape[1] - logits_to_keep
+        kept = {k: kwargs[k] for k in ("batch_size", "compute_entropy", "compute_aux_loss") if k in kwargs}
+
+        def plain(mine: Sequence[int], padding: int = 0, **kept: Any) -> Any:
+            shown = _Shown(model, self.reader, [rows[i] for i in mine], width - padding)
+            ids, mask = (F.pad(t[mine], (-padding, 0)) for t in (input_ids, attention_mask))  # a negative one cuts
+            return super(GroupedGRPOTrainer, self)._get_per_token_logps_and_entropies(shown, ids, mask, logits_to_keep, **kept)
+
+        def grouped(mine: Sequence[int], entropy: bool = False) -> Any:
+            owner, first = groups_of([self.reader.same[rows[i]] for i in mine])
+            with self.accelerator.autocast():
+                return completion_logps(
+                    self.inner(model),
+                    self.reader.batch([rows[mine[i]] for i in first], width),
+                    torch.tensor(owner, device=input_ids.device),
+                    input_ids[mine, width:],
+                    attention_mask[mine, width:],
+                    temperature=self.temperature,
+                    entropy=entropy,
+                )
+
+        every, padding = list(range(len(rows))), (attention_mask == 0).int().cumprod(1).sum(1).tolist()
+        few = sorted({every[round(k * (len(rows) - 1) / (proof.ROWS - 1))] for k in range(proof.ROWS)})
+        if not self._shares("log-probabilities", self.grouped_logprobs, lambda: self._prove_logps(few, padding, plain, grouped)):
+            return plain(every, **kept)
+        return *grouped(every, kept.get("compute_entropy", False)), None
+
+    # -- proofs: a model that counts positions, windows or masks in a way of its own must not train on other numbers ----------
+
+    @torch.no_grad()
+    def _prove_rollouts(self) -> str | None:
+        """None where a few of the first prompts get the same greedy text by group and by the model's own `generate`."""
+        model, reader = self.inner(self.model), self.reader
+        rows = list(dict.fromkeys(reader.same[i] for i in self._rows))[: proof.ROWS]
+        training, end = model.training, set(self.eos_token_ids)
+        model.eval()
+        try:
+            with self.accelerator.autocast():
+                plain = proof.generated(model, reader.batch(rows), end)
+                shared = engine.prefill(model, opened(reader.batch(rows)))
+                asked = [engine.Row(i, [ids[-1]], str(i)) for i, ids in enumerate(reader.ids(rows))]
+                traces = proof.shared(model, shared, asked, reader.prompting.pad, end)
+                return proof.why_not(
+                    traces,
+                    plain,
+                    lambda: [t for row in rows for t in proof.generated(model, reader.batch([row]), end)],
+                    exact=self._exact,
+                )
+        except Exception as e:  # whatever an unknown model raises: its own generate decides what is an error
+            return _unable(e)
+        finally:
+            model.train(training)
+
+    @torch.no_grad()
+    def _prove_logps(
+        self, rows: list[int], padding: list[int], plain: Callable[..., Any], grouped: Callable[..., Any]
+    ) -> str | None:
+        """None where a few rows' log-probabilities are TRL's own, within rounding.
+
+        In a shorter format than fp32: twice what TRL's own differ by when each row is read alone, with less padding or more.
+        """
+        training = self.model.training
+        self.model.eval()  # so that no dropout makes them differ
+        try:
+            theirs, ours = plain(rows)[0], grouped(rows)[0]
+            most = float(theirs.abs().max().clamp(min=1))
+            difference = float((ours - theirs).abs().max()) / most
+            allowed = proof.ROUNDING
+            if difference > allowed and not self._exact:
+                alone = [torch.cat([plain([i], less(i))[0] for i in rows]) for less in (padding.__getitem__, lambda _: -7)]
+                allowed = 2 * max(float((a - theirs).abs().max()) for a in alone) / most
+        except Exception as e:
+            return _unable(e)
+        finally:
+            self.model.train(training)
+        if difference <= allowed:
+            return None
+        return f"compared with TRL's own they differ by {difference:.1g} of their size"
+
+    @property
+    def _exact(self) -> bool:
+        return self.inner(self.model).dtype == torch.float32 and not self.args.bf16
 
 
-#: Logits held at a time, in bytes of fp32; a larger batch's are computed in parts, and once more in the backward pass.
-MOST_LOGITS = 256_000_000
+def _unable(e: Exception) -> str:
+    if out_of_memory(e):
+        raise e
+    return f"the model cannot go on from a shared prompt ({type(e).__name__}: {loading.first_line(e)})"
 
 
-def completion_logps(
-    model: Any,
-    prompt: torch.Tensor,
-    prompt_mask: torch.Tensor,
-    pixels: list[tuple[torch.Tensor, torch.Tensor]],
-    owner: torch.Tensor,
-    completion: torch.Tensor,
-    completion_mask: torch.Tensor,
-    *,
-    temperature: float = 1.0,
-    entropy: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(log-probabilities, entropies) of the completion tokens, both (rows, completion length), each prompt read once.
-
-    prompt (groups, P), left-padded; completion (rows, C), right-padded; owner (rows,) says which group a row is in.
-    Gradients flow through the shared prompts. The entropies carry none.
-    """
-    out, _, following = engine.read_prompts(model, as_inputs(model, prompt, prompt_mask, pixels))
-    cache = out.past_key_values
-    cache.batch_select_indices(owner)
-    steps = torch.arange(completion.shape[1], device=completion.device)
-    hidden = model.model(
-        input_ids=completion,
-        attention_mask=torch.cat([prompt_mask[owner], completion_mask], 1),
-        position_ids=(steps + following[owner][:, None]).expand(3, -1, -1),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state[:, :-1]
-
-    def score(rows: slice, hidden: torch.Tensor, opening: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        logits = torch.cat([opening, model.lm_head(hidden)], 1).float() / temperature
-        logps = torch.log_softmax(logits, -1)
-        spread = -(logps.exp() * logps).sum(-1).detach() if entropy else None
-        return logps.gather(-1, completion[rows, :, None])[..., 0] * completion_mask[rows], spread
-
-    opening = out.logits[owner]
-    a_row = 4 * completion.shape[1] * opening.shape[-1]
-    size = max(1, MOST_LOGITS // a_row)
-    parts = []
-    for start in range(0, len(completion), size):
-        rows = slice(start, start + size)
-        if size >= len(completion):
-            parts.append(score(rows, hidden, opening))
-        else:
-            parts.append(checkpoint(score, rows, hidden[rows], opening[rows], use_reentrant=False))
-    logps, spreads = zip(*parts, strict=True)
-    return torch.cat(logps), torch.cat(spreads) if entropy else None
+def opened(prompts: dict[str, Any]) -> dict[str, Any]:
+    """Left-padded prompts without their last token, from which every completion starts."""
+    return {k: v[:, :-1] if k in BY_TOKEN else v for k, v in prompts.items()}

@@ -91,12 +91,13 @@ class GRPO(Trainer):
         from trainers.grouped import GroupedGRPOTrainer
 
         r = self.recipe
-        cache = self.vision_cache(model)
+        reader = self.reader(model)
         trainer = GroupedGRPOTrainer(
             **self.adapted(model),
             args=self.config(),
-            processing_class=cache.processor if cache else self.processor,
-            train_dataset=self.dataset(completions=False),
+            processing_class=self.processor,
+            train_dataset=self.dataset(completions=False).remove_columns("images"),  # the reader has them
+            reader=reader,
             scorer=rewards.Scorer(list(self.weights()), [s.reference for s in self.task.samples]),
             callbacks=[self.watch()],
             grouped_rollouts=r.grouped_rollouts,
@@ -105,4 +106,4 @@ class GRPO(Trainer):
         )
         if r.kl_reference == "base" and "ref" in getattr(trainer.model, "peft_config", {}):
             trainer.model.delete_adapter("ref")  # TRL's copy of the adapter as it was; without it, the base is the reference
-        return self.ready(trainer, cache)
+        return self.ready(trainer, reader)

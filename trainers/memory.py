@@ -20,7 +20,7 @@ CUDA_OVERHEAD = 1.5e9
 PROCESS, COLLATING = 1.15e9, 0.45e9
 #: The BERTScore encoder (MiniLM, 22.7 M parameters in fp32) and its activations.
 REWARD_MODEL = 0.2e9
-#: Logits of this many bytes are held at a time (trainers/grouped.py), with about four copies of them.
+#: Logits of this many bytes are held at a time (trainers/logps.py), with about four copies of them.
 MOST_LOGITS, LOGIT_COPIES = 256e6, 4
 #: Supervised training holds the logits of every token, its prompt's too, with their log-probabilities, gradients and entropies.
 SUPERVISED_COPIES = 6
@@ -39,14 +39,19 @@ class Shape:
     vision: int
     trainable: int
     adapters: int  # how many matrices a layer have an adapter
+    vision_layers: int = 0
+    vision_hidden: int = 0
 
     @classmethod
     def of(cls, config: Any, *, total: int, vision: int, trainable: int, adapters: int) -> Shape:
         text = config.get_text_config()
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        sight = getattr(config, "vision_config", None)
+        depth = getattr(sight, "depth", None) or getattr(sight, "num_hidden_layers", None) or 0
+        width = getattr(sight, "embed_dim", None) or getattr(sight, "hidden_size", None) or 0
         return cls(
             text.num_hidden_layers, text.hidden_size, text.intermediate_size, text.num_key_value_heads * head,
-            text.vocab_size, total, vision, trainable, adapters,
+            text.vocab_size, total, vision, trainable, adapters, depth, width,
         )  # fmt: skip
 
 
@@ -61,6 +66,7 @@ class Load:
     images: int  # in the whole dataset, for the vision cache
     image_tokens: int  # of the largest image
     grouped: bool  # each prompt is read once a group
+    vision_trains: bool = False  # its activations are kept, of about four patches for each image token
     dev: bool = False  # checkpoints are scored between steps, by a second model
 
 
@@ -106,6 +112,7 @@ def estimate(recipe: Recipe, shape: Shape, load: Load, *, device: str, reinforce
         "logits": logits,
         "vision cache": load.images * load.image_tokens * shape.hidden * size if cached else 0.0,
         "vision encoder, one image": load.image_tokens * 4 * shape.hidden * size * 8,
+        "vision encoder, training": _vision(shape, load, size) if load.vision_trains else 0.0,
         "rewards": REWARD_MODEL if reinforce else 0.0,
         "CUDA context and gaps": CUDA_OVERHEAD if cuda else 0.0,
         "this process": 0.0 if cuda else PROCESS + (0 if reinforce else COLLATING),
@@ -113,6 +120,12 @@ def estimate(recipe: Recipe, shape: Shape, load: Load, *, device: str, reinforce
     if load.dev:  # a whole model, merged, where a step's own tensors were
         parts["dev scoring, beyond a step"] = max(0.0, shape.total * size - kept - expanded - logits)
     return {name: float(b) for name, b in parts.items() if b}
+
+
+def _vision(shape: Shape, load: Load, size: int) -> float:
+    """Bytes that the encoder keeps for its backward pass: every matrix its input, with an MLP four times as wide."""
+    patches = 4.0 * load.image_tokens * (load.groups if load.grouped else load.rows)
+    return patches * shape.vision_layers * shape.vision_hidden * (32 + 16 * size)
 
 
 def _logits(shape: Shape, load: Load, reinforce: bool) -> float:

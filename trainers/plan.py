@@ -6,23 +6,23 @@ train, are those of the training itself.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError, UserError
 from harness.models import loading
+from harness.models.families import parts as families
 from harness.models.families.prompting import Ask, Prompting
-from harness.plugins import did_you_mean
 from harness.records import DataCard, Record
-from trainers import dev_scores, disk, policy, rows, teaching
+from trainers import dev_scores, disk, freezing, policy, rows, teaching
 from trainers.machine import machine_memory
 from trainers.memory import GB, Load, Shape, estimate
 from trainers.recipe import Recipe
@@ -49,6 +49,14 @@ class Lengths(Record):
     row: str
     #: How text was counted: by the model's tokenizer, or estimated.
     counted: str
+
+
+class Part(Record):
+    """Vision encoder, projector or language model: parameters, its adapter's included, and how many of them train."""
+
+    part: str
+    parameters: int
+    trainable: int
 
 
 class Saved(Record):
@@ -84,6 +92,7 @@ class Plan(Record):
     rows_per_step: int
     parameters: int
     trainable: int
+    parts: tuple[Part, ...]
     vision: int
     #: The vision encoder's parameters that would train; none means that it is frozen.
     vision_trainable: tuple[str, ...]
@@ -143,20 +152,31 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
         policy.check_device(trainer.recipe, trainer.device)
     device = "cuda" if gpu_memory else loading.pick_device(trainer.device)
     limit = gpu_memory * GB if gpu_memory else available(device)
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     config, source = shape_of(trainer.model_name)
     model = on_meta(config, trainer)
     named = list(model.named_parameters())
-    vision = [(n, p) for n, p in named if ".visual." in f".{n}"]
-    adapters = trainer.recipe.lora.target_modules if trainer.recipe.lora else ()
+    base = model.get_base_model() if trainer.recipe.lora else model
+    where = families.names(base)
+    by_part = {part: [(n, p) for n, p in named if families.part_of(where, n) == part] for part in families.PARTS}
+    counts = tuple(
+        Part(part=part, parameters=sum(p.numel() for _, p in mine), trainable=sum(p.numel() for _, p in mine if p.requires_grad))
+        for part, mine in by_part.items()
+        if mine
+    )
+    vision = by_part["vision"]
+    adapters = {n.rpartition(".")[2] for n, m in base.named_modules() if isinstance(m, BaseTunerLayer)}
     shape = Shape.of(
-        config, total=sum(p.numel() for _, p in named), vision=sum(p.numel() for _, p in vision),
-        trainable=sum(p.numel() for _, p in named if p.requires_grad), adapters=len(adapters),
+        config, total=sum(c.parameters for c in counts), vision=sum(p.numel() for _, p in vision),
+        trainable=sum(c.trainable for c in counts), adapters=len(adapters),
     )  # fmt: skip
     found = lengths(trainer)
     rewards = trainer.weights()
     reinforce = bool(rewards)
-    frozen = not any(p.requires_grad for _, p in vision)
-    load = _load(trainer, found, type(model.get_base_model() if adapters else model).__name__, reinforce, frozen)
+    frozen = not any(c.trainable for c in counts if c.part != "language")
+    load = _load(trainer, found, reinforce, frozen and families.why_no_features(base) is None)
+    load = dataclasses.replace(load, vision_trains=any(p.requires_grad for _, p in vision))
     recipe, memory, why = _checkpointing(trainer.recipe, shape, load, device, reinforce, limit)
     settings = trainer.optimizer() | {"gradient_checkpointing": recipe.gradient_checkpointing is True}
     if gpu_memory:  # built here, for there
@@ -174,11 +194,12 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
         prompts=teaching.prompted(trainer, _processor(trainer)),
         dev_scores=dev_scores.about(trainer) if trainer.dev else None,
         optimizer=settings,
-        caveats=tuple(teaching.caveats(trainer)),
+        caveats=(*teaching.caveats(trainer), *_uncapped(trainer)),
         steps=trainer.steps(),
         rows_per_step=trainer.rows_per_step(),
         parameters=shape.total,
         trainable=shape.trainable,
+        parts=counts,
         vision=shape.vision,
         vision_trainable=tuple(n for n, p in vision if p.requires_grad),
         lengths=found,
@@ -190,8 +211,14 @@ def make(trainer: Trainer, *, gpu_memory: float | None = None) -> Plan:
         why=why,
         saved=_saved(trainer, shape),
         disk_free=disk.free(trainer.out),
-        positions=getattr(config.get_text_config(), "max_position_embeddings", None),
+        positions=families.longest_prompt(config),
     )
+
+
+def _uncapped(trainer: Trainer) -> list[str]:
+    if not trainer.uncapped:
+        return []
+    return [f"max_pixels does nothing here: the model's {trainer.uncapped} knows no bound on an image's pixels"]
 
 
 def available(device: str) -> float | None:
@@ -235,29 +262,18 @@ def on_meta(config: Any, trainer: Trainer) -> Any:
     from peft import get_peft_model
     from transformers import AutoModelForImageTextToText
 
-    from trainers.vision_cache import freeze
-
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-        freeze(model)
-        adapter = policy.peft_config(trainer.recipe)
-        if trainer.recipe.lora:
-            _check_targets(model, trainer.recipe.lora.target_modules)
+        freezing.freeze(model, trainer.recipe.freeze)
+        adapter = policy.peft_config(model, trainer.recipe)
+        if trainer.checkpoint.adapter:
+            policy.same_adapter(trainer.model_name, model, trainer.checkpoint.adapter, trainer.recipe)
         try:
-            return get_peft_model(model, adapter) if adapter else model
-        except ValueError as e:  # no module has that name
-            raise UserError(f"recipe key 'lora.target_modules': {loading.first_line(e)}") from None
-
-
-def _check_targets(model: Any, targets: Sequence[str]) -> None:
-    """Raises UserError for a name that no module ends in: PEFT passes over it as long as another one is found."""
-    known = {name.rpartition(".")[2] for name, module in model.named_modules() if type(module).__name__ == "Linear"}
-    for target in targets:
-        if target.rpartition(".")[2] not in known:
-            raise UserError(
-                f"recipe key 'lora.target_modules': no layer of the model is named '{target}'",
-                hint=did_you_mean(target, sorted(known)),
-            )
+            model = get_peft_model(model, adapter) if adapter else model
+        except ValueError as e:
+            raise UserError(f"recipe key 'lora': {loading.first_line(e)}") from None
+    freezing.check(model, trainer.recipe.freeze)
+    return model
 
 
 def _processor(trainer: Trainer) -> Any:
@@ -320,12 +336,8 @@ def _published(image_processor: Any, size: tuple[int, int]) -> int:
     return int(image_processor.get_number_of_image_patches(height, width, {})) // int(image_processor.merge_size) ** 2
 
 
-def _load(trainer: Trainer, found: Lengths, model: str, reinforce: bool, frozen: bool) -> Load:
-    """The longest step of a model of this class, by group where trainers/grouped.py would compute it so.
-
-    Images are cached where the vision encoder is `frozen`.
-    """
-    from harness.models.transformers_model import SHARED_PREFIX
+def _load(trainer: Trainer, found: Lengths, reinforce: bool, cached: bool) -> Load:
+    """The longest step, by group where trainers/grouped.py would compute it so. Images are kept encoded where they can be."""
     from trainers.vision_cache import sharded
 
     recipe = trainer.recipe
@@ -335,9 +347,9 @@ def _load(trainer: Trainer, found: Lengths, model: str, reinforce: bool, frozen:
         rows=sequences,
         prompt=found.prompt_max,
         completion=found.longest - found.prompt_max if found.longest > found.prompt_max else 1,
-        images=trainer.task.card.images if frozen and model in SHARED_PREFIX and not sharded() else 0,
+        images=trainer.task.card.images if cached and not sharded() else 0,
         image_tokens=found.image_max,
-        grouped=reinforce and recipe.grouped_logprobs and model in SHARED_PREFIX and trainer.rank.count == 1,
+        grouped=reinforce and recipe.grouped_logprobs and trainer.rank.count == 1,
         dev=trainer.dev is not None,
     )
 

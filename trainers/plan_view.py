@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainers.memory import GB
-from trainers.plan import Plan
+from trainers.plan import Part, Plan
 
 
 def render(plan: Plan) -> Any:
@@ -31,12 +31,11 @@ def render(plan: Plan) -> Any:
 
 def _facts(plan: Plan) -> list[tuple[str, str]]:
     r, n, dev = plan.recipe, plan.lengths, plan.dev
-    adapter = "all of the language model"
+    adapter = f"all of what is not frozen ({', '.join(p.part for p in plan.parts if p.trainable)})"
     if r.lora:
-        adapter = f"LoRA r {r.lora.r}, alpha {r.lora.alpha} on {', '.join(r.lora.target_modules)}"
-    frozen = "frozen: none of its parameters trains"
-    if plan.vision_trainable:
-        frozen = f"TRAINS: {', '.join(plan.vision_trainable[:3])} ..."
+        targets = r.lora.target_modules
+        kind = ("rs" if r.lora.rslora else "") + ("DoRA" if r.lora.dora else "LoRA")
+        adapter = f"{kind} r {r.lora.r}, alpha {r.lora.alpha} on {targets if isinstance(targets, str) else ', '.join(targets)}"
     per_step = f"{plan.rows_per_step} question{'s' * (plan.rows_per_step > 1)}"
     if plan.rewards:
         per_step += f" x {r.num_generations} completions"
@@ -55,7 +54,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         *(("prompt", f"{p.name}, {p.rows} rows, the first: {p.example}") for p in plan.prompts),
         ("settings", ", ".join(f"{k} {_short(v)}" for k, v in plan.optimizer.items())),
         ("parameters", f"{plan.parameters:,}; {plan.trainable:,} train ({100 * plan.trainable / plan.parameters:.2f} %)"),
-        ("vision encoder", f"{plan.vision:,} parameters, {frozen}"),
+        *((f"{_PARTS[p.part]}", f"{p.parameters:,} parameters, {_trains(plan, p)}") for p in plan.parts),
         ("image tokens", f"{n.image_min} to {n.image_max} an image, median {n.image_median}"),
         ("longest row", f"{n.longest} tokens with its completion (row {n.row}; {n.counted})"),
         ("checkpointing", f"activations {'recomputed' if plan.gradient_checkpointing else 'kept'}: {plan.why}"),
@@ -67,6 +66,16 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     found.append(("disk", f"{plan.disk_needed / GB:.2f} GB will be written, {plan.disk_free / GB:.1f} GB are free"))
     found += [("caveat", c) for c in plan.caveats]
     return [(k, v) for k, v in found if v]
+
+
+_PARTS = {"vision": "vision encoder", "projector": "projector", "language": "language model"}
+
+
+def _trains(plan: Plan, part: Part) -> str:
+    if not part.trainable:
+        return "frozen: none of its parameters trains"
+    rate = plan.recipe.learning_rates.get(part.part, plan.recipe.learning_rate)  # type: ignore[call-overload]
+    return f"TRAINS: {part.trainable:,} of them, at rate {rate:g}"
 
 
 def _dev(plan: Plan) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from harness import plugins
 from harness.errors import UserError
@@ -33,14 +33,23 @@ Positive = Annotated[float, BeforeValidator(_no_switch), Field(gt=0)]
 NotNegative = Annotated[float, BeforeValidator(_no_switch), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(_no_switch), Field(gt=0)]
 Shares = dict[str, Positive]
+Part = Literal["vision", "projector", "language"]
 
 
 class Lora(Strict):
-    """Low-rank adapters on the attention projections of the language model (paper, section 2.3)."""
+    """Low-rank adapters on the attention projections of what trains, the language model unless `freeze` says otherwise
+    (paper, section 2.3)."""
 
     r: Count = 8
     alpha: Count = 16
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    #: Layers of the parts that train: names, `all-linear`, or a regular expression that matches whole dotted names.
+    target_modules: tuple[str, ...] | str = ("q_proj", "k_proj", "v_proj", "o_proj")
+    dropout: Annotated[float, BeforeValidator(_no_switch), Field(ge=0, lt=1)] = 0.0
+    #: DoRA (Liu et al. 2024): direction and length apart. rsLoRA (Kalajdzievski 2023): scaled by alpha / sqrt(r).
+    dora: bool = False
+    rslora: bool = False
+    #: Modules that train whole and are saved beside the adapter, such as `multi_modal_projector`.
+    modules_to_save: tuple[str, ...] = ()
 
 
 class Recipe(Strict):
@@ -53,6 +62,10 @@ class Recipe(Strict):
     samples: Count | None = None
     #: Optimizer: AdamW, linear decay. The paper states no rate; 1e-5 is what its base code uses with LoRA.
     learning_rate: Positive = 1e-5
+    #: Parts that do not train. Of the others an adapter is trained, or all weights where `lora` is null.
+    freeze: tuple[Part, ...] = ("vision", "projector")
+    #: Rates of parts that train at another than `learning_rate`, such as {vision: 1e-6}.
+    learning_rates: dict[Part, Positive] = {}
     #: Gradients longer than this are scaled down to it.
     max_grad_norm: Positive = 1.0
     #: Numbers that the model computes with: auto is bfloat16, on a CPU float32. Weights that train are float32 always.
@@ -120,6 +133,14 @@ class Recipe(Strict):
         if empty := next((kind for kind, shares in by_type.items() if not shares), None):
             raise ValueError(f"'{empty}' names no prompt")
         return by_type
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> Recipe:
+        if set(self.freeze) == {"vision", "projector", "language"} and not (self.lora and self.lora.modules_to_save):
+            raise ValueError("freeze names every part: nothing would train")
+        if idle := next((part for part in self.learning_rates if part in self.freeze), None):
+            raise ValueError(f"learning_rates.{idle}: this part is frozen; leave it out of freeze to train it")
+        return self
 
     def for_task(self, spec: TaskSpec) -> Recipe:
         """The recipe with the prompt that an empty `prompts` stands for. Raises UserError for one that the task does not know."""

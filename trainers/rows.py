@@ -87,6 +87,7 @@ def dataset(samples: Sequence[Sample], recipe: Recipe, prompts: Prompts, *, comp
     read = functools.cache(encoded)
     for s, prompt in zip(samples, draw_prompts(samples, recipe, prompts), strict=True):
         row: dict[str, Any] = {
+            "sample_id": s.id,
             "images": [{"bytes": read(i), "path": None} for i in s.images],
             "prompt": [
                 *([{"role": "system", "content": s.system}] if s.system else []),
@@ -96,8 +97,7 @@ def dataset(samples: Sequence[Sample], recipe: Recipe, prompts: Prompts, *, comp
         if completions:
             row["completion"] = [{"role": "assistant", "content": target(s.reference, recipe.target)}]
         else:
-            row["reference"] = s.reference.model_dump_json()
-            row["sample_id"], row["question"] = s.id, s.question
+            row["reference"], row["question"] = s.reference.model_dump_json(), s.question
         rows.append(row)
     data = Dataset.from_list(rows)
     return data.cast_column("images", List(Image(mode="RGB")))

@@ -9,8 +9,9 @@ from typing import Any
 from harness.data import LoadedTask
 from harness.errors import UserError
 from trainers import rows, splits
-from trainers.base import Saves, Trainer
+from trainers.base import Trainer
 from trainers.recipe import Recipe
+from trainers.saving import Saves
 
 #: Recipe keys of GRPO and RARL alone; lengths and batches that go with them do no harm.
 REINFORCEMENT = (
@@ -82,12 +83,13 @@ class SFT(Trainer):
                     self.health.halt("a row has no token to learn: its target is not in what the chat template gives")
                 return super().compute_loss(model, inputs, *args, **kwargs)
 
-        cache = self.vision_cache(model)
+        reader = self.reader(model)
         trainer = SavingSFTTrainer(
             **self.adapted(model),
             args=self.config(),
-            processing_class=cache.processor if cache else self.processor,
+            processing_class=self.processor,
             train_dataset=self.dataset(completions=True),
+            data_collator=reader.collate,
             callbacks=[self.watch()],
         )
-        return self.ready(trainer, cache)
+        return self.ready(trainer, reader)

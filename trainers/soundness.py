@@ -26,7 +26,6 @@ class Health(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: Any, out: Path, patience: int) -> None:
         self.trainer, self.out, self.patience = trainer, out, patience
         self.losses: list[Any] = []
-        self.row: Any = None
         self.idle = Idle()
         trainer.health = self
         trainer.add_callback(self)
@@ -83,25 +82,14 @@ class Health(TrainerCallback):  # type: ignore[misc]
         import torch
 
         model, accelerator = self.trainer.model_wrapped, self.trainer.accelerator
-        if self.row is None:
-            self.row = self._first_row()
         training = model.training
         model.eval()
         try:
             with torch.no_grad(), accelerator.autocast():
-                logits = model(**self.row.to(accelerator.device), use_cache=False).logits
+                logits = model(**self.trainer.reader.batch([0]), use_cache=False).logits
         finally:
             model.train(training)
         return not bool((torch.isnan(logits) | torch.isposinf(logits)).any())
-
-    def _first_row(self) -> Any:
-        from trl.data_utils import prepare_multimodal_messages
-
-        row = self.trainer.train_dataset[0]
-        messages = prepare_multimodal_messages(row["prompt"], images=row["images"])
-        return self.trainer.processing_class.apply_chat_template(
-            [messages], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
 
     # -- learning ---------------------------------------------------------------------------------------------------------
 

@@ -1,51 +1,31 @@
 """A frozen vision encoder answers the same image in the same way every time, so each image is encoded once a run.
 
-TRL passes every image through the image processor 2G times a step and through the encoder about 5G times. Here the image
-processor hands out numbers in place of pixels, and the model looks the features up by number; a number not seen before is
-encoded then. Loss, gradients and weights are those of the model alone, to the last bit (tests/test_vision_cache.py).
+TRL passes every image through the image processor 2G times a step and through the encoder about 5G times. Here the model gets
+numbers in place of pixels, and looks the features up by number; what was not seen before is encoded then. Loss, gradients and
+weights are those of the model alone, to the last bit (tests/test_vision_cache.py).
 
-    cache = VisionCache(model, processor)
-    trainer = GRPOTrainer(model=model, processing_class=cache.processor, ...)
-    cache.check(trainer.model)             # switches itself off, with a reason, if the encoder trains after all
+    cache = VisionCache(model)
+    number = cache.number(images, settings, inputs)   # pictures that a prompt shows, and what the processor made of them
+    cache.check(trainer.model)                        # switches itself off, with a reason, if the encoder trains after all
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import xxhash
 
-from harness.models.transformers_model import SHARED_PREFIX
+from harness.models.families import parts
 
-
-def freeze(model: Any) -> None:
-    """Freeze the vision encoder of a Qwen2-VL, and keep gradients out of it when activations are checkpointed.
-
-    Checkpointing asks for gradients at every input embedding, the encoder's patches among them: it would be run backward
-    for nothing, and transformers adds its hooks anew at every step. Here only the text embeddings get the hook, once.
-    """
-    for p in model.model.visual.parameters():
-        p.requires_grad_(False)
-    hooks: list[Any] = []
-
-    def enable_input_require_grads() -> None:
-        if not hooks:
-            embeddings = model.get_input_embeddings()
-            hooks.append(embeddings.register_forward_hook(lambda module, given, out: out.requires_grad_(True)))
-
-    model.enable_input_require_grads = enable_input_require_grads
-
-
-def trainable_vision(model: Any) -> list[str]:
-    """Names of the vision encoder's parameters that train (adapters in it included)."""
-    return [n for n, p in model.named_parameters() if p.requires_grad and ".visual." in f".{n}"]
+#: What a language model takes of its encoder's output.
+_FIELDS = ("pooler_output", "deepstack_features")
 
 
 def sharded() -> bool:
@@ -57,21 +37,20 @@ def why_off(model: Any, *, asked: str, sharded: bool = False) -> str | None:
     """None where the cache gives the model's own features, else the reason why it must not be used."""
     if asked == "off":
         return "asked for"
-    if type(model).__name__ not in SHARED_PREFIX:
-        return f"{type(model).__name__} is not a Qwen2-VL or Qwen2.5-VL"
+    if why := parts.why_no_features(model):
+        return why
     if sharded:
         return "parameters are sharded, and the processes would have to encode in step"
     return None
 
 
 class VisionCache:
-    """Image features by image and processor settings, in memory or, with `folder`, in memory-mapped files.
+    """Image features by the pictures of a prompt and processor settings, in memory or, with `folder`, in memory-mapped files.
 
-    `processor` is what a trainer must use in place of the given one. `encoded` counts the images that went through the
-    encoder.
+    `encoded` counts the sets of pictures that went through the encoder.
     """
 
-    def __init__(self, model: Any, processor: Any, folder: Path | None = None) -> None:
+    def __init__(self, model: Any, folder: Path | None = None) -> None:
         self.inner = model.model
         self.folder = folder
         self.encoded = 0
@@ -79,13 +58,11 @@ class VisionCache:
         self._encode = self.inner.get_image_features
         self._keys: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._grids: list[torch.Tensor] = []  # each (1, 3)
-        self._pixels: dict[int, torch.Tensor] = {}  # (patches, patch features), until they are encoded
-        self._features: dict[int, torch.Tensor] = {}  # (image tokens, hidden size)
-        self.processor = copy.copy(processor)
-        self.processor.image_processor = _Tickets(self, processor.image_processor)
+        self._inputs: dict[int, dict[str, Any]] = {}  # until they are encoded
+        self._features: dict[int, dict[str, torch.Tensor]] = {}
+        self._dtype = next(parts.vision(model).parameters()).dtype
         #: What decides the features beside pixels and settings; files may outlive the model that wrote them.
-        self.identity = _identity(model.model.visual) if folder else b""
+        self.identity = _identity(model) if folder else b""
         self._lock = threading.Lock()
         self._served: list[tuple[Any, Any]] = []
         self.serve(model)
@@ -96,44 +73,45 @@ class VisionCache:
         model.model.get_image_features = self._get_image_features
 
     def check(self, model: Any) -> str | None:
-        """Switch off if any vision parameter of the model, as it will be trained, has gradients. Returns the reason."""
-        if names := trainable_vision(model):
-            self.off = f"the vision encoder trains ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})"
-            for inner, encode in self._served:
-                inner.get_image_features = encode
+        """Switch off if any parameter that makes the features has gradients in the model as it will be trained: the reason."""
+        where = parts.names(_base(model))
+        trained = [n for n, p in model.named_parameters() if p.requires_grad]
+        for part, what in (("vision", "the vision encoder"), ("projector", "the projector")):
+            if names := [n for n in trained if parts.part_of(where, n) == part]:
+                self.off = f"{what} trains ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})"
+                for inner, encode in self._served:
+                    inner.get_image_features = encode
+                break
         return self.off
 
-    def number(self, key: str, image: Any) -> int:
-        """The image's number; an image not seen before is processed now and encoded when it is first looked up."""
+    def number(self, images: Sequence[Any], settings: str, inputs: dict[str, Any]) -> int:
+        """The number of these pictures under these settings of the processor, which gave `inputs` for them."""
+        digest = xxhash.xxh3_128(hashlib.sha256(settings.encode()).digest() + self.identity)
+        for image in images:
+            digest.update(f"{image.mode}:{image.size}".encode())
+            digest.update(image.tobytes())
+        key = digest.hexdigest()
         if key not in self._numbers:
             n = self._numbers[key] = len(self._keys)
             self._keys.append(key)
-            processed = self.processor.image_processor.real(images=[image], return_tensors="pt")
-            self._grids.append(processed["image_grid_thw"])
             if self.folder is None or not _readable(self.folder / f"{key}.safetensors"):
-                self._pixels[n] = processed["pixel_values"]
+                self._inputs[n] = parts.of_pictures(inputs)
         return self._numbers[key]
 
-    def grid(self, number: int) -> torch.Tensor:
-        return self._grids[number]
+    def _get_image_features(self, pixel_values: Any, *args: Any, **kwargs: Any) -> Any:
+        """Stands in for the model's own; `pixel_values` (rows, 1) holds each prompt's number."""
+        if not isinstance(pixel_values, torch.Tensor) or pixel_values.is_floating_point():
+            return self._encode(pixel_values, *args, **kwargs)
+        return _joined([self._look_up(n) for n in pixel_values[:, 0].tolist()])
 
-    def _get_image_features(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **kwargs: Any) -> Any:
-        """Stands in for the model's own; `pixel_values` (patches, 1) holds each patch's image number."""
-        if pixel_values.is_floating_point():
-            return self._encode(pixel_values, image_grid_thw, **kwargs)
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        starts = image_grid_thw.prod(-1).cumsum(0) - image_grid_thw.prod(-1)
-        features = [self._look_up(n) for n in pixel_values[starts, 0].tolist()]
-        return BaseModelOutputWithPooling(pooler_output=tuple(features))
-
-    def _look_up(self, number: int) -> torch.Tensor:
+    def _look_up(self, number: int) -> Any:
         with self._lock:  # rollouts may come from several threads
-            return self._known(number)
+            held = self._known(number)
+        return _unpacked({k: v.to(self.inner.device) for k, v in held.items()})
 
-    def _known(self, number: int) -> torch.Tensor:
+    def _known(self, number: int) -> dict[str, torch.Tensor]:
         if number in self._features:
-            return self._features[number].to(self.inner.device)
+            return self._features[number]
         if self.folder is None:
             features = self._features[number] = self._encoded(number)
             return features
@@ -144,27 +122,78 @@ class VisionCache:
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}.part")
-            save_file({"features": self._encoded(number).cpu()}, part)
+            save_file({k: v.cpu().contiguous() for k, v in self._encoded(number).items()}, part)
             os.replace(part, path)
-        mapped = self._features[number] = load_file(path)["features"]
-        return mapped.to(self.inner.device)
+        mapped = self._features[number] = load_file(path)
+        return mapped
 
-    def _encoded(self, number: int) -> torch.Tensor:
-        """The encoder's features of one image alone. A plain tensor even when asked for during inference."""
-        pixels, grid = self._pixels.pop(number), self._grids[number]
-        device = self.inner.device
+    def _encoded(self, number: int) -> dict[str, torch.Tensor]:
+        """The encoder's features of one prompt's pictures alone. Plain tensors even when asked for during inference."""
+        inputs, device = self._inputs.pop(number), self.inner.device
         with torch.inference_mode(False), torch.no_grad():
-            (features,) = self._encode(pixels.to(device), grid.to(device)).pooler_output
+            output = parts.encode(self._encode, on_device(inputs, device, self._dtype))
+            found = {name: getattr(output, name) for name in _FIELDS if getattr(output, name, None) is not None}
         self.encoded += 1
-        return features.detach()  # type: ignore[no-any-return]
+        return {k: v.detach() for name, value in found.items() for k, v in _packed(name, value).items()}
 
 
-def _identity(encoder: Any) -> bytes:
-    """Hash over an encoder's weights and their precision."""
+def on_device(inputs: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """A processor's outputs where the model is, pixels in its number format."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(v) for v in value]
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+    return {k: moved(v) for k, v in inputs.items()}
+
+
+def _packed(name: str, value: Any) -> dict[str, torch.Tensor]:
+    """Tensors by name: NAME, NAME.IMAGE, or NAME.LAYER.IMAGE."""
+    if isinstance(value, torch.Tensor):
+        return {name: value}
+    return {k: v for i, part in enumerate(value) for k, v in _packed(f"{name}.{i:04d}", part).items()}
+
+
+def _unpacked(held: dict[str, torch.Tensor]) -> Any:
+    """What `_packed` took apart, as a model reads it."""
+
+    def value(prefix: str) -> Any:
+        if prefix in held:
+            return held[prefix]
+        under = sorted({name[len(prefix) + 1 :].split(".")[0] for name in held if name.startswith(f"{prefix}.")})
+        return tuple(value(f"{prefix}.{i}") for i in under)
+
+    return SimpleNamespace(**{name: value(name) for name in {k.split(".")[0] for k in held}})
+
+
+def _joined(rows: Sequence[Any]) -> Any:
+    """Several prompts' features as one batch's: in the order of the prompts, in each layer where there are several."""
+
+    def joined(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], torch.Tensor):
+            return torch.cat(list(values))
+        if isinstance(values[0][0], torch.Tensor):
+            return tuple(v for row in values for v in row)
+        return [joined(layer) for layer in zip(*values, strict=True)]
+
+    return SimpleNamespace(**{name: joined([getattr(r, name) for r in rows]) for name in vars(rows[0])})
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _identity(model: Any) -> bytes:
+    """Hash over the weights that make the features, and their precision."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, p in sorted(encoder.state_dict().items()):
-        digest.update(f"{name}:{p.dtype}:{tuple(p.shape)}".encode())
-        digest.update(p.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    where = parts.names(model)
+    for name, p in sorted(model.state_dict().items()):
+        if parts.part_of(where, name) != "language":
+            digest.update(f"{name}:{p.dtype}:{tuple(p.shape)}".encode())
+            digest.update(p.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.digest()
 
 
@@ -180,46 +209,3 @@ def _readable(path: Path) -> bool:
     except SafetensorError:
         path.unlink()
         return False
-
-
-class _Tickets:
-    """Stands in for the image processor: the grids of the images, and numbers in place of their patches."""
-
-    def __init__(self, cache: VisionCache, real: Any) -> None:
-        self.cache, self.real = cache, real
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-    def __call__(self, images: Any, **kwargs: Any) -> Any:
-        if self.cache.off:
-            return self.real(images, **kwargs)
-        from transformers import BatchFeature
-
-        settings = self._settings()
-        flat = list(_flat(images))
-        keys = {i: self._key(image, settings) for i, image in {id(image): image for image in flat}.items()}
-        numbers = [self.cache.number(keys[id(image)], image) for image in flat]
-        grids = torch.cat([self.cache.grid(n) for n in numbers])
-        tickets = torch.repeat_interleave(torch.tensor(numbers), grids.prod(-1))[:, None]
-        return BatchFeature({"pixel_values": tickets, "image_grid_thw": grids})
-
-    def _settings(self) -> bytes:
-        """Hash over the processor's settings as they are now (they can be changed after it was built)."""
-        settings = repr(sorted(self.real.to_dict().items(), key=lambda item: item[0]))
-        return hashlib.sha256(settings.encode()).digest() + self.cache.identity
-
-    def _key(self, image: Any, settings: bytes) -> str:
-        """Hash over the pixels and everything that decides how they are cut into patches."""
-        digest = xxhash.xxh3_128(settings + f"{image.mode}:{image.size}".encode())
-        digest.update(image.tobytes())
-        return digest.hexdigest()
-
-
-def _flat(images: Any) -> Iterator[Any]:
-    """The images of a batch, which may come nested by row."""
-    if isinstance(images, list | tuple):
-        for i in images:
-            yield from _flat(i)
-    else:
-        yield images

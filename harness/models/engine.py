@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,13 +126,21 @@ def followed_by(inputs: dict[str, Any], tokens: Sequence[int]) -> dict[str, Any]
     if not tokens:
         return inputs
     ids = inputs["input_ids"]
-    new = {"input_ids": ids.new_tensor([list(tokens)] * len(ids))}
-    for name in BY_TOKEN[1:]:
+    new = ids.new_tensor([list(tokens)] * len(ids))
+    return continued(inputs, new, torch.ones_like(new))
+
+
+def continued(
+    inputs: dict[str, Any], ids: torch.Tensor, mask: torch.Tensor, written: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """The same prompts with text after each: ids and mask (rows, length). `written` has the value of other inputs by token."""
+    new = {"input_ids": ids, "attention_mask": mask}
+    for name in BY_TOKEN[2:]:
         if name in inputs:
-            text = inputs[name][:, -1:] if name in parts.GOES_ON else inputs["attention_mask"].new_zeros(len(ids), 1)
-            text = torch.ones_like(text) if name == "attention_mask" else text
-            new[name] = text.to(inputs[name].dtype).expand(-1, len(tokens), *inputs[name].shape[2:])
-    return inputs | {k: torch.cat([inputs[k], v.to(ids.device)], 1) for k, v in new.items()}
+            last = inputs[name][:, -1:]
+            text = last if name in parts.GOES_ON else torch.full_like(last, (written or {}).get(name, 0))
+            new[name] = text.expand(-1, ids.shape[1], *last.shape[2:])
+    return inputs | {k: torch.cat([inputs[k], v.to(inputs[k])], 1) for k, v in new.items()}
 
 
 @torch.inference_mode()

@@ -21,8 +21,6 @@ from harness.models.families.prompting import Ask, IndivisibleError, Openings, P
 from harness.prompts import Prompt, placed
 from harness.records import BadImageError, GenerationArgs, ModelCard, Prediction, Sample
 
-#: Architectures whose image features and grouped passes the trainers know.
-SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -2,6 +2,8 @@
 
 vision(model)       the image encoder's module          projector(model)   what carries its features over, or None
 language(model)     the language model's module         features(model, inputs)   an image's features
+names(model)                the parts' dotted names       part_of(model, name)      which part a parameter is of
+placeholders(model)         the tokens that stand for pictures
 positions(...)      the position of every token of a prompt, in one axis or several
 longest_prompt(...) how many tokens the model has positions for
 why_not_shared(...) why a prefix's keys and values cannot serve many questions exactly, or None
@@ -67,16 +69,75 @@ def in_language(model: Any, modules: Sequence[str]) -> str:
     return rf"{re.escape(inside)}\..*\.({'|'.join(map(re.escape, modules))})"
 
 
+#: What can be frozen or trained. The language model is all that is not one of the others: its output layer, too.
+PARTS = ("vision", "projector", "language")
+
+
+def names(model: Any) -> dict[str, str]:
+    """The dotted name of each part that the model has as a module of its own."""
+    found = {"vision": vision(model), "projector": projector(model), "language": language(model)}
+    return {part: name_of(model, module) for part, module in found.items() if module is not None}
+
+
+def part_of(where: dict[str, str], name: str) -> str:
+    """Which part a parameter or module is of; `where` is `names(model)`. The name may have a wrapper's before it."""
+    for part in ("vision", "projector"):
+        if part in where and f".{where[part]}." in f".{name}.":
+            return part
+    return "language"
+
+
+def placeholders(model: Any) -> list[int]:
+    """Tokens that stand for a picture, video or sound, and mean nothing where none stands behind them."""
+    keys = (f"{kind}_token_{what}" for kind in ("image", "video", "audio") for what in ("id", "index"))
+    found = {getattr(model.config, key, None) for key in keys}
+    outputs = model.get_output_embeddings().weight.shape[0]
+    return sorted(i for i in found if isinstance(i, int) and 0 <= i < outputs)
+
+
+def written(model: Any) -> dict[str, int]:
+    """The value of inputs by token for what the model writes, where it is not 0: PaliGemma reads what is 0 in both directions."""
+    return {"token_type_ids": 1} if model.config.model_type == "paligemma" else {}
+
+
+def logits(model: Any, hidden: Any) -> Any:
+    """The output layer's, from the last hidden states."""
+    out = model.get_output_embeddings()(hidden)
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return out if cap is None else torch.tanh(out / cap) * cap
+
+
 def features(model: Any, inputs: dict[str, Any]) -> Any:
     """The image features from a processor's outputs, to give as `mm_encoder_outputs={"image": ...}` in place of `pixel_values`.
 
     Raises LookupError where the model takes none (its pictures go into the layers, as Mllama's).
     """
+    if why := why_no_features(model):
+        raise LookupError(why)
+    inner = getattr(model, "model", model)
+    return encode(inner.get_image_features, inputs)
+
+
+def why_no_features(model: Any) -> str | None:
+    """None where the model reads pictures through `get_image_features`, else why its features cannot be kept."""
     inner = getattr(model, "model", model)
     if not hasattr(inner, "get_image_features") or "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
-        raise LookupError(f"{type(model).__name__} takes no image features in place of pixels")
-    taken = inspect.signature(inner.get_image_features).parameters
-    return inner.get_image_features(**{k: v for k, v in inputs.items() if k in taken})
+        return f"{type(model).__name__} takes no image features in place of pixels"
+    return None
+
+
+def encode(get_image_features: Any, inputs: dict[str, Any]) -> Any:
+    """A model's own `get_image_features` on those of a processor's outputs that it takes."""
+    taken = inspect.signature(get_image_features).parameters
+    return get_image_features(**{k: v for k, v in inputs.items() if k in taken})
+
+
+def for_positions(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Those of the pictures' inputs that the model's own rule for positions needs, beside its features."""
+    inner = getattr(model, "model", model)
+    rule = getattr(inner, "get_rope_index", None)
+    taken = inspect.signature(rule).parameters if rule else {}
+    return {k: v for k, v in of_pictures(inputs).items() if k in taken}
 
 
 def of_pictures(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ border between picture and text is in the tail. Every opening is checked against
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -131,6 +131,26 @@ class Prompting:
         )  # fmt: skip
         return {k: v for k, v in out.items() if k != "labels"}
 
+    def answers(self, rows: Sequence[Ask], answers: Sequence[str], end: Collection[int]) -> list[list[int]]:
+        """The tokens that follow each prompt when the model has answered, as the chat template writes its turn.
+
+        Where the template does not write the answer right after what opens its turn, or writes no end, the answer is followed by
+        the end token.
+        """
+        opened = self.texts(rows)
+        chats = [
+            [*_chat([{"type": "image"}] * r.pictures, r), {"role": "assistant", "content": [{"type": "text", "text": a}]}]
+            for r, a in zip(rows, answers, strict=True)
+        ]
+        closed = list(self.processor.apply_chat_template(chats, tokenize=False))
+        texts = [
+            c[len(o) :] if c.startswith(o) and c[len(o) :].lstrip().startswith(a.strip()) else a
+            for o, c, a in zip(opened, closed, answers, strict=True)
+        ]
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        last = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id in end else min(end)
+        return [row if any(i in end for i in row) else [*row, last] for row in ids]
+
     # -- cut between picture and question -----------------------------------------------------------------------
 
     def openings(self, pictures: Sequence[Sequence[Image]], system: str | None = None) -> Openings:
@@ -207,6 +227,17 @@ class Prompting:
                 marker = self.tokenizer.convert_tokens_to_ids(getattr(self.processor, "image_token", None) or "<image>")
             self._image_tokens[size] = int((ids == marker).sum())
         return self._image_tokens[size]
+
+
+def cap_pixels(processor: Any, most: int) -> bool:
+    """Bound the pixels of an image; False where the processor knows no such bound (its pictures or tiles have one size)."""
+    images = processor.image_processor
+    if not hasattr(images, "merge_size") or "longest_edge" not in images.size:
+        return False
+    if hasattr(images, "max_pixels"):
+        images.max_pixels = most
+    images.size["longest_edge"] = most
+    return True
 
 
 def _blanks(sizes: Sizes) -> list[Image]:
