@@ -249,8 +249,9 @@ def complete(
     end: set[int],
     never: Sequence[int] = (),
     watch: Watch | None = None,
+    over: Callable[[list[int]], bool] | None = None,
 ) -> list[Completion]:
-    """Completions of `rows`, in their order.
+    """Completions of `rows`, in their order; a row of which `over` says so after a token is written no further.
 
     `shared` is left as it was and serves any number of calls. `never` lists tokens that must not be written (image
     markers, in training).
@@ -277,7 +278,8 @@ def complete(
                 ended[row] = token
             else:
                 tokens[row].append(token)
-                keep.append(i)
+                if over is None or not over(tokens[row]):
+                    keep.append(i)
         if not keep or step + 1 == args.max_new_tokens:
             break
         if len(keep) < len(live):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -17,9 +18,11 @@ from harness import answers
 from harness.errors import DataError, ModelError, UserError
 from harness.models import engine, loading, proof, weights
 from harness.models.families import parts
-from harness.models.families.prompting import Ask, IndivisibleError, Openings, Prompting
+from harness.models.families.prompting import MARK, Ask, IndivisibleError, Openings, Prompting, asked
+from harness.models.overrides import Overrides
+from harness.models.stops import Stops
 from harness.prompts import Prompt, placed
-from harness.records import GenerationArgs, ModelCard, Prediction, Sample
+from harness.records import GenerationArgs, ImageRef, ModelCard, Prediction, Sample
 
 #: Architectures whose image features and grouped passes the trainers know.
 SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
@@ -102,16 +105,19 @@ class TransformersModel:
         share_prefix: Literal["auto", "off"] = "auto",
         attention: str = "auto",
         tags: answers.Tags = (),
+        overrides: Overrides | None = None,
     ) -> None:
         checkpoint = loading.resolve(name)
         where = loading.pick_device(device)
         self.processor = loading.load_processor(checkpoint)
-        self.prompting = Prompting(self.processor, checkpoint.name)
+        overrides = overrides or Overrides()
+        overrides.set_on(self.processor, checkpoint.name)
+        self.prompting = Prompting(self.processor, checkpoint.name, overrides.chat_template_kwargs)
         kind = loading.pick_dtype(dtype, where)
         attention, reason = loading.pick_attention(attention, where, kind)
         self.model = loading.load_weights(checkpoint, kind, where, attention=attention)
         weights.check_vocabulary(checkpoint.label, self.model, self.processor)
-        self._card = loading.model_card(checkpoint, self.model, reason)
+        self._card = overrides.on_card(loading.model_card(checkpoint, self.model, reason))
         if self.prompting.writes_opening():
             self._card = self._card.model_copy(update={"opening": "once"})
         self._kind = where.split(":")[0]
@@ -139,7 +145,7 @@ class TransformersModel:
         for name, bad in self.refused(samples, prompt).items():
             raise DataError(f"row {name}: {bad}", hint="mend the row")
         if samples:  # a template that opens the thinking itself: the text then only closes it
-            (chat,) = self.prompting.texts([Ask(len(samples[0].images), "?", samples[0].system)])
+            (chat,) = self.prompting.texts([asked(prompt, samples[0])._replace(text="?")])
             self._opened = answers.left_open(chat, self._tags)
         # where the question says itself where its images stand, nothing comes before it that others could share
         ahead = [s for s in samples if s.images and not placed(prompt.render(s.question), len(s.images))]
@@ -155,7 +161,7 @@ class TransformersModel:
         """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one, and a
         prompt must leave a position for an answer.
 
-        Raises UserError for a prompt that holds a marker.
+        Raises UserError for a prompt that holds a marker, or that the chat template does not write out whole.
         """
         markers = sorted(self.prompting.markers())
 
@@ -164,20 +170,29 @@ class TransformersModel:
 
         if marker := held(prompt.template):
             raise UserError(f"prompt '{prompt.name}' holds the model's own marker {marker}", hint=f"mend it in {prompt.source}")
-        found = {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
+        if marker := held(prompt.system or ""):
+            raise UserError(f"--system holds the model's own marker {marker}", hint="leave it away")
+        if shot := next((s for s in prompt.shots if held(s.question + s.answer)), None):
+            raise UserError(f"--num-fewshot: example {shot.id} holds a marker of the model", hint="take another --seed")
+        one_turn = replace(prompt, system=None) if any(s.system for s in samples) else prompt
+        if samples and (why := self.prompting.why_not(asked(one_turn, samples[0])._replace(text=MARK, system=one_turn.system))):
+            raise UserError(f"{self.card.name} cannot be asked so: {why}", hint="leave --system or --num-fewshot away")
+        systems = {s.system: self.prompting.why_not(Ask(0, MARK, s.system)) for s in samples if s.system}
+        found = {s.id: why for s in samples if s.system and (why := systems[s.system])}
+        found |= {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
         return found | self._too_long([s for s in samples if s.id not in found], prompt)
 
     def _too_long(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
         """The rows whose prompt takes every position that the model has."""
         if self.longest is None or not samples:
             return {}
-        asked = [Ask(tuple(i.size for i in s.images), prompt.render(s.question), s.system) for s in samples]
+        rows = [asked(prompt, s, lambda i: i.size) for s in samples]
         # the pictures that could take most tokens, with room to spare for what their sizes do not tell
-        few = {max((a.pictures for a in asked), key=measure) for measure in (len, *_EXTENTS)}
-        most = max(self.prompting.count([Ask(sizes, "") for sizes in few]))
-        if 2 * most + max(len((a.text + (a.system or "")).encode()) for a in asked) < self.longest:
+        few = {max((a.pictures for a in rows), key=measure) for measure in (len, *_EXTENTS)}
+        most = max(self.prompting.count([Ask(sizes, "", shots=rows[0].shots) for sizes in few]))
+        if 2 * most + max(len((a.text + (a.system or "")).encode()) for a in rows) < self.longest:
             return {}
-        counts = self.prompting.count(asked)
+        counts = self.prompting.count(rows)
         return {
             s.id: f"its prompt takes {n} tokens, and the model has positions for {self.longest}"
             for s, n in zip(samples, counts, strict=True)
@@ -238,8 +253,7 @@ class TransformersModel:
 
     def _asked(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, Any]:
         """The model's inputs for a batch, by transformers' own call."""
-        rows = [Ask([i.open() for i in s.images], prompt.render(s.question), s.system) for s in samples]
-        return self._on_device(self.prompting.inputs(rows))
+        return self._on_device(self.prompting.inputs([asked(prompt, s, ImageRef.open) for s in samples]))
 
     @torch.inference_mode()
     def _generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> list[Prediction]:
@@ -249,12 +263,14 @@ class TransformersModel:
         if args.temperature > 0:
             torch.manual_seed(engine.row_seed(args.seed, samples[0].id))
             sampling = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": 0}
-        out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
         width = inputs["input_ids"].shape[1]
+        if stops := self._stops(args):
+            sampling["stopping_criteria"] = stops.criteria(width)
+        out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
         rows = []
         for s, row, n in zip(samples, out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             cut = next((i for i, t in enumerate(row) if t in self.end), None)
-            rows.append(self._prediction(s, engine.Completion(row[:cut], None if cut is None else row[cut], n)))
+            rows.append(self._prediction(s, engine.Completion(row[:cut], None if cut is None else row[cut], n), stops))
         return rows
 
     # -- shared prefix ------------------------------------------------------------------------------------------
@@ -326,7 +342,7 @@ class TransformersModel:
     ) -> Iterator[list[Prediction]]:
         """A pack's predictions, in batches of questions of similar length."""
         try:
-            yield from self._answer_pack(self._open(groups, prompt), groups, args, workers)
+            yield from self._answer_pack(self._open(groups, prompt), groups, prompt, args, workers)
         except IndivisibleError as e:  # raised before the pack's first row is answered
             self.sharing = f"off for some pictures: {e}"
             with self._computing:
@@ -334,26 +350,32 @@ class TransformersModel:
 
     def _open(self, groups: Sequence[list[Sample]], prompt: Prompt) -> tuple[Openings, list[list[list[int]]]]:
         """A pack's openings, and each question's tokens after them."""
-        openings = self.prompting.openings([[i.open() for i in g[0].images] for g in groups], groups[0][0].system)
-        chats = self.prompting.texts([Ask(len(s.images), prompt.render(s.question), s.system) for g in groups for s in g])
+        openings = self._read([g[0] for g in groups], prompt)
+        chats = self.prompting.texts([asked(prompt, s) for g in groups for s in g])
         tails = iter(self.prompting.tails(openings.border, chats))
         return openings, [[next(tails) for _ in g] for g in groups]
+
+    def _read(self, firsts: Sequence[Sample], prompt: Prompt) -> Openings:
+        """The openings of prompts about these samples' pictures. Raises IndivisibleError."""
+        rows = [asked(prompt, s, ImageRef.open) for s in firsts]
+        return self.prompting.openings([row.pictures for row in rows], rows[0].system, rows[0].shots)
 
     def _answer_pack(
         self,
         read: tuple[Openings, list[list[list[int]]]],
         groups: Sequence[list[Sample]],
+        prompt: Prompt,
         args: GenerationArgs,
         workers: int,
     ) -> Iterator[list[Prediction]]:
         openings, ids = read
         opening = _opening(ids)
+        stops = self._stops(args)
 
         def prefill(pack: Sequence[int]) -> engine.Prefilled:
             inputs = openings.inputs
             if len(pack) < len(groups):  # memory ran out: read these alone
-                pictures = [[i.open() for i in groups[g][0].images] for g in pack]
-                inputs = self.prompting.openings(pictures, groups[0][0].system).inputs
+                inputs = self._read([groups[g][0] for g in pack], prompt).inputs
             return engine.prefill(self.model, self._on_device(inputs), opening)
 
         with self._computing:
@@ -364,14 +386,14 @@ class TransformersModel:
                 def complete(
                     batch: Sequence[tuple[engine.Row, Sample]], shared: engine.Prefilled = shared
                 ) -> list[engine.Completion]:
-                    asked = [row for row, _ in batch]
-                    return engine.complete(self.model, shared, asked, args, pad=self.prompting.pad, end=self.end)
+                    rows = [row for row, _ in batch]
+                    return engine.complete(self.model, shared, rows, args, pad=self.prompting.pad, end=self.end, over=stops)
 
                 width, longest = shared.mask.shape[1], max(len(t) for g in pack for t in ids[g])
                 most = self.rows_a_batch(width + longest + min(args.max_new_tokens, 128), workers)
                 for batch in evenly(rows, most):
                     for part, done in halving(complete, batch):
-                        yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
+                        yield [self._prediction(s, c, stops) for (_, s), c in zip(part, done, strict=True)]
 
     def _prove(self, samples: Sequence[Sample], prompt: Prompt) -> str | None:
         """None where a few of the first pack's rows get the same text on a shared prefix and by `generate`, else why not."""
@@ -379,16 +401,16 @@ class TransformersModel:
         try:
             openings, ids = self._open(groups, prompt)
             self.pack_images = max(1, min(PACK_IMAGES, PACK_TOKENS.get(self._kind, 8_192) // max(openings.lengths)))
-            asked = proof.choose([len(g) for g in groups], ids)
-            rows = [groups[g][i] for g, i in asked]
+            chosen = proof.choose([len(g) for g in groups], ids)
+            rows = [groups[g][i] for g, i in chosen]
             inputs = self._asked(rows, prompt)
-            heads = [_unpadded(openings.inputs, g) for g, _ in asked]
-            if [head + ids[g][i] for head, (g, i) in zip(heads, asked, strict=True)] != [
-                _unpadded(inputs, k) for k in range(len(asked))
+            heads = [_unpadded(openings.inputs, g) for g, _ in chosen]
+            if [head + ids[g][i] for head, (g, i) in zip(heads, chosen, strict=True)] != [
+                _unpadded(inputs, k) for k in range(len(chosen))
             ]:
                 return "a prompt in two parts has other tokens than the model's own"
             shared = engine.prefill(self.model, self._on_device(openings.inputs), _opening(ids))
-            batch = [engine.Row(g, ids[g][i], str(i)) for g, i in asked]
+            batch = [engine.Row(g, ids[g][i], str(i)) for g, i in chosen]
             traces = proof.shared(self.model, shared, batch, self.prompting.pad, self.end)
         except IndivisibleError as e:
             return str(e)
@@ -403,29 +425,34 @@ class TransformersModel:
         plain = proof.generated(self.model, inputs, self.end)
         return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
 
+    def _stops(self, args: GenerationArgs) -> Stops | None:
+        return Stops(args.stop, self._text) if args.stop else None
+
     def _text(self, tokens: Sequence[int]) -> str:
         """The tokens' text without special tokens, but with those that mark thinking and answer: a tokenizer may count them as
-        special, and the reader needs them. The marker that the chat template opened is put back."""
+        special, and the reader needs them."""
         tokenizer = self.processor.tokenizer
         marked = not self._markers.isdisjoint(tokens)
         spoken = [t for t in tokens if t not in self._unspoken] if marked else tokens
         text: str = tokenizer.decode(spoken, skip_special_tokens=not marked)
-        return self._opened + text.strip()
+        return text
 
-    def _prediction(self, sample: Sample, done: engine.Completion) -> Prediction:
+    def _prediction(self, sample: Sample, done: engine.Completion, stops: Stops | None) -> Prediction:
         tokens, end = done.tokens, done.end
         if self.longest is not None and done.prompt_tokens + len(tokens) > self.longest:
             tokens, end = tokens[: self.longest - done.prompt_tokens], None  # what follows was written without a position
-        text = self._text(tokens)
+        stopped = stops.first(tokens) if stops else None
+        written = self._text(tokens[:stopped])
+        text = self._opened + (stops.cut(written) if stops else written).strip()  # with what the chat template opened
         reasoning, answer = answers.read(text)
         return Prediction(
             sample_id=sample.id,
             text=text,
             reasoning=reasoning,
             answer=answer,
-            finish="length" if end is None else "stop",
+            finish="length" if end is None and stopped is None else "stop",
             prompt_tokens=done.prompt_tokens,
-            completion_tokens=len(tokens),
+            completion_tokens=len(tokens[:stopped]),
         )
 
 
