@@ -243,7 +243,8 @@ def _same_question(run_a: Run, run_b: Run, across_prompts: bool) -> None:
         )
     if _asking(a) != _asking(b) and not across_prompts:
         hint = "run both with the same --prompt, or say --across-prompts if that is what you compare"
-        raise UserError(f"cannot compare: prompt {a.prompt} against {b.prompt}", hint=hint)
+        ways = [" stopped before ".join([c.prompt, *map(repr, c.generation.stop)]) for c in (a, b)]
+        raise UserError(f"cannot compare: prompt {' against '.join(ways)}", hint=hint)
 
 
 def _compare(a: Run, b: Run, judged_a: Judged, judged_b: Judged) -> Comparison:

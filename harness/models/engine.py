@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from harness.models.families import parts
 from harness.models.families.prompting import BY_TOKEN, IndivisibleError
+from harness.models.written import Completion as Completion
 from harness.records import GenerationArgs
 
 
@@ -29,15 +30,6 @@ class Row:
     prefix: int
     input_ids: list[int]
     key: str
-
-
-@dataclass
-class Completion:
-    """The new tokens without the end token, which is `end` (None where the text was cut off)."""
-
-    tokens: list[int]
-    end: int | None
-    prompt_tokens: int
 
 
 def common_prefix(rows: Sequence[list[int]]) -> int:

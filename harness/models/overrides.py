@@ -106,4 +106,4 @@ def _pixels(images: Any, bound: int) -> int:
 
     side = int((2 * bound) ** 0.5) + images.patch_size
     grid = images(Image.new("RGB", (side, side)), return_tensors="pt")["image_grid_thw"][0]
-    return int(grid.prod()) * images.patch_size**2
+    return int(grid.prod()) * int(images.patch_size) ** 2

@@ -43,11 +43,9 @@ class Stops:
     def criteria(self, prompt_tokens: int) -> Any:
         """For `generate`: a row ends where it is over, the others go on."""
         import torch
-        from transformers import StoppingCriteria, StoppingCriteriaList
+        from transformers import StoppingCriteriaList
 
-        class Over(StoppingCriteria):
-            def __call__(criterion, input_ids: Any, scores: Any, **_: Any) -> Any:
-                over = [self(row) for row in input_ids[:, prompt_tokens:].tolist()]
-                return torch.tensor(over, device=input_ids.device)
+        def over(input_ids: Any, scores: Any, **_: Any) -> Any:
+            return torch.tensor([self(row) for row in input_ids[:, prompt_tokens:].tolist()], device=input_ids.device)
 
-        return StoppingCriteriaList([Over()])
+        return StoppingCriteriaList([over])

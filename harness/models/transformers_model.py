@@ -8,19 +8,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
 
 from harness import answers
-from harness.errors import DataError, ModelError, UserError
-from harness.models import engine, loading, proof, weights
+from harness.errors import DataError, ModelError
+from harness.models import engine, loading, proof, refusals, weights
 from harness.models.families import parts
-from harness.models.families.prompting import MARK, Ask, IndivisibleError, Openings, Prompting, asked
+from harness.models.families.prompting import Ask, IndivisibleError, Openings, Prompting, asked
 from harness.models.overrides import Overrides
-from harness.models.stops import Stops
+from harness.models.written import Completion, Written
 from harness.prompts import Prompt, placed
 from harness.records import GenerationArgs, ImageRef, ModelCard, Prediction, Sample
 
@@ -129,11 +128,7 @@ class TransformersModel:
         self.sharing: str | None = None
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
         self.pack_images = PACK_IMAGES  # fewer where they take many tokens, as the proof finds
-        special = {i: t.content for i, t in self.processor.tokenizer.added_tokens_decoder.items() if t.special}
-        #: Special tokens that mark thinking or answer, and those that a text is read without.
-        self._markers = {i for i, token in special.items() if answers.is_marker(token, tags)}
-        self._unspoken = set(special) - self._markers
-        self._tags, self._opened = tags, ""
+        self.written = Written(self.processor.tokenizer, tags, self.longest)
         #: Held while computing on an accelerator, so that a second worker only loads; free on a CPU.
         self._computing: AbstractContextManager[Any] = nullcontext() if where == "cpu" else threading.Lock()
 
@@ -144,9 +139,8 @@ class TransformersModel:
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         for name, bad in self.refused(samples, prompt).items():
             raise DataError(f"row {name}: {bad}", hint="mend the row")
-        if samples:  # a template that opens the thinking itself: the text then only closes it
-            (chat,) = self.prompting.texts([asked(prompt, samples[0])._replace(text="?")])
-            self._opened = answers.left_open(chat, self._tags)
+        if samples:
+            self.written.begin(self.prompting.texts([asked(prompt, samples[0])._replace(text="?")])[0])
         # where the question says itself where its images stand, nothing comes before it that others could share
         ahead = [s for s in samples if s.images and not placed(prompt.render(s.question), len(s.images))]
         why = self.why_plain or (self._prove(ahead, prompt) if ahead else None)
@@ -158,46 +152,8 @@ class TransformersModel:
         yield from self._plain(samples, prompt, args)
 
     def refused(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
-        """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one, and a
-        prompt must leave a position for an answer.
-
-        Raises UserError for a prompt that holds a marker, or that the chat template does not write out whole.
-        """
-        markers = sorted(self.prompting.markers())
-
-        def held(text: str) -> str | None:
-            return next((m for m in markers if m in text), None)
-
-        if marker := held(prompt.template):
-            raise UserError(f"prompt '{prompt.name}' holds the model's own marker {marker}", hint=f"mend it in {prompt.source}")
-        if marker := held(prompt.system or ""):
-            raise UserError(f"--system holds the model's own marker {marker}", hint="leave it away")
-        if shot := next((s for s in prompt.shots if held(s.question + s.answer)), None):
-            raise UserError(f"--num-fewshot: example {shot.id} holds a marker of the model", hint="take another --seed")
-        one_turn = replace(prompt, system=None) if any(s.system for s in samples) else prompt
-        if samples and (why := self.prompting.why_not(asked(one_turn, samples[0])._replace(text=MARK, system=one_turn.system))):
-            raise UserError(f"{self.card.name} cannot be asked so: {why}", hint="leave --system or --num-fewshot away")
-        systems = {s.system: self.prompting.why_not(Ask(0, MARK, s.system)) for s in samples if s.system}
-        found = {s.id: why for s in samples if s.system and (why := systems[s.system])}
-        found |= {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
-        return found | self._too_long([s for s in samples if s.id not in found], prompt)
-
-    def _too_long(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
-        """The rows whose prompt takes every position that the model has."""
-        if self.longest is None or not samples:
-            return {}
-        rows = [asked(prompt, s, lambda i: i.size) for s in samples]
-        # the pictures that could take most tokens, with room to spare for what their sizes do not tell
-        few = {max((a.pictures for a in rows), key=measure) for measure in (len, *_EXTENTS)}
-        most = max(self.prompting.count([Ask(sizes, "", shots=rows[0].shots) for sizes in few]))
-        if 2 * most + max(len((a.text + (a.system or "")).encode()) for a in rows) < self.longest:
-            return {}
-        counts = self.prompting.count(rows)
-        return {
-            s.id: f"its prompt takes {n} tokens, and the model has positions for {self.longest}"
-            for s, n in zip(samples, counts, strict=True)
-            if n >= self.longest
-        }
+        """The rows that this model cannot be asked, id -> why. Raises UserError for a prompt that it cannot."""
+        return refusals.refused(self.prompting, self.longest, self.card.name, samples, prompt)
 
     def rows_a_batch(self, tokens: int, workers: int = 1) -> int:
         """Questions that one of `workers` computes at once, where each takes at most about `tokens` tokens in all.
@@ -264,13 +220,13 @@ class TransformersModel:
             torch.manual_seed(engine.row_seed(args.seed, samples[0].id))
             sampling = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": 0}
         width = inputs["input_ids"].shape[1]
-        if stops := self._stops(args):
+        if stops := self.written.stops(args):
             sampling["stopping_criteria"] = stops.criteria(width)
         out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
         rows = []
         for s, row, n in zip(samples, out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             cut = next((i for i, t in enumerate(row) if t in self.end), None)
-            rows.append(self._prediction(s, engine.Completion(row[:cut], None if cut is None else row[cut], n), stops))
+            rows.append(self.written.prediction(s, Completion(row[:cut], None if cut is None else row[cut], n), stops))
         return rows
 
     # -- shared prefix ------------------------------------------------------------------------------------------
@@ -370,7 +326,7 @@ class TransformersModel:
     ) -> Iterator[list[Prediction]]:
         openings, ids = read
         opening = _opening(ids)
-        stops = self._stops(args)
+        stops = self.written.stops(args)
 
         def prefill(pack: Sequence[int]) -> engine.Prefilled:
             inputs = openings.inputs
@@ -383,9 +339,7 @@ class TransformersModel:
                 rows = [(engine.Row(i, t, s.id), s) for i, g in enumerate(pack) for t, s in zip(ids[g], groups[g], strict=True)]
                 rows.sort(key=lambda r: len(r[0].input_ids))
 
-                def complete(
-                    batch: Sequence[tuple[engine.Row, Sample]], shared: engine.Prefilled = shared
-                ) -> list[engine.Completion]:
+                def complete(batch: Sequence[tuple[engine.Row, Sample]], shared: engine.Prefilled = shared) -> list[Completion]:
                     rows = [row for row, _ in batch]
                     return engine.complete(self.model, shared, rows, args, pad=self.prompting.pad, end=self.end, over=stops)
 
@@ -393,7 +347,7 @@ class TransformersModel:
                 most = self.rows_a_batch(width + longest + min(args.max_new_tokens, 128), workers)
                 for batch in evenly(rows, most):
                     for part, done in halving(complete, batch):
-                        yield [self._prediction(s, c, stops) for (_, s), c in zip(part, done, strict=True)]
+                        yield [self.written.prediction(s, c, stops) for (_, s), c in zip(part, done, strict=True)]
 
     def _prove(self, samples: Sequence[Sample], prompt: Prompt) -> str | None:
         """None where a few of the first pack's rows get the same text on a shared prefix and by `generate`, else why not."""
@@ -424,43 +378,6 @@ class TransformersModel:
 
         plain = proof.generated(self.model, inputs, self.end)
         return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
-
-    def _stops(self, args: GenerationArgs) -> Stops | None:
-        return Stops(args.stop, self._text) if args.stop else None
-
-    def _text(self, tokens: Sequence[int]) -> str:
-        """The tokens' text without special tokens, but with those that mark thinking and answer: a tokenizer may count them as
-        special, and the reader needs them."""
-        tokenizer = self.processor.tokenizer
-        marked = not self._markers.isdisjoint(tokens)
-        spoken = [t for t in tokens if t not in self._unspoken] if marked else tokens
-        text: str = tokenizer.decode(spoken, skip_special_tokens=not marked)
-        return text
-
-    def _prediction(self, sample: Sample, done: engine.Completion, stops: Stops | None) -> Prediction:
-        tokens, end = done.tokens, done.end
-        if self.longest is not None and done.prompt_tokens + len(tokens) > self.longest:
-            tokens, end = tokens[: self.longest - done.prompt_tokens], None  # what follows was written without a position
-        stopped = stops.first(tokens) if stops else None
-        written = self._text(tokens[:stopped])
-        text = self._opened + (stops.cut(written) if stops else written).strip()  # with what the chat template opened
-        reasoning, answer = answers.read(text)
-        return Prediction(
-            sample_id=sample.id,
-            text=text,
-            reasoning=reasoning,
-            answer=answer,
-            finish="length" if end is None and stopped is None else "stop",
-            prompt_tokens=done.prompt_tokens,
-            completion_tokens=len(tokens[:stopped]),
-        )
-
-
-_EXTENTS: tuple[Callable[[tuple[tuple[int, int], ...]], int], ...] = (
-    lambda sizes: sum(w * h for w, h in sizes),
-    lambda sizes: max((w for w, _ in sizes), default=0),
-    lambda sizes: max((h for _, h in sizes), default=0),
-)
 
 
 def _opening(ids: Sequence[Sequence[list[int]]]) -> list[int]:
