@@ -255,7 +255,8 @@ def _summary(runs: Path, judge: str, version: str, changed: int) -> str | None:
 
 def _configuration(card: RunCard, generation: str) -> str:
     model = card.model
-    address = [] if model.backend == "transformers" else [model.backend, model.path]  # a folder may move, an API is its address
+    # a folder may move, an API is its address
+    address = {"transformers": [], "vllm": ["vllm"]}.get(model.backend, [model.backend, model.path])
     what = [*address, model.name, model.weights_sha256, model.settings_sha256, model.dtype, generation]
     what += [repr(card.reasoning_tags)] if card.reasoning_tags else []
     return sha256(repr(what).encode()).hexdigest()[:16]

@@ -52,6 +52,7 @@ def run(
     chat_template_kwargs: opt.ChatTemplateKwargs = None,
     min_pixels: opt.MinPixels = None,
     max_pixels: opt.MaxPixels = None,
+    backend: opt.Backend = "transformers",
     device: opt.Device = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
     attn: Annotated[str, typer.Option("--attn", help="auto, sdpa, flash_attention_2 or eager.")] = "auto",
@@ -113,6 +114,7 @@ def run(
     own, names = split_tasks(tasks)
     if names and (api_base or is_api_model(model)):
         raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
+    check_backend(backend, model, api_base, rank, foreign=bool(names))
     if names and (system or num_fewshot or ends or overrides.given()):
         raise UserError(
             f"lm_eval:{names[0]}: lm-eval asks in its own way, without --system, --num-fewshot, --stop, --chat-template-kwargs "
@@ -173,25 +175,25 @@ def run(
             ui.announce(note)
         if first := next((s for t in loaded for s in t.samples if s.reference.answers), None):
             one.probe(first)
-    backend = load_model(
-        model, loaded, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank, prompts=prompts,
+    answering = load_model(
+        model, loaded, backend=backend, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank, prompts=prompts,
         api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, tags=tags, overrides=overrides,
     )  # fmt: skip
     for i, task in enumerate(loaded):
-        loaded[i] = askable(task, backend, prompts[i], policy)
+        loaded[i] = askable(task, answering, prompts[i], policy)
         for line in loaded[i].notes[len(task.notes) :]:
             ui.note(line)
     with ui.progress() as bar:
         folders = [
-            run_task(backend, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank, tags=tags)
+            run_task(answering, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank, tags=tags)
             for task, chosen, args in asking()
         ]
         if foreign and rank.main:
-            folders += run_foreign(backend, foreign, runs, limit=limit, seed=seed, fresh=fresh)
-    if usage := getattr(backend, "usage", None):
+            folders += run_foreign(answering, foreign, runs, limit=limit, seed=seed, fresh=fresh)
+    if usage := getattr(answering, "usage", None):
         cost = dollars(cost_of(usage.row()))
         ui.note(f"{usage.answered} answered, {usage.failed} failed, cost {cost}, served by {dict(usage.served)}")
-    for name in getattr(backend, "left_away", ()):
+    for name in getattr(answering, "left_away", ()):
         ui.note(f"{model} takes no {name}, and was asked without: a text may differ from run to run")
     if rank.main:
         for one in judges:
@@ -201,6 +203,26 @@ def run(
         show([f.path for f in folders], as_json=json, judges=shown, lacking=lacking)
         say_unread(folders)
         end_of_judging(lacking, judges, as_json=json)
+
+
+def check_backend(backend: str, model: str, api_base: str | None, rank: Rank, *, foreign: bool) -> None:
+    """Raises UserError for a `--backend` that is none, or cannot do what is asked; before anything is read."""
+    from harness.models import loading
+    from harness.models.endpoint import is_api_model
+
+    if backend not in ("transformers", "vllm"):
+        raise UserError(
+            f"--backend {backend}: unknown", hint="transformers or vllm; a model behind an API is named by --model or --api-base"
+        )
+    if backend != "vllm":
+        return
+    if api_base or is_api_model(model):
+        raise UserError("--backend vllm is for a checkpoint in process", hint="leave it away: the server computes")
+    if foreign:
+        raise UserError("--backend vllm: lm_eval: tasks run on transformers", hint="leave --backend away")
+    if rank.count > 1:
+        raise UserError("--backend vllm: vLLM is one process", hint="start it without torchrun or accelerate launch")
+    loading.check_vllm()
 
 
 def bad_row_policy(on_bad_row: str) -> OnBadRow:
@@ -256,7 +278,7 @@ def load_model(
     name: str, tasks: Sequence[LoadedTask] = (), *, device: str = "auto", dtype: str = "auto", batch_size: int | None = None,
     attention: str = "auto", rank: Rank | None = None, prompts: Sequence[Prompt] = (),
     api_base: str | None = None, allow_external: bool = False, max_in_flight: int = 16, tags: Tags = (),
-    overrides: Overrides | None = None,
+    overrides: Overrides | None = None, backend: str = "transformers",
 ) -> Model:  # fmt: skip
     """The backend that answers for `name`: an API model, or a checkpoint in process. `tasks` are what it will be shown, each by
     its prompt."""
@@ -280,6 +302,11 @@ def load_model(
             ui.note(line)
         return api
     loading.resolve(name)  # a wrong name fails before torch is imported
+    if backend == "vllm":
+        from harness.models.vllm_model import VllmModel
+
+        most = max((len(p.images) + len(s.images) for t, p in zip(tasks, prompts, strict=True) for s in t.samples), default=1)
+        return VllmModel(name, dtype=dtype, batch_size=batch_size, images=most, tags=tags, overrides=overrides)
     with ui.err.status("loading the model"), quickly():
         ui.quiet_libraries()
         from harness.models.transformers_model import TransformersModel

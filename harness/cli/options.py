@@ -70,6 +70,7 @@ MaxPixels = Annotated[
     int | None, typer.Option("--max-pixels", min=1, help="The processor makes larger pictures smaller (Qwen-VL, GLM-V).")
 ]
 Stop = Annotated[list[str] | None, typer.Option("--stop", help="An answer ends before this text; may repeat.")]
+Backend = Annotated[str, typer.Option("--backend", help="What computes a checkpoint: transformers or vllm.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]

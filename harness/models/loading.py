@@ -155,6 +155,17 @@ def note(ckpt: Checkpoint) -> str | None:
     return other_base(ckpt)
 
 
+def check_vllm() -> None:
+    """Raises ModelError where vLLM is not."""
+    import importlib.util
+
+    if importlib.util.find_spec("vllm") is None:
+        raise ModelError(
+            "--backend vllm: vLLM is not installed in this environment",
+            hint="install it beside the harness in an environment of its own; or serve the model, and give --api-base",
+        )
+
+
 def pick_device(device: str) -> str:
     """`--device`, checked; auto is the GPU where there is one. Raises ModelError."""
     import torch
