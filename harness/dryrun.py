@@ -47,8 +47,11 @@ class Plan:
         checkpoint = self._checkpoint
         images = {i.sha256: i for images in (prompt.images, *(s.images for s in task.samples)) for i in images}
         rows_asked = [asked(prompt, s, lambda i: i.size) for s in task.samples]
-        prompts = checkpoint.prompting.count(rows_asked)
-        shown = sum(checkpoint.prompting.image_tokens(size) for row in rows_asked for size in row.pictures)
+        try:
+            prompts = checkpoint.prompting.count(rows_asked)
+            shown = sum(checkpoint.prompting.image_tokens(size) for row in rows_asked for size in row.pictures)
+        except Exception as e:  # whatever its processor raises: the run says the same
+            raise ModelError(f"{self.model}: its processor cannot make a prompt ({loading.first_line(e)})") from e
         longest = max(prompts) + args.max_new_tokens
         rows = min(self.batch_size or 64, len(task.samples))
         return {
@@ -131,8 +134,11 @@ class _Checkpoint:
         plan.overrides.set_on(processor, found.name)
         try:
             config = AutoConfig.from_pretrained(found.base, trust_remote_code=False)
+            loading.whole_numbers(found.label, config.to_dict())
             with torch.device("meta"):
                 parameters = sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
+        except ModelError:
+            raise
         except Exception as e:  # whatever its reader meets first
             raise ModelError(
                 f"{found.name}: cannot be loaded: {loading.first_line(e)}", hint="is it an image-text model of transformers?"

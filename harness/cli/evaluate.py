@@ -54,6 +54,7 @@ def run(
     max_pixels: opt.MaxPixels = None,
     backend: opt.Backend = "transformers",
     device: opt.Device = "auto",
+    device_map: opt.DeviceMap = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
     attn: Annotated[str, typer.Option("--attn", help="auto, sdpa, flash_attention_2 or eager.")] = "auto",
     api_base: Annotated[str | None, typer.Option("--api-base", help="Address of an OpenAI-compatible server.")] = None,
@@ -115,6 +116,8 @@ def run(
     if names and (api_base or is_api_model(model)):
         raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
     check_backend(backend, model, api_base, rank, foreign=bool(names))
+    if device_map is not None:
+        check_device_map(device_map, backend, model, api_base, rank, device)
     if names and (system or num_fewshot or ends or overrides.given()):
         raise UserError(
             f"lm_eval:{names[0]}: lm-eval asks in its own way, without --system, --num-fewshot, --stop, --chat-template-kwargs "
@@ -176,7 +179,8 @@ def run(
         if first := next((s for t in loaded for s in t.samples if s.reference.answers), None):
             one.probe(first)
     answering = load_model(
-        model, loaded, backend=backend, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank, prompts=prompts,
+        model, loaded, backend=backend, spread=device_map is not None,
+        device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank, prompts=prompts,
         api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, tags=tags, overrides=overrides,
     )  # fmt: skip
     for i, task in enumerate(loaded):
@@ -223,6 +227,18 @@ def check_backend(backend: str, model: str, api_base: str | None, rank: Rank, *,
     if rank.count > 1:
         raise UserError("--backend vllm: vLLM is one process", hint="start it without torchrun or accelerate launch")
     loading.check_vllm()
+
+
+def check_device_map(device_map: str, backend: str, model: str, api_base: str | None, rank: Rank, device: str) -> None:
+    """Raises UserError where `--device-map` is not `auto`, or layers cannot be spread."""
+    from harness.models.endpoint import is_api_model
+
+    if device_map != "auto":
+        raise UserError(f"--device-map {device_map}: expected auto")
+    if backend == "vllm" or api_base or is_api_model(model):
+        raise UserError("--device-map is for transformers in process", hint="vLLM has --tensor-parallel-size")
+    if rank.count > 1 or device != "auto":
+        raise UserError("--device-map auto takes all devices itself", hint="leave --device, torchrun and accelerate launch away")
 
 
 def bad_row_policy(on_bad_row: str) -> OnBadRow:
@@ -278,7 +294,7 @@ def load_model(
     name: str, tasks: Sequence[LoadedTask] = (), *, device: str = "auto", dtype: str = "auto", batch_size: int | None = None,
     attention: str = "auto", rank: Rank | None = None, prompts: Sequence[Prompt] = (),
     api_base: str | None = None, allow_external: bool = False, max_in_flight: int = 16, tags: Tags = (),
-    overrides: Overrides | None = None, backend: str = "transformers",
+    overrides: Overrides | None = None, backend: str = "transformers", spread: bool = False,
 ) -> Model:  # fmt: skip
     """The backend that answers for `name`: an API model, or a checkpoint in process. `tasks` are what it will be shown, each by
     its prompt."""
@@ -314,7 +330,14 @@ def load_model(
         if rank and rank.count > 1 and device == "auto":
             device = rank.device
         local = TransformersModel(
-            name, device=device, dtype=dtype, batch_size=batch_size, attention=attention, tags=tags, overrides=overrides
+            name,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            attention=attention,
+            tags=tags,
+            overrides=overrides,
+            spread=spread,
         )
     if local.card.note:
         ui.announce(local.card.note)

@@ -71,7 +71,10 @@ MaxPixels = Annotated[
 ]
 Stop = Annotated[list[str] | None, typer.Option("--stop", help="An answer ends before this text; may repeat.")]
 Backend = Annotated[str, typer.Option("--backend", help="What computes a checkpoint: transformers or vllm.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
+DeviceMap = Annotated[
+    str | None, typer.Option("--device-map", help="auto: one model's layers over all GPUs, without the shared prefix.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 

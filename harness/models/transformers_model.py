@@ -21,7 +21,7 @@ from harness.models.families.prompting import Ask, IndivisibleError, Openings, P
 from harness.models.overrides import Overrides
 from harness.models.written import Completion, Written
 from harness.prompts import Prompt, placed
-from harness.records import GenerationArgs, ImageRef, ModelCard, Prediction, Sample
+from harness.records import BadImageError, GenerationArgs, ImageRef, ModelCard, Prediction, Sample
 
 #: Architectures whose image features and grouped passes the trainers know.
 SHARED_PREFIX = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
@@ -30,11 +30,11 @@ R = TypeVar("R")
 
 #: `--batch-size auto`: at most this many questions a worker (on a CPU each core is one), and no more than their keys and values
 #: fit in this many MB.
-MOST_ROWS = {"cpu": 64, "cuda": 256}
-MOST_CACHE_MB = {"cpu": 32, "cuda": 16_000}
+MOST_ROWS = {"cpu": 64, "cuda": 256, "mps": 64}
+MOST_CACHE_MB = {"cpu": 32, "cuda": 16_000, "mps": 2_000}
 #: Pictures that are read together: at most so many, and so many of their tokens.
 PACK_IMAGES = 32
-PACK_TOKENS = {"cpu": 8_192, "cuda": 32_768}
+PACK_TOKENS = {"cpu": 8_192, "cuda": 32_768, "mps": 16_384}
 
 
 def group_by_images(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -105,6 +105,7 @@ class TransformersModel:
         attention: str = "auto",
         tags: answers.Tags = (),
         overrides: Overrides | None = None,
+        spread: bool = False,
     ) -> None:
         checkpoint = loading.resolve(name)
         where = loading.pick_device(device)
@@ -114,16 +115,20 @@ class TransformersModel:
         self.prompting = Prompting(self.processor, checkpoint.name, overrides.chat_template_kwargs)
         kind = loading.pick_dtype(dtype, where)
         attention, reason = loading.pick_attention(attention, where, kind)
-        self.model = loading.load_weights(checkpoint, kind, where, attention=attention)
+        self.model = loading.load_weights(checkpoint, kind, where, attention=attention, spread=spread)
         weights.check_vocabulary(checkpoint.label, self.model, self.processor)
         self._card = overrides.on_card(loading.model_card(checkpoint, self.model, reason))
         if self.prompting.writes_opening():
             self._card = self._card.model_copy(update={"opening": "once"})
         self._kind = where.split(":")[0]
         self._fixed_rows = batch_size
-        self._token_mb = loading.kv_bytes_per_token(self.model.config, self.model.dtype.itemsize) / 1e6
-        self.longest = parts.longest_prompt(self.model.config)
-        self.why_plain: str | None = "asked for" if share_prefix == "off" else self._why_plain()
+        try:
+            self._token_mb = loading.kv_bytes_per_token(self.model.config, self.model.dtype.itemsize) / 1e6
+            self.longest = parts.longest_prompt(self.model.config)
+            whole = self.prompting.inputs([Ask([_picture()], _TRIED)])["input_ids"][0].tolist()
+            self.why_plain: str | None = "asked for" if share_prefix == "off" else self._why_plain(whole)
+        except Exception as e:  # transformers loads many a model that is not asked with a chat and a picture
+            raise _unaskable(checkpoint.label, e) from e
         #: How the last run's pictures were read; for its card.
         self.sharing: str | None = None
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
@@ -164,20 +169,17 @@ class TransformersModel:
             return max(1, self._fixed_rows // workers)
         return max(8, min(MOST_ROWS.get(self._kind, 32), int(MOST_CACHE_MB.get(self._kind, 1_000) / (tokens * self._token_mb))))
 
-    def _why_plain(self) -> str | None:
-        """None when prefixes can be shared as far as can be known before a run, else the reason."""
-        from PIL import Image
-
+    def _why_plain(self, whole: list[int]) -> str | None:
+        """None when prefixes can be shared as far as can be known before a run, else the reason. `whole`: a prompt's tokens."""
         if why := parts.why_not_shared(self.model):
             return why
-        picture = Image.linear_gradient("L").convert("RGB")
         try:
-            found = self.prompting.openings([[picture]])
-            chats = self.prompting.texts([Ask(1, "What is shown?")])
+            found = self.prompting.openings([[_picture()]])
+            chats = self.prompting.texts([Ask(1, _TRIED)])
             ours = found.inputs["input_ids"][0].tolist() + self.prompting.tails(found.border, chats)[0]
         except IndivisibleError as e:
             return str(e)
-        if ours != self.prompting.inputs([Ask([picture], "What is shown?")])["input_ids"][0].tolist():
+        if ours != whole:
             return "a prompt in two parts has other tokens than the model's own"
         return None
 
@@ -204,12 +206,15 @@ class TransformersModel:
         most = 1 if args.temperature > 0 else self._fixed_rows or 32
         for alike in by_images.values():
             for batch in evenly(alike, most):
-                for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
-                    yield done
+                try:
+                    for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
+                        yield done
+                except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as e:
+                    raise _unaskable(f"{self.card.name}, row {batch[0].id}", e) from e
 
     def _asked(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, Any]:
         """The model's inputs for a batch, by transformers' own call."""
-        return self._on_device(self.prompting.inputs([asked(prompt, s, ImageRef.open) for s in samples]))
+        return self._on_device(self.prompting.inputs([asked(prompt, s, _shown) for s in samples]))
 
     @torch.inference_mode()
     def _generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> list[Prediction]:
@@ -313,7 +318,7 @@ class TransformersModel:
 
     def _read(self, firsts: Sequence[Sample], prompt: Prompt) -> Openings:
         """The openings of prompts about these samples' pictures. Raises IndivisibleError."""
-        rows = [asked(prompt, s, ImageRef.open) for s in firsts]
+        rows = [asked(prompt, s, _shown) for s in firsts]
         return self.prompting.openings([row.pictures for row in rows], rows[0].system, rows[0].shots)
 
     def _answer_pack(
@@ -378,6 +383,31 @@ class TransformersModel:
 
         plain = proof.generated(self.model, inputs, self.end)
         return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
+
+
+#: What a model is asked before any row, to see that it can be.
+_TRIED = "What is shown?"
+
+
+def _picture() -> Any:
+    from PIL import Image
+
+    return Image.linear_gradient("L").convert("RGB")
+
+
+def _shown(image: ImageRef) -> Any:
+    """The decoded picture. Raises DataError where it has gone since it was checked."""
+    try:
+        return image.open()
+    except BadImageError as e:
+        raise DataError(str(e), hint="is the file still there? run the same command again") from None
+
+
+def _unaskable(label: str, e: Exception) -> ModelError:
+    return ModelError(
+        f"{label}: transformers cannot ask this model ({type(e).__name__}: {loading.first_line(e)})",
+        hint="is it an image-text model that chats? a server may know it: give --model openai/NAME --api-base URL",
+    )
 
 
 def _opening(ids: Sequence[Sequence[list[int]]]) -> list[int]:

@@ -63,7 +63,7 @@ class VllmModel:
         try:
             self.llm = LLM(
                 model=checkpoint.base, dtype=dtype, seed=0, trust_remote_code=False, load_format="safetensors",
-                generation_config="vllm", max_model_len=-1, limit_mm_per_prompt={"image": max(1, images)},
+                generation_config="vllm", max_model_len=-1, limit_mm_per_prompt={"image": max(1, images), "video": 0},
                 **({"mm_processor_kwargs": bounds} if bounds else {}),
             )  # fmt: skip
         except Exception as e:  # whatever vLLM meets first: an architecture it has not, memory, a broken file

@@ -100,6 +100,8 @@ def window(cache: Any) -> int | None:
 
 def why_not_shared(model: Any) -> str | None:
     """What is known before anything runs; the rest is proved on the run's own rows."""
+    if len(places := set(getattr(model, "hf_device_map", {}).values())) > 1:
+        return f"its layers are spread over {len(places)} devices"
     config = model.generation_config
     if own := [name for name in _OWN_RULES if getattr(config, name, None)]:
         return f"generation_config.json sets {', '.join(own)}, which only the model's own generate follows"
