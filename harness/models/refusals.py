@@ -12,7 +12,8 @@ from harness.records import Sample
 
 def refused(prompting: Prompting, longest: int | None, name: str, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
     """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one, a system
-    turn that its chat template drops would not be heard, and a prompt must leave a position for an answer.
+    turn that its chat template drops would not be heard, some models ask for a picture, and a prompt must leave a position for an
+    answer.
 
     Raises UserError for a prompt that holds a marker, or that the chat template does not write out whole.
     """
@@ -33,7 +34,13 @@ def refused(prompting: Prompting, longest: int | None, name: str, samples: Seque
         raise UserError(f"{name} cannot be asked so: {why}", hint="leave --system or --num-fewshot away")
     systems = {s.system: prompting.why_not(Ask(0, MARK, s.system)) for s in samples if s.system}
     found = {s.id: why for s in samples if s.system and (why := systems[s.system])}
-    found |= {s.id: f"the question holds the model's own marker {marker}" for s in samples if (marker := held(s.question))}
+    found |= {
+        s.id: f"the question holds the model's own marker {marker}"
+        for s in samples
+        if (marker := held(s.question) or held(s.system or ""))
+    }
+    if (bare := [s.id for s in samples if not s.images]) and not prompt.images and not prompting.takes_text():
+        found |= dict.fromkeys(bare, "no image, and this model's processor takes no question without one")
     return found | _too_long(prompting, longest, [s for s in samples if s.id not in found], prompt)
 
 

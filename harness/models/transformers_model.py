@@ -7,14 +7,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
 
 from harness import answers
-from harness.errors import DataError, ModelError
+from harness.errors import DataError, ModelError, UserError
 from harness.models import engine, loading, proof, refusals, weights
 from harness.models.families import parts
 from harness.models.families.prompting import Ask, IndivisibleError, Openings, Prompting, asked
@@ -122,13 +122,12 @@ class TransformersModel:
             self._card = self._card.model_copy(update={"opening": "once"})
         self._kind = where.split(":")[0]
         self._fixed_rows = batch_size
-        try:
+        self._label = checkpoint.label
+        with self._in_words("its configuration says too little"):
             self._token_mb = loading.kv_bytes_per_token(self.model.config, self.model.dtype.itemsize) / 1e6
             self.longest = parts.longest_prompt(self.model.config)
-            whole = self.prompting.inputs([Ask([_picture()], _TRIED)])["input_ids"][0].tolist()
-            self.why_plain: str | None = "asked for" if share_prefix == "off" else self._why_plain(whole)
-        except Exception as e:  # transformers loads many a model that is not asked with a chat and a picture
-            raise _unaskable(checkpoint.label, e) from e
+        why = self._why_plain()
+        self.why_plain: str | None = "asked for" if share_prefix == "off" else why
         #: How the last run's pictures were read; for its card.
         self.sharing: str | None = None
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
@@ -169,19 +168,38 @@ class TransformersModel:
             return max(1, self._fixed_rows // workers)
         return max(8, min(MOST_ROWS.get(self._kind, 32), int(MOST_CACHE_MB.get(self._kind, 1_000) / (tokens * self._token_mb))))
 
-    def _why_plain(self, whole: list[int]) -> str | None:
-        """None when prefixes can be shared as far as can be known before a run, else the reason. `whole`: a prompt's tokens."""
+    def _why_plain(self) -> str | None:
+        """None when prefixes can be shared as far as can be known before a run, else the reason.
+
+        Raises ModelError for a processor that cannot make a prompt of a picture and a question.
+        """
+        from PIL import Image
+
+        picture, text = Image.linear_gradient("L").convert("RGB"), "What is shown?"
+        with self._in_words("its processor cannot read a picture and a question"):
+            official = self.prompting.inputs([Ask([picture], text)])["input_ids"][0].tolist()
         if why := parts.why_not_shared(self.model):
             return why
         try:
-            found = self.prompting.openings([[_picture()]])
-            chats = self.prompting.texts([Ask(1, _TRIED)])
+            found = self.prompting.openings([[picture]])
+            chats = self.prompting.texts([Ask(1, text)])
             ours = found.inputs["input_ids"][0].tolist() + self.prompting.tails(found.border, chats)[0]
         except IndivisibleError as e:
             return str(e)
-        if ours != whole:
-            return "a prompt in two parts has other tokens than the model's own"
-        return None
+        return None if ours == official else "a prompt in two parts has other tokens than the model's own"
+
+    @contextmanager
+    def _in_words(self, what: str) -> Iterator[None]:
+        """An error of the checkpoint's own parts as a ModelError; want of memory stays what it is."""
+        try:
+            yield
+        except Exception as e:
+            if out_of_memory(e) or isinstance(e, UserError | BadImageError):
+                raise
+            raise ModelError(
+                f"{self._label}: {what}: {type(e).__name__}: {loading.first_line(e)}",
+                hint="is it an image-text model that chats? a server may know it: give --model openai/NAME --api-base URL",
+            ) from e
 
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The processor's outputs where the model is, pixels in its number format."""
@@ -206,15 +224,14 @@ class TransformersModel:
         most = 1 if args.temperature > 0 else self._fixed_rows or 32
         for alike in by_images.values():
             for batch in evenly(alike, most):
-                try:
-                    for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
-                        yield done
-                except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as e:
-                    raise _unaskable(f"{self.card.name}, row {batch[0].id}", e) from e
+                for _, done in halving(lambda part: self._generate(part, prompt, args), batch):
+                    yield done
 
     def _asked(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, Any]:
         """The model's inputs for a batch, by transformers' own call."""
-        return self._on_device(self.prompting.inputs([asked(prompt, s, _shown) for s in samples]))
+        rows = [asked(prompt, s, _shown) for s in samples]
+        with self._in_words("its processor cannot make a prompt"):
+            return self._on_device(self.prompting.inputs(rows))
 
     @torch.inference_mode()
     def _generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> list[Prediction]:
@@ -227,7 +244,8 @@ class TransformersModel:
         width = inputs["input_ids"].shape[1]
         if stops := self.written.stops(args):
             sampling["stopping_criteria"] = stops.criteria(width)
-        out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
+        with self._in_words("its generate fails"):
+            out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
         rows = []
         for s, row, n in zip(samples, out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             cut = next((i for i, t in enumerate(row) if t in self.end), None)
@@ -381,18 +399,9 @@ class TransformersModel:
         def alone() -> list[proof.Trace]:
             return [t for s in rows for t in proof.generated(self.model, self._asked([s], prompt), self.end)]
 
-        plain = proof.generated(self.model, inputs, self.end)
+        with self._in_words("its generate fails"):
+            plain = proof.generated(self.model, inputs, self.end)
         return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
-
-
-#: What a model is asked before any row, to see that it can be.
-_TRIED = "What is shown?"
-
-
-def _picture() -> Any:
-    from PIL import Image
-
-    return Image.linear_gradient("L").convert("RGB")
 
 
 def _shown(image: ImageRef) -> Any:
@@ -401,13 +410,6 @@ def _shown(image: ImageRef) -> Any:
         return image.open()
     except BadImageError as e:
         raise DataError(str(e), hint="is the file still there? run the same command again") from None
-
-
-def _unaskable(label: str, e: Exception) -> ModelError:
-    return ModelError(
-        f"{label}: transformers cannot ask this model ({type(e).__name__}: {loading.first_line(e)})",
-        hint="is it an image-text model that chats? a server may know it: give --model openai/NAME --api-base URL",
-    )
 
 
 def _opening(ids: Sequence[Sequence[list[int]]]) -> list[int]:

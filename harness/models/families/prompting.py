@@ -145,6 +145,14 @@ class Prompting:
             return False
         return list(self.tokenizer("x")["input_ids"][:1]) == [self.tokenizer.bos_token_id]
 
+    def takes_text(self) -> bool:
+        """Whether a question without a picture can be asked."""
+        try:
+            self.inputs([Ask((), "x")])
+        except Exception:  # each processor has its own way to say so
+            return False
+        return True
+
     # -- the official way ---------------------------------------------------------------------------------------
 
     def texts(self, rows: Sequence[Ask]) -> list[str]:
