@@ -86,7 +86,7 @@ def run(
     harness run --model tiny --tasks slake,vqa_rad --judge exact
     """
     from harness import distributed, fewshot, specs
-    from harness.cli import missing, ui
+    from harness.cli import backends, missing, ui
     from harness.models.endpoint import is_api_model, outgoing
     from harness.models.lm_eval_bridge import load_tasks as load_foreign
     from harness.models.lm_eval_bridge import split_tasks
@@ -115,9 +115,9 @@ def run(
     own, names = split_tasks(tasks)
     if names and (api_base or is_api_model(model)):
         raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
-    check_backend(backend, model, api_base, rank, foreign=bool(names))
+    backends.check(backend, model, api_base, rank, foreign=bool(names))
     if device_map is not None:
-        check_device_map(device_map, backend, model, api_base, rank, device)
+        backends.check_device_map(device_map, backend, model, api_base, rank, device)
     if names and (system or num_fewshot or ends or overrides.given()):
         raise UserError(
             f"lm_eval:{names[0]}: lm-eval asks in its own way, without --system, --num-fewshot, --stop, --chat-template-kwargs "
@@ -207,38 +207,6 @@ def run(
         show([f.path for f in folders], as_json=json, judges=shown, lacking=lacking)
         say_unread(folders)
         end_of_judging(lacking, judges, as_json=json)
-
-
-def check_backend(backend: str, model: str, api_base: str | None, rank: Rank, *, foreign: bool) -> None:
-    """Raises UserError for a `--backend` that is none, or cannot do what is asked; before anything is read."""
-    from harness.models import loading
-    from harness.models.endpoint import is_api_model
-
-    if backend not in ("transformers", "vllm"):
-        raise UserError(
-            f"--backend {backend}: unknown", hint="transformers or vllm; a model behind an API is named by --model or --api-base"
-        )
-    if backend != "vllm":
-        return
-    if api_base or is_api_model(model):
-        raise UserError("--backend vllm is for a checkpoint in process", hint="leave it away: the server computes")
-    if foreign:
-        raise UserError("--backend vllm: lm_eval: tasks run on transformers", hint="leave --backend away")
-    if rank.count > 1:
-        raise UserError("--backend vllm: vLLM is one process", hint="start it without torchrun or accelerate launch")
-    loading.check_vllm()
-
-
-def check_device_map(device_map: str, backend: str, model: str, api_base: str | None, rank: Rank, device: str) -> None:
-    """Raises UserError where `--device-map` is not `auto`, or layers cannot be spread."""
-    from harness.models.endpoint import is_api_model
-
-    if device_map != "auto":
-        raise UserError(f"--device-map {device_map}: expected auto")
-    if backend == "vllm" or api_base or is_api_model(model):
-        raise UserError("--device-map is for transformers in process", hint="vLLM has --tensor-parallel-size")
-    if rank.count > 1 or device != "auto":
-        raise UserError("--device-map auto takes all devices itself", hint="leave --device, torchrun and accelerate launch away")
 
 
 def bad_row_policy(on_bad_row: str) -> OnBadRow:
