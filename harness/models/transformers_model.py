@@ -132,7 +132,7 @@ class TransformersModel:
         self.sharing: str | None = None
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
         self.pack_images = PACK_IMAGES  # fewer where they take many tokens, as the proof finds
-        self.written = Written(self.processor.tokenizer, tags, self.longest)
+        self.written = Written(self.processor.tokenizer, tags)
         #: Held while computing on an accelerator, so that a second worker only loads; free on a CPU.
         self._computing: AbstractContextManager[Any] = nullcontext() if where == "cpu" else threading.Lock()
 
@@ -249,7 +249,9 @@ class TransformersModel:
         rows = []
         for s, row, n in zip(samples, out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             cut = next((i for i, t in enumerate(row) if t in self.end), None)
-            rows.append(self.written.prediction(s, Completion(row[:cut], None if cut is None else row[cut], n), stops))
+            rows.append(
+                self.written.prediction(s, Completion(row[:cut], None if cut is None else row[cut], n), stops, self.longest)
+            )
         return rows
 
     # -- shared prefix ------------------------------------------------------------------------------------------
@@ -370,7 +372,7 @@ class TransformersModel:
                 most = self.rows_a_batch(width + longest + min(args.max_new_tokens, 128), workers)
                 for batch in evenly(rows, most):
                     for part, done in halving(complete, batch):
-                        yield [self.written.prediction(s, c, stops) for (_, s), c in zip(part, done, strict=True)]
+                        yield [self.written.prediction(s, c, stops, self.longest) for (_, s), c in zip(part, done, strict=True)]
 
     def _prove(self, samples: Sequence[Sample], prompt: Prompt) -> str | None:
         """None where a few of the first pack's rows get the same text on a shared prefix and by `generate`, else why not."""

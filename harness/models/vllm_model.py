@@ -73,7 +73,7 @@ class VllmModel:
             ) from e
         found = self.llm.llm_engine.model_config
         self.longest = min(found.max_model_len, parts.longest_prompt(config) or found.max_model_len)
-        self.written = Written(self.processor.tokenizer, tags, self.longest)
+        self.written = Written(self.processor.tokenizer, tags)
         self._rows = batch_size or ROWS
         self._card = overrides.on_card(
             ModelCard(
@@ -107,7 +107,9 @@ class VllmModel:
             )
             if not start:
                 self._compare(batch[:COMPARED], prompt, done)
-            yield [self.written.prediction(s, self._completion(out), stops) for s, out in zip(batch, done, strict=True)]
+            yield [
+                self.written.prediction(s, self._completion(out), stops, self.longest) for s, out in zip(batch, done, strict=True)
+            ]
 
     def _prompt(self, prompt: Prompt, sample: Sample) -> dict[str, Any]:
         """The chat template's tokens, one marker for each picture, and the pictures."""

@@ -22,10 +22,10 @@ class Completion:
 
 
 class Written:
-    """How one model's tokens are read. `longest` is how many tokens it has positions for, if that is known."""
+    """How one model's tokens are read."""
 
-    def __init__(self, tokenizer: Any, tags: answers.Tags, longest: int | None) -> None:
-        self._tokenizer, self._tags, self._longest = tokenizer, tags, longest
+    def __init__(self, tokenizer: Any, tags: answers.Tags) -> None:
+        self._tokenizer, self._tags = tokenizer, tags
         special = {i: t.content for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         #: Special tokens that mark thinking or answer, and those that a text is read without.
         self._markers = {i for i, token in special.items() if answers.is_marker(token, tags)}
@@ -52,10 +52,11 @@ class Written:
         spoken = [t for t in tokens if t not in self._unspoken] if marked else tokens
         return str(self._tokenizer.decode(spoken, skip_special_tokens=not marked))
 
-    def prediction(self, sample: Sample, done: Completion, stops: Stops | None = None) -> Prediction:
+    def prediction(self, sample: Sample, done: Completion, stops: Stops | None, longest: int | None) -> Prediction:
+        """`longest` is how many tokens the model has positions for, if that is known."""
         tokens, end = done.tokens, done.end
-        if self._longest is not None and done.prompt_tokens + len(tokens) > self._longest:
-            tokens, end = tokens[: self._longest - done.prompt_tokens], None  # what follows was written without a position
+        if longest is not None and done.prompt_tokens + len(tokens) > longest:
+            tokens, end = tokens[: longest - done.prompt_tokens], None  # what follows was written without a position
         ended = stops.first(tokens) if stops else None
         tokens = tokens[:ended]
         text = self.text(tokens)
