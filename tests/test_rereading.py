@@ -11,7 +11,7 @@ from harness import answers, pipeline, rereading
 from harness.errors import RunError
 from harness.models.written import Written
 from harness.prompts import PROMPTS
-from harness.records import GenerationArgs, Prediction, Reference, Sample, Verdict
+from harness.records import GenerationArgs, Prediction, Reference, Verdict
 from harness.runs import RunFolder, write_atomic
 from harness.scoring import unread
 from judges.exact import ExactJudge
@@ -216,5 +216,5 @@ def test_a_template_that_opens_the_thinking_is_put_back(tiny, monkeypatch):
     monkeypatch.setattr(tiny.written, "opened", "")
     assert all(p.text.startswith("<think>\n") for p in batch)
     assert all(p.answer is None for p in batch if "</think>" not in p.text)
-    (again,) = tiny.generate([Sample(**{**dict(task.samples[0]), "id": "x"})], PROMPTS["question"], ARGS)
+    (again,) = tiny.generate([task.samples[0].model_copy(update={"id": "x"})], PROMPTS["question"], ARGS)
     assert again[0].text.startswith("<think>")
