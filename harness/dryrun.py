@@ -11,7 +11,7 @@ import importlib.util
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from harness.data import LoadedTask
 from harness.errors import ModelError, UserError
 from harness.models import endpoint, loading
 from harness.models.families import parts
-from harness.models.families.prompting import Ask, Prompting
+from harness.models.families.prompting import Ask, Prompting, asked
+from harness.models.overrides import Overrides
 from harness.models.usage import Price
 from harness.prompts import Prompt
 from harness.records import GenerationArgs
@@ -37,16 +38,20 @@ class Plan:
     batch_size: int | None = None
     api_base: str | None = None
     allow_external: bool = False
+    overrides: Overrides = field(default_factory=Overrides)
 
     def estimate(self, task: LoadedTask, prompt: Prompt, args: GenerationArgs) -> dict[str, Any]:
         """One task's document. Sizes in MB, tokens in counts. Raises UserError as the run would."""
         if self.api_base or endpoint.is_api_model(self.model):
             return self._sent(task, prompt, args)
         checkpoint = self._checkpoint
-        images = {i.sha256: i for s in task.samples for i in s.images}
-        asked = [Ask(tuple(i.size for i in s.images), prompt.render(s.question), s.system) for s in task.samples]
-        prompts = checkpoint.prompting.count(asked)
-        shown = sum(checkpoint.prompting.image_tokens(size) for row in asked for size in row.pictures)
+        images = {i.sha256: i for images in (prompt.images, *(s.images for s in task.samples)) for i in images}
+        rows_asked = [asked(prompt, s, lambda i: i.size) for s in task.samples]
+        try:
+            prompts = checkpoint.prompting.count(rows_asked)
+            shown = sum(checkpoint.prompting.image_tokens(size) for row in rows_asked for size in row.pictures)
+        except Exception as e:  # whatever its processor raises: the run says the same
+            raise ModelError(f"{self.model}: its processor cannot make a prompt ({loading.first_line(e)})") from e
         longest = max(prompts) + args.max_new_tokens
         rows = min(self.batch_size or 64, len(task.samples))
         return {
@@ -56,7 +61,7 @@ class Plan:
             "resolution": task.card.resolution,
             "rows": len(task.samples),
             "images": len(images),
-            "prompt": prompt.name,
+            "prompt": prompt.label,
             "image_tokens": sum(checkpoint.prompting.image_tokens(image.size) for image in images.values()),
             "text_tokens": sum(prompts) - shown,
             "prompt_tokens_one_by_one": sum(prompts),
@@ -83,7 +88,7 @@ class Plan:
         The vendor counts an image's tokens by a rule of its own, so that only the answers have a ceiling.
         """
         to = endpoint.Endpoint.parse(self.model, self.api_base)
-        sent = endpoint.outgoing(task)
+        sent = endpoint.outgoing(task, before=prompt.images)
         try:
             gate = endpoint.check_may_leave([sent], to, allow_external=self.allow_external) or "stays on this machine"
         except UserError as e:
@@ -98,8 +103,8 @@ class Plan:
             "rows": len(task.samples),
             "images": sent.images,
             "image_mb_sent": round(sent.image_bytes / 1e6, 1),
-            "prompt": prompt.name,
-            "characters": sum(len(prompt.render(s.question)) for s in task.samples),
+            "prompt": prompt.label,
+            "characters": sum(_characters(asked(prompt, s)) for s in task.samples),
             "max_new_tokens": args.max_new_tokens,
             "price": f"${price.read:g} read, ${price.written:g} written, a million tokens" if price else "unknown",
             "answers_cost_at_most": f"${price.of(0, written):.2f}" if price else "unknown",
@@ -126,10 +131,14 @@ class _Checkpoint:
 
         found = loading.resolve(plan.model)
         processor = loading.load_processor(found)
+        plan.overrides.set_on(processor, found.name)
         try:
             config = AutoConfig.from_pretrained(found.base, trust_remote_code=False)
+            loading.whole_numbers(found.label, config.to_dict())
             with torch.device("meta"):
                 parameters = sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
+        except ModelError:
+            raise
         except Exception as e:  # whatever its reader meets first
             raise ModelError(
                 f"{found.name}: cannot be loaded: {loading.first_line(e)}", hint="is it an image-text model of transformers?"
@@ -146,8 +155,15 @@ class _Checkpoint:
             "attention": f"{attention} ({reason})",
         }
         return cls(
-            Prompting(processor, found.name), loading.kv_bytes_per_token(config, size), parts.longest_prompt(config), facts
+            Prompting(processor, found.name, plan.overrides.chat_template_kwargs),
+            loading.kv_bytes_per_token(config, size),
+            parts.longest_prompt(config),
+            facts,
         )
+
+
+def _characters(row: Ask) -> int:
+    return len(row.system or "") + len(row.text) + sum(len(shot.text) + len(shot.answer) for shot in row.shots)
 
 
 @functools.cache

@@ -155,6 +155,8 @@ def export(task: LoadedTask, prompt: Prompt, out: Path, *, max_new_tokens: int |
     Raises DataError for a row that lm-eval would misread, UserError for a prompt or a task that its format cannot hold.
     """
     split = task.card.split
+    if prompt.system or prompt.shots:
+        raise UserError(f"prompt '{prompt.label}': a system turn and examples are for lm-eval's own flags to give")
     name = "_".join([task.spec.name, *([split] if split != task.spec.split else []), prompt.name])
     data = out.resolve() / f"{task.spec.name}-{split}-{task.card.fingerprint[:8]}"
     text = yaml_text(task, prompt, data, name, max_new_tokens or task.spec.max_new_tokens)

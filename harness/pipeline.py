@@ -23,7 +23,7 @@ from harness.data import LoadedTask, OnBadRow, fingerprint, without
 from harness.distributed import Rank, shard
 from harness.errors import RanksError, RunError, UserError
 from harness.prompts import Prompt
-from harness.records import GenerationArgs, Prediction, RunCard, Sample, Verdict
+from harness.records import Example, GenerationArgs, Prediction, RunCard, Sample, Verdict
 from harness.runs import RunFolder
 from harness.scoring import unread
 from harness.scoring.summary import scores
@@ -133,8 +133,9 @@ def run(
     rank, when another process holds the folder.
     """
     card = RunCard(
-        harness_version=__version__, created=now(), command=sys.argv[1:], data=task.card, model=model.card, prompt=prompt.name,
-        prompt_sha256=prompt.sha256, generation=args, limit=limit, reader=answers.VERSION, reasoning_tags=tuple(tags),
+        harness_version=__version__, created=now(), command=sys.argv[1:], data=task.card, model=model.card, prompt=prompt.label,
+        prompt_sha256=prompt.sha256, system=prompt.system, examples=_examples(prompt), generation=args,
+        limit=limit, reader=answers.VERSION, reasoning_tags=tuple(tags),
         git_sha=git_sha(), packages=packages(), hardware=hardware(), processes=rank.count,
     )  # fmt: skip
     folder = RunFolder.place(runs, card)
@@ -169,6 +170,12 @@ def run(
         closing = {"finished": now(), "shared_prefix": getattr(model, "sharing", None) or folder.card().shared_prefix}
         folder.write_card(folder.card().model_copy(update=closing))
     return folder
+
+
+def _examples(prompt: Prompt) -> tuple[Example, ...]:
+    return tuple(
+        Example(id=s.id, images=tuple(i.name for i in s.images), question=s.question, answer=s.answer) for s in prompt.shots
+    )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The named prompts: the paper's two for inference and three for training, word for word, and `question`.
 
 A prompt is a template with one `{question}`. The image comes before the text, unless the question says where each of its
-images stands (`parts`). Task specs may add more.
+images stands (`parts`). Task specs may add more. A run may put a system turn and worked examples before the question.
 
 The paper quotes only the opening of its two inference prompts (section 3.3); the question follows them in the
 `User: ... Assistant:` frame of its appendix A.
@@ -10,17 +10,35 @@ The paper quotes only the opening of its two inference prompts (section 3.3); th
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.records import ImageRef
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A worked example: a user's turn with its pictures, and the answer that the model is shown as its own."""
+
+    id: str
+    images: tuple[ImageRef, ...]
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A template, split at its question so that what comes before can be shared by all questions."""
+    """A template, split at its question so that what comes before can be shared by all questions; before it stand a system turn
+    and worked examples, where a run asks for them."""
 
     name: str
     template: str
     source: str
+    system: str | None = None
+    shots: tuple[Shot, ...] = ()
 
     def __post_init__(self) -> None:
         if self.template.count("{question}") != 1:
@@ -36,7 +54,22 @@ class Prompt:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.template.encode()).hexdigest()
+        """Hash over everything that every question is asked with."""
+        if self.system is None and not self.shots:
+            return hashlib.sha256(self.template.encode()).hexdigest()
+        shots = [[s.question, s.answer, [i.pixels_key for i in s.images]] for s in self.shots]
+        return hashlib.sha256(json.dumps([self.template, self.system, shots]).encode()).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """The name, and what a run put before the question; with a few digits of the hash, as two of a kind are not the same."""
+        more = (["system turn"] if self.system else []) + ([f"{len(self.shots)}-shot"] if self.shots else [])
+        return " + ".join([self.name, *more]) + (f" ({self.sha256[:6]})" if more else "")
+
+    @property
+    def images(self) -> tuple[ImageRef, ...]:
+        """The pictures that are shown before those of any question."""
+        return tuple(i for s in self.shots for i in s.images)
 
     def render(self, question: str) -> str:
         return self.before + question + self.after

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from harness import pictures
 from harness.answers import is_yes_no
@@ -291,6 +291,10 @@ class ModelCard(Record):
     note: str | None = None
     #: "once" where the chat template writes the opening token; the harness sent it twice before it was recorded.
     opening: str | None = None
+    #: What a run changed of the model's own settings; `settings_sha256` is then another.
+    chat_template_kwargs: dict[str, Any] = {}
+    min_pixels: int | None = None
+    max_pixels: int | None = None
     backend: str = "transformers"
 
 
@@ -303,6 +307,22 @@ class GenerationArgs(Record):
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    #: A text ends before the first of these.
+    stop: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `stop` where there is none: a run's key is a hash over this, and runs that are there keep theirs."""
+        return {k: v for k, v in dump(self).items() if k != "stop" or v}
+
+
+class Example(Record):
+    """A worked example that stood before every question (--num-fewshot), by its row in the train split."""
+
+    id: str
+    images: tuple[str, ...]
+    question: str
+    answer: str
 
 
 class RunCard(Record):
@@ -315,6 +335,9 @@ class RunCard(Record):
     model: ModelCard
     prompt: str
     prompt_sha256: str
+    #: The system turn and the worked examples before every question, where the run asked for them.
+    system: str | None = None
+    examples: tuple[Example, ...] = ()
     generation: GenerationArgs
     limit: int | None
     #: Version of the reader that took the answers from the texts (harness.answers.VERSION).

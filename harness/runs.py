@@ -133,7 +133,7 @@ class RunFolder:
         weights += [model.opening] if model.opening else []  # those who send it once go not on from those who sent it twice
         computed = [model.attention, (model.device or "").partition(":")[0]]  # ranks of one run differ in the device's number
         computed += [model.adapter] if model.adapter == "beside" else []  # in bf16 it is another model than when merged
-        answering = computed if model.backend == "transformers" else [model.backend, model.path]
+        answering = {"transformers": computed, "vllm": ["vllm", *computed]}.get(model.backend, [model.backend, model.path])
         what = [
             card.data.fingerprint, *weights, *answering, card.prompt_sha256, card.generation.model_dump(), card.reader,
             *([card.reasoning_tags] if card.reasoning_tags else []),

@@ -62,8 +62,8 @@ class Cell(Record):
     prompt_sha256: str
     #: Version of the reader that took the answers from the texts.
     reader: int
-    #: max_new_tokens, temperature, top_p and seed; they may differ within a table, which then says so.
-    generation: dict[str, float]
+    #: max_new_tokens, temperature, top_p and seed; they may differ within a table, which then says so. `stop` may not.
+    generation: dict[str, Any]
     #: How often each question was asked (--num-samples): `samples` and `n` count answers.
     repeats: int = 1
     #: Rows that the run was limited to (--limit), where that left some out.
@@ -110,7 +110,8 @@ class Cell(Record):
         """What cells of one table share; the value of a slice may differ, as it takes its own rows."""
         slice_name, judge = self.slice[0] if self.slice else "", f"{self.judge}@{self.judge_version}" if self.judge else ""
         data = (self.data_fingerprint, self.asked_sha256, self.slice_sha256 or "")
-        return (self.task, self.split, slice_name, judge, *data, self.prompt_sha256, str(self.reader))
+        stop = [repr(s) for s in self.generation.get("stop", ())]
+        return (self.task, self.split, slice_name, judge, *data, self.prompt_sha256, str(self.reader), *stop)
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         prompt=card.prompt,
         prompt_sha256=card.prompt_sha256,
         reader=card.reader,
-        generation=card.generation.model_dump(),
+        generation=card.generation.model_dump(mode="json"),
         repeats=card.data.repeats,
         limit=limit_of(card),
         value=interval.value if interval else None,
@@ -254,7 +255,8 @@ def _summary(runs: Path, judge: str, version: str, changed: int) -> str | None:
 
 def _configuration(card: RunCard, generation: str) -> str:
     model = card.model
-    address = [] if model.backend == "transformers" else [model.backend, model.path]  # a folder may move, an API is its address
+    # a folder may move, an API is its address
+    address = {"transformers": [], "vllm": ["vllm"]}.get(model.backend, [model.backend, model.path])
     what = [*address, model.name, model.weights_sha256, model.settings_sha256, model.dtype, generation]
     what += [repr(card.reasoning_tags)] if card.reasoning_tags else []
     return sha256(repr(what).encode()).hexdigest()[:16]

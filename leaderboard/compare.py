@@ -214,7 +214,12 @@ def _judged(run: Run, judge: str) -> Judged:
 
 def _alike(a: Run, b: Run, across_prompts: bool) -> bool:
     same_data = a.card.data.fingerprint == b.card.data.fingerprint and a.asked.content == b.asked.content
-    return same_data and a.card.reader == b.card.reader and (across_prompts or a.card.prompt_sha256 == b.card.prompt_sha256)
+    return same_data and a.card.reader == b.card.reader and (across_prompts or _asking(a.card) == _asking(b.card))
+
+
+def _asking(card: RunCard) -> tuple[str, tuple[str, ...]]:
+    """The prompt, and the texts that end an answer."""
+    return card.prompt_sha256, card.generation.stop
 
 
 def _same_question(run_a: Run, run_b: Run, across_prompts: bool) -> None:
@@ -236,9 +241,10 @@ def _same_question(run_a: Run, run_b: Run, across_prompts: bool) -> None:
             f"cannot compare: answers were read from the texts by reader {a.reader} and reader {b.reader}",
             hint="read the older one again: harness judge RUN --reread",
         )
-    if a.prompt_sha256 != b.prompt_sha256 and not across_prompts:
+    if _asking(a) != _asking(b) and not across_prompts:
         hint = "run both with the same --prompt, or say --across-prompts if that is what you compare"
-        raise UserError(f"cannot compare: prompt {a.prompt} against {b.prompt}", hint=hint)
+        ways = [" stopped before ".join([c.prompt, *map(repr, c.generation.stop)]) for c in (a, b)]
+        raise UserError(f"cannot compare: prompt {' against '.join(ways)}", hint=hint)
 
 
 def _compare(a: Run, b: Run, judged_a: Judged, judged_b: Judged) -> Comparison:
@@ -277,8 +283,8 @@ def _compare(a: Run, b: Run, judged_a: Judged, judged_b: Judged) -> Comparison:
 
 
 def _unlike(a: RunCard, b: RunCard) -> str:
-    theirs = b.generation.model_dump()
-    differ = [f"{k} {v} against {theirs[k]}" for k, v in a.generation.model_dump().items() if v != theirs[k]]
+    ours, theirs = a.generation.model_dump(), b.generation.model_dump()
+    differ = [f"{k} {ours.get(k)} against {theirs.get(k)}" for k in ours | theirs if ours.get(k) != theirs.get(k)]
     return ", ".join(differ)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness import answers, pipeline, rereading
 from harness.errors import RunError
+from harness.models.written import Written
 from harness.prompts import PROMPTS
 from harness.records import GenerationArgs, Prediction, Reference, Verdict
 from harness.runs import RunFolder, write_atomic
@@ -190,9 +191,7 @@ def marking(tiny, monkeypatch):
     tokenizer.add_special_tokens({"additional_special_tokens": ["<unused94>", "<unused95>", "<|other|>"]})
     monkeypatch.setattr(tiny.processor, "tokenizer", tokenizer)
     ids = {t: tokenizer.convert_tokens_to_ids(t) for t in ("<unused94>", "<unused95>", "<|other|>")}
-    special = {i: t.content for i, t in tokenizer.added_tokens_decoder.items() if t.special}
-    monkeypatch.setattr(tiny, "_markers", {i for i, t in special.items() if answers.is_marker(t)})
-    monkeypatch.setattr(tiny, "_unspoken", {i for i, t in special.items() if not answers.is_marker(t)})
+    monkeypatch.setattr(tiny, "written", Written(tokenizer, ()))
     return tiny, ids
 
 
@@ -203,10 +202,10 @@ def test_special_tokens_that_mark_thinking_are_kept(marking):
         return model.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     tokens = [ids["<unused94>"], *words("thought\nhmm"), ids["<unused95>"], ids["<|other|>"], *words("yes")]
-    assert model._text(tokens) == "<unused94>thought\nhmm<unused95>yes"
-    assert answers.read(model._text(tokens)) == ("hmm", "yes")
+    assert model.written.text(tokens) == "<unused94>thought\nhmm<unused95>yes"
+    assert answers.read(model.written.text(tokens)) == ("hmm", "yes")
     plain = [*words("yes, it is"), ids["<|other|>"]]
-    assert model._text(plain) == "yes, it is"
+    assert model.written.text(plain) == "yes, it is"
 
 
 def test_a_template_that_opens_the_thinking_is_put_back(tiny, monkeypatch):
@@ -214,7 +213,7 @@ def test_a_template_that_opens_the_thinking_is_put_back(tiny, monkeypatch):
     monkeypatch.setattr(tiny.processor, "chat_template", template + "{% if add_generation_prompt %}<think>\n{% endif %}")
     task = load("slake", limit=2)
     (batch,) = tiny.generate(task.samples, PROMPTS["question"], ARGS)
-    monkeypatch.setattr(tiny, "_opened", "")
+    monkeypatch.setattr(tiny.written, "opened", "")
     assert all(p.text.startswith("<think>\n") for p in batch)
     assert all(p.answer is None for p in batch if "</think>" not in p.text)
     (again,) = tiny.generate([task.samples[0].model_copy(update={"id": "x"})], PROMPTS["question"], ARGS)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.contracts import Judge, Model
     from harness.data import LoadedTask, OnBadRow
     from harness.distributed import Rank
+    from harness.models.overrides import Overrides
     from harness.prompts import Prompt
     from harness.records import GenerationArgs
     from harness.runs import RunFolder
@@ -45,7 +46,15 @@ def run(
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus; 1 is off.")] = 1.0,
     seed: opt.Seed = 0,
+    system: opt.System = None,
+    num_fewshot: opt.NumFewshot = 0,
+    stop: opt.Stop = None,
+    chat_template_kwargs: opt.ChatTemplateKwargs = None,
+    min_pixels: opt.MinPixels = None,
+    max_pixels: opt.MaxPixels = None,
+    backend: opt.Backend = "transformers",
     device: opt.Device = "auto",
+    device_map: opt.DeviceMap = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
     attn: Annotated[str, typer.Option("--attn", help="auto, sdpa, flash_attention_2 or eager.")] = "auto",
     api_base: Annotated[str | None, typer.Option("--api-base", help="Address of an OpenAI-compatible server.")] = None,
@@ -76,8 +85,8 @@ def run(
 
     harness run --model tiny --tasks slake,vqa_rad --judge exact
     """
-    from harness import distributed
-    from harness.cli import missing, ui
+    from harness import distributed, fewshot, specs
+    from harness.cli import backends, missing, ui
     from harness.models.endpoint import is_api_model, outgoing
     from harness.models.lm_eval_bridge import load_tasks as load_foreign
     from harness.models.lm_eval_bridge import split_tasks
@@ -102,9 +111,19 @@ def run(
     judges = make_judges(judge, options)  # a wrong or retired one fails before anything is read
     policy = bad_row_policy(on_bad_row)
     tags = opt.reasoning_tags(reasoning_tags)
+    overrides, ends = opt.overrides(chat_template_kwargs, min_pixels, max_pixels), opt.stops(stop)
     own, names = split_tasks(tasks)
     if names and (api_base or is_api_model(model)):
         raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
+    backends.check(backend, model, api_base, rank, foreign=bool(names))
+    if device_map is not None:
+        backends.check_device_map(device_map, backend, model, api_base, rank, device)
+    if names and (system or num_fewshot or ends or overrides.given()):
+        raise UserError(
+            f"lm_eval:{names[0]}: lm-eval asks in its own way, without --system, --num-fewshot, --stop, --chat-template-kwargs "
+            "and pixel bounds",
+            hint="run lm_eval: tasks in a command of their own",
+        )
     foreign = load_foreign(names) if names else {}  # a wrong name fails before weights are loaded
     loaded = (
         load_tasks(
@@ -121,25 +140,35 @@ def run(
         else []
     )
 
+    prompts = [  # a wrong name fails before weights are loaded
+        fewshot.before(
+            task.spec.get_prompt(prompt), task, path, system=system, count=num_fewshot, seed=seed,
+            data_dir=data_dir, images_dir=images, max_pixels=max_image_pixels,
+        )
+        for task, (_, path) in zip(loaded, specs.find(own) if loaded else (), strict=True)
+    ]  # fmt: skip
+
     def asking() -> list[tuple[LoadedTask, Prompt, GenerationArgs]]:
         return [
             (
                 repeated(task, num_samples),
-                task.spec.get_prompt(prompt),  # a wrong name fails before weights are loaded
+                chosen,
                 GenerationArgs(
-                    max_new_tokens=max_new_tokens or task.spec.max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
+                    max_new_tokens=max_new_tokens or task.spec.max_new_tokens, temperature=temperature, top_p=top_p, seed=seed,
+                    stop=ends,
                 ),
             )
-            for task in loaded
-        ]
+            for task, chosen in zip(loaded, prompts, strict=True)
+        ]  # fmt: skip
 
     asked = asking()
     if dry_run:
         from harness import dryrun
 
         plan = dryrun.Plan(
-            model, dtype=dtype, device=device, attention=attn, batch_size=rows, api_base=api_base, allow_external=allow_external
-        )
+            model, dtype=dtype, device=device, attention=attn, batch_size=rows, api_base=api_base, allow_external=allow_external,
+            overrides=overrides,
+        )  # fmt: skip
         found = [plan.estimate(*one) for one in asked] + [plan.foreign(name, task, limit) for name, task in foreign.items()]
         ui.print_json(found) if json else ui.out.print(dryrun.render(found))
         return
@@ -149,25 +178,26 @@ def run(
             ui.announce(note)
         if first := next((s for t in loaded for s in t.samples if s.reference.answers), None):
             one.probe(first)
-    backend = load_model(
-        model, loaded, device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank,
-        api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, tags=tags,
+    answering = load_model(
+        model, loaded, backend=backend, spread=device_map is not None,
+        device=device, dtype=dtype, batch_size=rows, attention=attn, rank=rank, prompts=prompts,
+        api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, tags=tags, overrides=overrides,
     )  # fmt: skip
     for i, task in enumerate(loaded):
-        loaded[i] = askable(task, backend, task.spec.get_prompt(prompt), policy)
+        loaded[i] = askable(task, answering, prompts[i], policy)
         for line in loaded[i].notes[len(task.notes) :]:
             ui.note(line)
     with ui.progress() as bar:
         folders = [
-            run_task(backend, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank, tags=tags)
+            run_task(answering, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank, tags=tags)
             for task, chosen, args in asking()
         ]
         if foreign and rank.main:
-            folders += run_foreign(backend, foreign, runs, limit=limit, seed=seed, fresh=fresh)
-    if usage := getattr(backend, "usage", None):
+            folders += run_foreign(answering, foreign, runs, limit=limit, seed=seed, fresh=fresh)
+    if usage := getattr(answering, "usage", None):
         cost = dollars(cost_of(usage.row()))
         ui.note(f"{usage.answered} answered, {usage.failed} failed, cost {cost}, served by {dict(usage.served)}")
-    for name in getattr(backend, "left_away", ()):
+    for name in getattr(answering, "left_away", ()):
         ui.note(f"{model} takes no {name}, and was asked without: a text may differ from run to run")
     if rank.main:
         for one in judges:
@@ -230,16 +260,18 @@ def load_tasks(
 
 def load_model(
     name: str, tasks: Sequence[LoadedTask] = (), *, device: str = "auto", dtype: str = "auto", batch_size: int | None = None,
-    attention: str = "auto", rank: Rank | None = None,
+    attention: str = "auto", rank: Rank | None = None, prompts: Sequence[Prompt] = (),
     api_base: str | None = None, allow_external: bool = False, max_in_flight: int = 16, tags: Tags = (),
+    overrides: Overrides | None = None, backend: str = "transformers", spread: bool = False,
 ) -> Model:  # fmt: skip
-    """The backend that answers for `name`: an API model, or a checkpoint in process. `tasks` are what it will be shown."""
+    """The backend that answers for `name`: an API model, or a checkpoint in process. `tasks` are what it will be shown, each by
+    its prompt."""
     from harness.cli import ui
     from harness.models import endpoint, loading
     from harness.models.quick_import import quickly
 
     if api_base or endpoint.is_api_model(name):
-        going = [endpoint.outgoing(t) for t in tasks]
+        going = [endpoint.outgoing(t, before=p.images) for t, p in zip(tasks, prompts, strict=True)]
         sent = endpoint.check_may_leave(going, endpoint.Endpoint.parse(name, api_base), allow_external=allow_external)
         if sent:
             ui.announce(sent)
@@ -247,19 +279,34 @@ def load_model(
 
         with ui.err.status("reaching the API model"):
             api = LitellmModel(
-                name, api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, batch_size=batch_size or 32
-            )
+                name, api_base=api_base, allow_external=allow_external, max_in_flight=max_in_flight, batch_size=batch_size or 32,
+                overrides=overrides,
+            )  # fmt: skip
         for line in api.notes:
             ui.note(line)
         return api
     loading.resolve(name)  # a wrong name fails before torch is imported
+    if backend == "vllm":
+        from harness.models.vllm_model import VllmModel
+
+        most = max((len(p.images) + len(s.images) for t, p in zip(tasks, prompts, strict=True) for s in t.samples), default=1)
+        return VllmModel(name, dtype=dtype, batch_size=batch_size, images=most, tags=tags, overrides=overrides)
     with ui.err.status("loading the model"), quickly():
         ui.quiet_libraries()
         from harness.models.transformers_model import TransformersModel
 
         if rank and rank.count > 1 and device == "auto":
             device = rank.device
-        local = TransformersModel(name, device=device, dtype=dtype, batch_size=batch_size, attention=attention, tags=tags)
+        local = TransformersModel(
+            name,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            attention=attention,
+            tags=tags,
+            overrides=overrides,
+            spread=spread,
+        )
     if local.card.note:
         ui.announce(local.card.note)
     if local.why_plain:

@@ -11,6 +11,7 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.contracts import JudgeOptions
+    from harness.models.overrides import Overrides
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint folder, an adapter folder, a hub id, or 'tiny'.")]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Task names, comma-separated, or paths to task YAMLs.")]
@@ -54,7 +55,26 @@ MaxImagePixels = Annotated[
 ]
 BatchSize = Annotated[str, typer.Option("--batch-size", help="Questions a batch, or auto. Never changes an answer.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seeds everything random.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
+System = Annotated[str | None, typer.Option("--system", help="A system turn before every question.")]
+NumFewshot = Annotated[
+    int, typer.Option("--num-fewshot", min=0, help="Worked examples before every question, drawn from the train split by --seed.")
+]
+ChatTemplateKwargs = Annotated[
+    str | None,
+    typer.Option("--chat-template-kwargs", help="JSON for the model's chat template, as '{\"enable_thinking\": false}'."),
+]
+MinPixels = Annotated[
+    int | None, typer.Option("--min-pixels", min=1, help="The processor enlarges smaller pictures (Qwen-VL, GLM-V).")
+]
+MaxPixels = Annotated[
+    int | None, typer.Option("--max-pixels", min=1, help="The processor makes larger pictures smaller (Qwen-VL, GLM-V).")
+]
+Stop = Annotated[list[str] | None, typer.Option("--stop", help="An answer ends before this text; may repeat.")]
+Backend = Annotated[str, typer.Option("--backend", help="What computes a checkpoint: transformers or vllm.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
+DeviceMap = Annotated[
+    str | None, typer.Option("--device-map", help="auto: one model's layers over all GPUs, without the shared prefix.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 
@@ -71,6 +91,31 @@ def reasoning_tags(given: list[str] | None) -> tuple[tuple[str, str], ...]:
             raise UserError(f"--reasoning-tags {one}: expected two different markers", hint=hint)
         pairs.append((opening, closing))
     return tuple(dict.fromkeys(pairs))
+
+
+def overrides(chat_template_kwargs: str | None, min_pixels: int | None, max_pixels: int | None) -> Overrides:
+    """What is changed of the model's own settings. Raises UserError."""
+    import json
+
+    from harness.models.overrides import Overrides
+
+    found: object = {}
+    if chat_template_kwargs is not None:
+        try:
+            found = json.loads(chat_template_kwargs)
+        except ValueError as e:
+            found = e
+        if not isinstance(found, dict):
+            why = f"not JSON ({found})" if isinstance(found, ValueError) else "not a JSON object"
+            raise UserError(f"--chat-template-kwargs: {why}", hint="as in --chat-template-kwargs '{\"enable_thinking\": false}'")
+    return Overrides(dict(found) if isinstance(found, dict) else {}, min_pixels, max_pixels)
+
+
+def stops(given: list[str] | None) -> tuple[str, ...]:
+    """`--stop`, each once, in an order that says nothing. Raises UserError."""
+    if "" in (given or ()):
+        raise UserError("--stop is empty", hint="give a text that ends an answer, as --stop $'\\n\\n'")
+    return tuple(sorted(set(given or ())))
 
 
 def judge_options(

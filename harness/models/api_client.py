@@ -197,6 +197,8 @@ class Client:
         e = self.endpoint
         model, provider, _, _ = self.litellm.get_llm_provider(e.model, api_base=e.api_base)
         for name, value in sent.items():
+            if name == "extra_body":  # for the server alone
+                continue
             try:
                 self.litellm.utils.get_optional_params(model=model, custom_llm_provider=provider, **{name: value})
             except self.litellm.exceptions.UnsupportedParamsError as error:

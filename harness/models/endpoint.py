@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from harness.data import LoadedTask
 from harness.errors import ModelError, UserError
+from harness.records import ImageRef
 from harness.shown import asked
 
 #: LiteLLM's providers that take images; a name that starts with one of them is an API model, any other owner/name a hub id.
@@ -126,6 +127,11 @@ class Endpoint:
         except ValueError:
             return False
 
+    @property
+    def takes_template_kwargs(self) -> bool:
+        """Whether it is a server of open weights, which renders a chat template (vLLM, SGLang, LMDeploy)."""
+        return self.api_base is not None and self.provider in _OPENAI_LIKE
+
     def api_key(self) -> str | None:
         """The key to send; None leaves it to LiteLLM, "none" is for a server that wants none."""
         if self.key_variable is None:
@@ -151,12 +157,15 @@ class Outgoing:
         return f"{self.task}: {asked(self.questions, self.repeats)}{pictures}"
 
 
-def outgoing(task: LoadedTask, *, images: bool = True) -> Outgoing:
-    """Count what would be sent. Without `images` only text is (a judge never gets the image)."""
+def outgoing(task: LoadedTask, *, images: bool = True, before: Sequence[ImageRef] = ()) -> Outgoing:
+    """Count what would be sent; `before` are pictures of examples, which go with every question.
+
+    Without `images` only text is sent (a judge never gets the image).
+    """
     sizes: dict[str, int] = {}
     total = 0
     for sample in task.samples if images else ():
-        for image in sample.images:
+        for image in (*before, *sample.images):
             if image.name not in sizes:
                 sizes[image.name] = len(image.content)
             total += sizes[image.name]

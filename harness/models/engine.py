@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from harness.models.families import parts
 from harness.models.families.prompting import BY_TOKEN, IndivisibleError
+from harness.models.written import Completion as Completion
 from harness.records import GenerationArgs
 
 
@@ -29,15 +30,6 @@ class Row:
     prefix: int
     input_ids: list[int]
     key: str
-
-
-@dataclass
-class Completion:
-    """The new tokens without the end token, which is `end` (None where the text was cut off)."""
-
-    tokens: list[int]
-    end: int | None
-    prompt_tokens: int
 
 
 def common_prefix(rows: Sequence[list[int]]) -> int:
@@ -257,8 +249,9 @@ def complete(
     end: set[int],
     never: Sequence[int] = (),
     watch: Watch | None = None,
+    over: Callable[[list[int]], bool] | None = None,
 ) -> list[Completion]:
-    """Completions of `rows`, in their order.
+    """Completions of `rows`, in their order; a row of which `over` says so after a token is written no further.
 
     `shared` is left as it was and serves any number of calls. `never` lists tokens that must not be written (image
     markers, in training).
@@ -285,7 +278,8 @@ def complete(
                 ended[row] = token
             else:
                 tokens[row].append(token)
-                keep.append(i)
+                if over is None or not over(tokens[row]):
+                    keep.append(i)
         if not keep or step + 1 == args.max_new_tokens:
             break
         if len(keep) < len(live):

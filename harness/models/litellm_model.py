@@ -22,6 +22,8 @@ from harness.images import MAX_BYTES, portable
 from harness.models.api_client import GIVE_UP_AFTER, IN_A_ROW, Client, RequestFailed
 from harness.models.endpoint import Endpoint
 from harness.models.flight import in_flight
+from harness.models.overrides import Overrides
+from harness.models.stops import cut
 from harness.models.usage import Usage
 from harness.prompts import Prompt, parts
 from harness.records import BadImageError, GenerationArgs, ImageRef, ModelCard, Prediction, Sample
@@ -50,6 +52,17 @@ def by_image(samples: Sequence[Sample]) -> list[Sample]:
     return [s for group in groups.values() for s in group]
 
 
+def _user(text: str, images: Sequence[ImageRef]) -> dict[str, Any]:
+    """A user's turn."""
+    if not images:
+        return {"role": "user", "content": text}
+    content: list[dict[str, Any]] = [
+        {"type": "text", "text": p} if isinstance(p, str) else {"type": "image_url", "image_url": {"url": data_url(images[p])}}
+        for p in parts(text, len(images))
+    ]
+    return {"role": "user", "content": content}
+
+
 class LitellmModel:
     """Fulfils harness.contracts.Model over HTTP.
 
@@ -70,10 +83,13 @@ class LitellmModel:
         timeout: float = 120.0,
         deadline: float = 600.0,
         retries: int = 5,
+        overrides: Overrides | None = None,
     ) -> None:
         self.endpoint = Endpoint.parse(name, api_base)
         if not self.endpoint.is_local and not allow_external:
             raise UserError(f"{name}: answered by {self.endpoint.where}", hint="pass --allow-external if rows may leave")
+        self._overrides = overrides or Overrides()
+        self._check_overrides()
         self.client = Client(self.endpoint, timeout=timeout, deadline=deadline, retries=retries)
         self.max_in_flight, self.batch_size = max_in_flight, batch_size
         self.usage = Usage()
@@ -101,7 +117,19 @@ class LitellmModel:
     @property
     def card(self) -> ModelCard:
         """The name asked for, and as `path` the address that answers. `usage.served` tells which model answered."""
-        return ModelCard(name=self.endpoint.model, path=self.endpoint.api_base, backend="litellm")
+        return self._overrides.on_card(ModelCard(name=self.endpoint.model, path=self.endpoint.api_base, backend="litellm"))
+
+    def _check_overrides(self) -> None:
+        """Raises UserError for what cannot be sent: a server makes its pictures smaller itself, a vendor has its own template."""
+        if self._overrides.min_pixels or self._overrides.max_pixels:
+            raise UserError(
+                "--min-pixels and --max-pixels are settings of a model in process",
+                hint="give them to the server, as in: vllm serve NAME --mm-processor-kwargs '{\"max_pixels\": 1003520}'",
+            )
+        if self._overrides.chat_template_kwargs and not self.endpoint.takes_template_kwargs:
+            raise UserError(
+                f"--chat-template-kwargs: {self.endpoint.where} takes none", hint="only servers named by --api-base do"
+            )
 
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         """Yield finished predictions. Raises ModelError where no further request could succeed (a wrong key, a server that is
@@ -134,10 +162,11 @@ class LitellmModel:
                     f"{self.endpoint.model}: the vendor's content filter withheld the first {self._filtered} answers"
                 )
             return self._error(sample, "withheld by the vendor's content filter")
-        text = reply.text
+        text = cut(reply.text, args.stop)  # a server may leave a stop string in, or not know of any
         reasoning, answer = answers.read(text)
+        finish = reply.finish if text == reply.text else "stop"
         return Prediction(
-            sample_id=sample.id, text=text, reasoning=reasoning, answer=answer, finish=reply.finish,
+            sample_id=sample.id, text=text, reasoning=reasoning, answer=answer, finish=finish,
             prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens,
         )  # fmt: skip
 
@@ -167,21 +196,20 @@ class LitellmModel:
 
     @staticmethod
     def _messages(sample: Sample, prompt: Prompt) -> list[dict[str, Any]]:
-        """System turn, images and text in the order in which a model in process sees them."""
-        text = prompt.render(sample.question)
-        system = [{"role": "system", "content": sample.system}] if sample.system else []
-        if not sample.images:
-            return [*system, {"role": "user", "content": text}]
-        content: list[dict[str, Any]] = [
-            {"type": "text", "text": p}
-            if isinstance(p, str)
-            else {"type": "image_url", "image_url": {"url": data_url(sample.images[p])}}
-            for p in parts(text, len(sample.images))
-        ]
-        return [*system, {"role": "user", "content": content}]
+        """System turn, examples, images and text in the order in which a model in process sees them."""
+        system = sample.system or prompt.system
+        chat: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        for shot in prompt.shots:
+            chat.append(_user(prompt.render(shot.question), shot.images))
+            chat.append({"role": "assistant", "content": shot.answer})
+        return [*chat, _user(prompt.render(sample.question), sample.images)]
 
     def _sent(self, sample: Sample, args: GenerationArgs) -> dict[str, Any]:
         sent: dict[str, Any] = {"temperature": args.temperature, "max_tokens": args.max_new_tokens}
+        if args.stop:
+            sent["stop"] = list(args.stop)
+        if self._overrides.chat_template_kwargs:
+            sent["extra_body"] = {"chat_template_kwargs": dict(self._overrides.chat_template_kwargs)}
         # a vendor may refuse top_p beside temperature; a server may have another default in the model's folder
         if args.top_p != 1 or self.endpoint.api_base is not None:
             sent["top_p"] = args.top_p

@@ -155,12 +155,23 @@ def note(ckpt: Checkpoint) -> str | None:
     return other_base(ckpt)
 
 
+def check_vllm() -> None:
+    """Raises ModelError where vLLM is not."""
+    import importlib.util
+
+    if importlib.util.find_spec("vllm") is None:
+        raise ModelError(
+            "--backend vllm: vLLM is not installed in this environment",
+            hint="install it beside the harness in an environment of its own; or serve the model, and give --api-base",
+        )
+
+
 def pick_device(device: str) -> str:
-    """`--device`, checked; auto is the GPU where there is one. Raises ModelError."""
+    """`--device`, checked; auto is the GPU where there is one, Apple's included. Raises ModelError."""
     import torch
 
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except Exception as e:  # each backend raises its own kind
@@ -169,12 +180,13 @@ def pick_device(device: str) -> str:
 
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    """bf16 on a GPU, fp32 on a CPU, unless named."""
+    """bf16 on a GPU (Apple's from macOS 14 on), fp32 on a CPU, unless named."""
     import torch
 
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+        short = device.startswith("cuda") or (device.startswith("mps") and torch.backends.mps.is_macos_or_newer(14, 0))
+        return torch.bfloat16 if short else torch.float32
     if dtype not in names:
         raise ModelError(f"--dtype {dtype}: unknown", hint=f"one of auto, {', '.join(names)}")
     return names[dtype]
@@ -300,8 +312,13 @@ def first_line(e: BaseException) -> str:
     return (str(e).splitlines() or [type(e).__name__])[0]
 
 
-def load_weights(ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bool = True, attention: str = "sdpa") -> Any:
-    """The model in eval mode on `device`, with its adapter in it; as a PeftModel where `merge` is False. Raises ModelError."""
+def load_weights(
+    ckpt: Checkpoint, dtype: torch.dtype, device: str, *, merge: bool = True, attention: str = "sdpa", spread: bool = False
+) -> Any:
+    """The model in eval mode on `device`, with its adapter in it; as a PeftModel where `merge` is False. With `spread` its layers
+    are over all devices, without an adapter. Raises ModelError."""
+    if spread:
+        return _spread(ckpt, load_base(ckpt, dtype=dtype, attn_implementation=attention, device_map="auto"))
     model = load_base(ckpt, dtype=dtype, attn_implementation=attention)
     if ckpt.adapter:
         model = adapters.put_on(model, ckpt.adapter) if merge else adapters.adapt(model, ckpt.adapter)
@@ -314,7 +331,37 @@ def load_base(ckpt: Checkpoint, **how: Any) -> Any:
 
     _run_no_code()
     label = ckpt.label if ckpt.adapter is None else f"{ckpt.adapter}: its base {ckpt.base}"
-    return weights.load(AutoModelForImageTextToText, ckpt.base, label, use_safetensors=True, **how)
+    if Path(ckpt.base).is_dir():
+        whole_numbers(label, folders.read_json(Path(ckpt.base) / "config.json"))
+    model = weights.load(AutoModelForImageTextToText, ckpt.base, label, use_safetensors=True, **how)
+    if "quantization_config" not in how:  # a training may quantise its base itself
+        whole_numbers(label, model.config.to_dict())
+    return model
+
+
+def whole_numbers(label: str, config: dict[str, Any]) -> None:
+    """Raises ModelError for quantised weights: adapters, checks and number formats here are for weights as they were trained."""
+    how = config.get("quantization_config") or config.get("compression_config")
+    if how:
+        method = how.get("quant_method", "?") if isinstance(how, dict) else "?"
+        raise ModelError(
+            f"{label}: is quantised ({method}), which is not computed in process",
+            hint="give the checkpoint before quantisation; or serve it with vLLM, SGLang or LMDeploy, and give --api-base",
+        )
+
+
+def _spread(ckpt: Checkpoint, model: Any) -> Any:
+    """A model whose layers accelerate put where there is room. Raises ModelError where the devices that compute have too little,
+    or an adapter would have to follow."""
+    if ckpt.adapter:
+        raise ModelError(f"{ckpt.label}: is an adapter, and --device-map spreads whole models", hint="merge it first")
+    places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
+    if "disk" in places or ("cpu" in places and len(places) > 1):
+        raise ModelError(
+            f"{ckpt.label}: does not fit on the devices of this machine; some layers would stay in memory or on disk",
+            hint="use --dtype bfloat16, more devices, or a server (vLLM, SGLang, LMDeploy) and --api-base",
+        )
+    return model.eval()
 
 
 def model_card(ckpt: Checkpoint, model: Any, attention_reason: str | None = None) -> ModelCard:

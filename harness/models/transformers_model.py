@@ -15,22 +15,24 @@ import torch
 
 from harness import answers
 from harness.errors import DataError, ModelError, UserError
-from harness.models import engine, loading, proof, weights
+from harness.models import engine, loading, proof, refusals, weights
 from harness.models.families import parts
-from harness.models.families.prompting import Ask, IndivisibleError, Openings, Prompting
+from harness.models.families.prompting import Ask, IndivisibleError, Openings, Prompting, asked
+from harness.models.overrides import Overrides
+from harness.models.written import Completion, Written
 from harness.prompts import Prompt, placed
-from harness.records import BadImageError, GenerationArgs, ModelCard, Prediction, Sample
+from harness.records import BadImageError, GenerationArgs, ImageRef, ModelCard, Prediction, Sample
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 #: `--batch-size auto`: at most this many questions a worker (on a CPU each core is one), and no more than their keys and values
 #: fit in this many MB.
-MOST_ROWS = {"cpu": 64, "cuda": 256}
-MOST_CACHE_MB = {"cpu": 32, "cuda": 16_000}
+MOST_ROWS = {"cpu": 64, "cuda": 256, "mps": 64}
+MOST_CACHE_MB = {"cpu": 32, "cuda": 16_000, "mps": 2_000}
 #: Pictures that are read together: at most so many, and so many of their tokens.
 PACK_IMAGES = 32
-PACK_TOKENS = {"cpu": 8_192, "cuda": 32_768}
+PACK_TOKENS = {"cpu": 8_192, "cuda": 32_768, "mps": 16_384}
 
 
 def group_by_images(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -100,33 +102,35 @@ class TransformersModel:
         share_prefix: Literal["auto", "off"] = "auto",
         attention: str = "auto",
         tags: answers.Tags = (),
+        overrides: Overrides | None = None,
+        spread: bool = False,
     ) -> None:
         checkpoint = loading.resolve(name)
         where = loading.pick_device(device)
         self.processor = loading.load_processor(checkpoint)
-        self.prompting = Prompting(self.processor, checkpoint.name)
+        overrides = overrides or Overrides()
+        overrides.set_on(self.processor, checkpoint.name)
+        self.prompting = Prompting(self.processor, checkpoint.name, overrides.chat_template_kwargs)
         kind = loading.pick_dtype(dtype, where)
         attention, reason = loading.pick_attention(attention, where, kind)
-        self.model = loading.load_weights(checkpoint, kind, where, attention=attention)
+        self.model = loading.load_weights(checkpoint, kind, where, attention=attention, spread=spread)
         weights.check_vocabulary(checkpoint.label, self.model, self.processor)
-        self._card = loading.model_card(checkpoint, self.model, reason)
+        self._card = overrides.on_card(loading.model_card(checkpoint, self.model, reason))
         if self.prompting.writes_opening():
             self._card = self._card.model_copy(update={"opening": "once"})
         self._kind = where.split(":")[0]
         self._fixed_rows = batch_size
-        self._token_mb = loading.kv_bytes_per_token(self.model.config, self.model.dtype.itemsize) / 1e6
-        self.longest = parts.longest_prompt(self.model.config)
+        self._label = checkpoint.label
+        with self._in_words("its configuration says too little"):
+            self._token_mb = loading.kv_bytes_per_token(self.model.config, self.model.dtype.itemsize) / 1e6
+            self.longest = parts.longest_prompt(self.model.config)
         why = self._why_plain()
         self.why_plain: str | None = "asked for" if share_prefix == "off" else why
         #: How the last run's pictures were read; for its card.
         self.sharing: str | None = None
         self.end = engine.end_tokens(self.model, self.processor.tokenizer)
         self.pack_images = PACK_IMAGES  # fewer where they take many tokens, as the proof finds
-        special = {i: t.content for i, t in self.processor.tokenizer.added_tokens_decoder.items() if t.special}
-        #: Special tokens that mark thinking or answer, and those that a text is read without.
-        self._markers = {i for i, token in special.items() if answers.is_marker(token, tags)}
-        self._unspoken = set(special) - self._markers
-        self._tags, self._opened = tags, ""
+        self.written = Written(self.processor.tokenizer, tags)
         #: Held while computing on an accelerator, so that a second worker only loads; free on a CPU.
         self._computing: AbstractContextManager[Any] = nullcontext() if where == "cpu" else threading.Lock()
 
@@ -137,9 +141,8 @@ class TransformersModel:
     def generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> Iterator[list[Prediction]]:
         for name, bad in self.refused(samples, prompt).items():
             raise DataError(f"row {name}: {bad}", hint="mend the row")
-        if samples:  # a template that opens the thinking itself: the text then only closes it
-            (chat,) = self.prompting.texts([Ask(len(samples[0].images), "?", samples[0].system)])
-            self._opened = answers.left_open(chat, self._tags)
+        if samples:
+            self.written.begin(self.prompting.texts([asked(prompt, samples[0])._replace(text="?")])[0])
         # where the question says itself where its images stand, nothing comes before it that others could share
         ahead = [s for s in samples if s.images and not placed(prompt.render(s.question), len(s.images))]
         why = self.why_plain or (self._prove(ahead, prompt) if ahead else None)
@@ -151,43 +154,8 @@ class TransformersModel:
         yield from self._plain(samples, prompt, args)
 
     def refused(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
-        """The rows that this model cannot be asked, id -> why: one of its own markers in a question would be read as one, some
-        models ask for a picture, and a prompt must leave a position for an answer.
-
-        Raises UserError for a prompt that holds a marker.
-        """
-        markers = sorted(self.prompting.markers())
-
-        def held(text: str) -> str | None:
-            return next((m for m in markers if m in text), None)
-
-        if marker := held(prompt.template):
-            raise UserError(f"prompt '{prompt.name}' holds the model's own marker {marker}", hint=f"mend it in {prompt.source}")
-        found = {
-            s.id: f"the question holds the model's own marker {marker}"
-            for s in samples
-            if (marker := held(s.question) or held(s.system or ""))
-        }
-        if (bare := [s.id for s in samples if not s.images]) and not self.prompting.takes_text():
-            found |= dict.fromkeys(bare, "no image, and this model's processor takes no question without one")
-        return found | self._too_long([s for s in samples if s.id not in found], prompt)
-
-    def _too_long(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, str]:
-        """The rows whose prompt takes every position that the model has."""
-        if self.longest is None or not samples:
-            return {}
-        asked = [Ask(tuple(i.size for i in s.images), prompt.render(s.question), s.system) for s in samples]
-        # the pictures that could take most tokens, with room to spare for what their sizes do not tell
-        few = {max((a.pictures for a in asked), key=measure) for measure in (len, *_EXTENTS)}
-        most = max(self.prompting.count([Ask(sizes, "") for sizes in few]))
-        if 2 * most + max(len((a.text + (a.system or "")).encode()) for a in asked) < self.longest:
-            return {}
-        counts = self.prompting.count(asked)
-        return {
-            s.id: f"its prompt takes {n} tokens, and the model has positions for {self.longest}"
-            for s, n in zip(samples, counts, strict=True)
-            if n >= self.longest
-        }
+        """The rows that this model cannot be asked, id -> why. Raises UserError for a prompt that it cannot."""
+        return refusals.refused(self.prompting, self.longest, self.card.name, samples, prompt)
 
     def rows_a_batch(self, tokens: int, workers: int = 1) -> int:
         """Questions that one of `workers` computes at once, where each takes at most about `tokens` tokens in all.
@@ -226,7 +194,10 @@ class TransformersModel:
         except Exception as e:
             if out_of_memory(e) or isinstance(e, UserError | BadImageError):
                 raise
-            raise ModelError(f"{self._card.name}: {what}: {type(e).__name__}: {loading.first_line(e)}") from e
+            raise ModelError(
+                f"{self._label}: {what}: {type(e).__name__}: {loading.first_line(e)}",
+                hint="is it an image-text model that chats? a server may know it: give --model openai/NAME --api-base URL",
+            ) from e
 
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The processor's outputs where the model is, pixels in its number format."""
@@ -256,8 +227,9 @@ class TransformersModel:
 
     def _asked(self, samples: Sequence[Sample], prompt: Prompt) -> dict[str, Any]:
         """The model's inputs for a batch, by transformers' own call."""
-        rows = [Ask([i.open() for i in s.images], prompt.render(s.question), s.system) for s in samples]
-        return self._on_device(self.prompting.inputs(rows))
+        rows = [asked(prompt, s, _shown) for s in samples]
+        with self._in_words("its processor cannot make a prompt"):
+            return self._on_device(self.prompting.inputs(rows))
 
     @torch.inference_mode()
     def _generate(self, samples: Sequence[Sample], prompt: Prompt, args: GenerationArgs) -> list[Prediction]:
@@ -267,13 +239,17 @@ class TransformersModel:
         if args.temperature > 0:
             torch.manual_seed(engine.row_seed(args.seed, samples[0].id))
             sampling = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": 0}
+        width = inputs["input_ids"].shape[1]
+        if stops := self.written.stops(args):
+            sampling["stopping_criteria"] = stops.criteria(width)
         with self._in_words("its generate fails"):
             out = self.model.generate(**inputs, max_new_tokens=args.max_new_tokens, repetition_penalty=1.0, **sampling)
-        width = inputs["input_ids"].shape[1]
         rows = []
         for s, row, n in zip(samples, out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             cut = next((i for i, t in enumerate(row) if t in self.end), None)
-            rows.append(self._prediction(s, engine.Completion(row[:cut], None if cut is None else row[cut], n)))
+            rows.append(
+                self.written.prediction(s, Completion(row[:cut], None if cut is None else row[cut], n), stops, self.longest)
+            )
         return rows
 
     # -- shared prefix ------------------------------------------------------------------------------------------
@@ -345,7 +321,7 @@ class TransformersModel:
     ) -> Iterator[list[Prediction]]:
         """A pack's predictions, in batches of questions of similar length."""
         try:
-            yield from self._answer_pack(self._open(groups, prompt), groups, args, workers)
+            yield from self._answer_pack(self._open(groups, prompt), groups, prompt, args, workers)
         except IndivisibleError as e:  # raised before the pack's first row is answered
             self.sharing = f"off for some pictures: {e}"
             with self._computing:
@@ -353,26 +329,32 @@ class TransformersModel:
 
     def _open(self, groups: Sequence[list[Sample]], prompt: Prompt) -> tuple[Openings, list[list[list[int]]]]:
         """A pack's openings, and each question's tokens after them."""
-        openings = self.prompting.openings([[i.open() for i in g[0].images] for g in groups], groups[0][0].system)
-        chats = self.prompting.texts([Ask(len(s.images), prompt.render(s.question), s.system) for g in groups for s in g])
+        openings = self._read([g[0] for g in groups], prompt)
+        chats = self.prompting.texts([asked(prompt, s) for g in groups for s in g])
         tails = iter(self.prompting.tails(openings.border, chats))
         return openings, [[next(tails) for _ in g] for g in groups]
+
+    def _read(self, firsts: Sequence[Sample], prompt: Prompt) -> Openings:
+        """The openings of prompts about these samples' pictures. Raises IndivisibleError."""
+        rows = [asked(prompt, s, _shown) for s in firsts]
+        return self.prompting.openings([row.pictures for row in rows], rows[0].system, rows[0].shots)
 
     def _answer_pack(
         self,
         read: tuple[Openings, list[list[list[int]]]],
         groups: Sequence[list[Sample]],
+        prompt: Prompt,
         args: GenerationArgs,
         workers: int,
     ) -> Iterator[list[Prediction]]:
         openings, ids = read
         opening = _opening(ids)
+        stops = self.written.stops(args)
 
         def prefill(pack: Sequence[int]) -> engine.Prefilled:
             inputs = openings.inputs
             if len(pack) < len(groups):  # memory ran out: read these alone
-                pictures = [[i.open() for i in groups[g][0].images] for g in pack]
-                inputs = self.prompting.openings(pictures, groups[0][0].system).inputs
+                inputs = self._read([groups[g][0] for g in pack], prompt).inputs
             return engine.prefill(self.model, self._on_device(inputs), opening)
 
         with self._computing:
@@ -380,17 +362,15 @@ class TransformersModel:
                 rows = [(engine.Row(i, t, s.id), s) for i, g in enumerate(pack) for t, s in zip(ids[g], groups[g], strict=True)]
                 rows.sort(key=lambda r: len(r[0].input_ids))
 
-                def complete(
-                    batch: Sequence[tuple[engine.Row, Sample]], shared: engine.Prefilled = shared
-                ) -> list[engine.Completion]:
-                    asked = [row for row, _ in batch]
-                    return engine.complete(self.model, shared, asked, args, pad=self.prompting.pad, end=self.end)
+                def complete(batch: Sequence[tuple[engine.Row, Sample]], shared: engine.Prefilled = shared) -> list[Completion]:
+                    rows = [row for row, _ in batch]
+                    return engine.complete(self.model, shared, rows, args, pad=self.prompting.pad, end=self.end, over=stops)
 
                 width, longest = shared.mask.shape[1], max(len(t) for g in pack for t in ids[g])
                 most = self.rows_a_batch(width + longest + min(args.max_new_tokens, 128), workers)
                 for batch in evenly(rows, most):
                     for part, done in halving(complete, batch):
-                        yield [self._prediction(s, c) for (_, s), c in zip(part, done, strict=True)]
+                        yield [self.written.prediction(s, c, stops, self.longest) for (_, s), c in zip(part, done, strict=True)]
 
     def _prove(self, samples: Sequence[Sample], prompt: Prompt) -> str | None:
         """None where a few of the first pack's rows get the same text on a shared prefix and by `generate`, else why not."""
@@ -398,16 +378,16 @@ class TransformersModel:
         try:
             openings, ids = self._open(groups, prompt)
             self.pack_images = max(1, min(PACK_IMAGES, PACK_TOKENS.get(self._kind, 8_192) // max(openings.lengths)))
-            asked = proof.choose([len(g) for g in groups], ids)
-            rows = [groups[g][i] for g, i in asked]
+            chosen = proof.choose([len(g) for g in groups], ids)
+            rows = [groups[g][i] for g, i in chosen]
             inputs = self._asked(rows, prompt)
-            heads = [_unpadded(openings.inputs, g) for g, _ in asked]
-            if [head + ids[g][i] for head, (g, i) in zip(heads, asked, strict=True)] != [
-                _unpadded(inputs, k) for k in range(len(asked))
+            heads = [_unpadded(openings.inputs, g) for g, _ in chosen]
+            if [head + ids[g][i] for head, (g, i) in zip(heads, chosen, strict=True)] != [
+                _unpadded(inputs, k) for k in range(len(chosen))
             ]:
                 return "a prompt in two parts has other tokens than the model's own"
             shared = engine.prefill(self.model, self._on_device(openings.inputs), _opening(ids))
-            batch = [engine.Row(g, ids[g][i], str(i)) for g, i in asked]
+            batch = [engine.Row(g, ids[g][i], str(i)) for g, i in chosen]
             traces = proof.shared(self.model, shared, batch, self.prompting.pad, self.end)
         except IndivisibleError as e:
             return str(e)
@@ -423,37 +403,13 @@ class TransformersModel:
             plain = proof.generated(self.model, inputs, self.end)
         return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        """The tokens' text without special tokens, but with those that mark thinking and answer: a tokenizer may count them as
-        special, and the reader needs them. The marker that the chat template opened is put back."""
-        tokenizer = self.processor.tokenizer
-        marked = not self._markers.isdisjoint(tokens)
-        spoken = [t for t in tokens if t not in self._unspoken] if marked else tokens
-        text: str = tokenizer.decode(spoken, skip_special_tokens=not marked)
-        return self._opened + text.strip()
 
-    def _prediction(self, sample: Sample, done: engine.Completion) -> Prediction:
-        tokens, end = done.tokens, done.end
-        if self.longest is not None and done.prompt_tokens + len(tokens) > self.longest:
-            tokens, end = tokens[: self.longest - done.prompt_tokens], None  # what follows was written without a position
-        text = self._text(tokens)
-        reasoning, answer = answers.read(text)
-        return Prediction(
-            sample_id=sample.id,
-            text=text,
-            reasoning=reasoning,
-            answer=answer,
-            finish="length" if end is None else "stop",
-            prompt_tokens=done.prompt_tokens,
-            completion_tokens=len(tokens),
-        )
-
-
-_EXTENTS: tuple[Callable[[tuple[tuple[int, int], ...]], int], ...] = (
-    lambda sizes: sum(w * h for w, h in sizes),
-    lambda sizes: max((w for w, _ in sizes), default=0),
-    lambda sizes: max((h for _, h in sizes), default=0),
-)
+def _shown(image: ImageRef) -> Any:
+    """The decoded picture. Raises DataError where it has gone since it was checked."""
+    try:
+        return image.open()
+    except BadImageError as e:
+        raise DataError(str(e), hint="is the file still there? run the same command again") from None
 
 
 def _opening(ids: Sequence[Sequence[list[int]]]) -> list[int]:

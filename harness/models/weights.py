@@ -27,7 +27,7 @@ def load(kind: Any, source: str, label: str, **how: Any) -> Any:
             source, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **how
         )
     except Exception as e:  # a broken file raises whatever its reader meets first
-        raise _unreadable(source, label, e) from None
+        raise _unreadable(label, e) from None
     if getattr(model, "_hf_peft_config_loaded", False):  # transformers loads an adapter's base without a word about it
         raise ModelError(f"{label}: is an adapter on the hub", hint=f"hf download {source} --local-dir DIR, and give --model DIR")
     same(
@@ -44,16 +44,8 @@ def load(kind: Any, source: str, label: str, **how: Any) -> Any:
     return model
 
 
-def _unreadable(source: str, label: str, e: Exception) -> ModelError:
-    config = Path(source) / "config.json"
-    quantised = folders.read_json(config).get("quantization_config") if config.is_file() else None
+def _unreadable(label: str, e: Exception) -> ModelError:
     said = (str(e).strip().splitlines() or [type(e).__name__])[0]
-    if isinstance(quantised, dict):
-        method = quantised.get("quant_method", "?")
-        return ModelError(
-            f"{label}: is quantised ({method}) and cannot be loaded here: {said}",
-            hint="install what that names; or give the checkpoint before quantisation; or serve it, and give --api-base",
-        )
     return ModelError(f"{label}: cannot be loaded: {said}", hint="is the checkpoint whole, and an image-text model?")
 
 

@@ -110,7 +110,8 @@ def model_card(runs: Sequence[Exported]) -> str:
 def _generation(card: RunCard) -> str:
     g = card.generation
     how = "greedy" if g.temperature == 0 else f"temperature {g.temperature:g}, top-p {g.top_p:g}, seed {g.seed}"
-    return f"{how}, at most {g.max_new_tokens} new tokens"
+    stop = f", stopped before {' or '.join(map(repr, g.stop))}" if g.stop else ""
+    return f"{how}, at most {g.max_new_tokens} new tokens{stop}"
 
 
 def one_model(runs: Sequence[Exported]) -> RunCard:

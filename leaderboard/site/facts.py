@@ -26,7 +26,8 @@ def of_run(card: RunCard, shared: bool = False) -> list[tuple[str, Facts]]:
         ("trainer", m.trainer), ("architecture", m.architecture),
         ("parameters", f"{m.parameters:,}" if m.parameters else None), ("weights", _hash(m.weights_sha256)),
         ("settings", _hash(m.settings_sha256)), ("precision", m.dtype), ("device", m.device), ("attention", m.attention),
-        ("because", m.attention_reason), ("backend", m.backend),
+        ("because", m.attention_reason), ("backend", m.backend), ("chat template", m.chat_template_kwargs),
+        ("least pixels", m.min_pixels), ("most pixels", m.max_pixels),
     )  # fmt: skip
     reasons = "; ".join(f"{k}: {v}" for k, v in list(d.dropped.items())[:5])
     data = _given(
@@ -37,7 +38,9 @@ def of_run(card: RunCard, shared: bool = False) -> list[tuple[str, Facts]]:
         ("fingerprint", _hash(d.fingerprint)), ("spec", _hash(d.spec_sha256)),
     )  # fmt: skip
     how = _given(
-        ("prompt", card.prompt), ("prompt hash", _hash(card.prompt_sha256)),
+        ("prompt", card.prompt), ("prompt hash", _hash(card.prompt_sha256)), ("system turn", card.system),
+        ("examples", len(card.examples) or None if shared else ", ".join(e.id for e in card.examples)),
+        ("stop", " ".join(map(repr, g.stop))),
         ("at most", count(g.max_new_tokens, "new token")),
         ("temperature", f"{g.temperature:g}"), ("top p", f"{g.top_p:g}" if g.top_p != 1 else None), ("seed", g.seed),
         ("answer reader", card.reader),

@@ -13,8 +13,6 @@ window(cache)       the shortest sliding window, or None
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,20 +51,9 @@ def projector(model: Any) -> Any | None:
     return None
 
 
-def by_part(model: Any) -> dict[str, list[str]]:
-    """Every parameter's name under "vision", "projector", "language" or "head". What joins tiles (image_newline) is projector."""
-    known = {"vision": vision(model), "language": language(model), "head": model.get_output_embeddings()}
-    owner = {id(p): part for part, module in known.items() if module is not None for p in module.parameters()}
-    out: dict[str, list[str]] = {"vision": [], "projector": [], "language": [], "head": []}
-    for name, p in model.named_parameters():
-        out[owner.get(id(p), "projector")].append(name)
-    return out
-
-
-def in_language(model: Any, modules: Sequence[str]) -> str:
-    """PEFT's `target_modules` for layers of these names in the language model alone: image encoders have a `q_proj` too."""
-    inside = next(name for name, module in model.named_modules() if module is language(model))
-    return rf"{re.escape(inside)}\..*\.({'|'.join(map(re.escape, modules))})"
+def name_of(model: Any, part: Any) -> str:
+    """The dotted name of a part within the model: the prefix of its parameters' names."""
+    return next(str(name) for name, module in model.named_modules() if module is part)
 
 
 #: What can be frozen or trained. The language model is all that is not one of the others: its output layer, too.
@@ -174,6 +161,8 @@ def window(cache: Any) -> int | None:
 
 def why_not_shared(model: Any) -> str | None:
     """What is known before anything runs; the rest is proved on the run's own rows."""
+    if len(places := set(getattr(model, "hf_device_map", {}).values())) > 1:
+        return f"its layers are spread over {len(places)} devices"
     config = model.generation_config
     if own := [name for name in _OWN_RULES if getattr(config, name, None)]:
         return f"generation_config.json sets {', '.join(own)}, which only the model's own generate follows"

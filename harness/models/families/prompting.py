@@ -10,12 +10,13 @@ border between picture and text is in the tail. Every opening is checked against
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import ModelError
-from harness.prompts import parts, placed
+from harness.prompts import Prompt, parts, placed
+from harness.records import ImageRef, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,12 +31,34 @@ BY_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"
 Sizes = tuple[tuple[int, int], ...]
 
 
+class Turn(NamedTuple):
+    """A worked example before the question: how many of the prompt's pictures are its own, what was asked, what was answered."""
+
+    pictures: int
+    text: str
+    answer: str
+
+
 class Ask(NamedTuple):
-    """One prompt: its pictures (or their sizes, or how many there are), the text of the user's turn, the system's turn if any."""
+    """One prompt: its pictures (or their sizes, or how many there are), the text of the user's turn, the system's turn if any,
+    and the examples before it, whose pictures come first."""
 
     pictures: Any
     text: str
     system: str | None = None
+    shots: tuple[Turn, ...] = ()
+
+    def own(self, pictures: int) -> int:
+        """How many of so many pictures belong to the question itself."""
+        return pictures - sum(shot.pictures for shot in self.shots)
+
+
+def asked(prompt: Prompt, sample: Sample, show: Callable[[ImageRef], Any] | None = None) -> Ask:
+    """A sample's prompt; each picture as `show` gives it, or, without, only how many there are."""
+    images = (*prompt.images, *sample.images)
+    shots = tuple(Turn(len(s.images), prompt.render(s.question), s.answer) for s in prompt.shots)
+    pictures = len(images) if show is None else tuple(map(show, images))
+    return Ask(pictures, prompt.render(sample.question), sample.system or prompt.system, shots)
 
 
 class IndivisibleError(Exception):
@@ -73,8 +96,9 @@ class Openings:
 class Prompting:
     """How one model is asked. `tokens` and `count` need no weights."""
 
-    def __init__(self, processor: Any, name: str = "the model") -> None:
+    def __init__(self, processor: Any, name: str = "the model", template_kwargs: Mapping[str, Any] | None = None) -> None:
         self.processor = processor
+        self._template_kwargs = dict(template_kwargs or {})
         self.tokenizer = processor.tokenizer
         if not getattr(processor, "chat_template", None) and not getattr(self.tokenizer, "chat_template", None):
             raise ModelError(
@@ -87,7 +111,7 @@ class Prompting:
         added = {t.content for t in self.tokenizer.added_tokens_decoder.values()}
         #: Tokens that end where they end, whatever follows. Gemma's "\n" does not: before another it is "\n\n".
         self._anchors = {t for t in added if t.strip() and not any(u != t and u.startswith(t) for u in added)}
-        self._measured: dict[tuple[Sizes, str | None], tuple[Border, int]] = {}
+        self._measured: dict[tuple[Sizes, str | None, tuple[Turn, ...]], tuple[Border, int]] = {}
         self._image_tokens: dict[tuple[int, int], int] = {}
 
     @property
@@ -99,6 +123,20 @@ class Prompting:
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         named = (getattr(self.processor, f"{n}_token", None) for n in ("image", "video", "audio", "boi", "eoi"))
         return {m for m in (*special, *named) if isinstance(m, str) and m.strip()}
+
+    def why_not(self, row: Ask) -> str | None:
+        """Why the chat template does not say all of this, or None. Some templates have no system turn: they raise, or drop it."""
+        try:
+            (chat,) = self.texts([row])
+        except Exception as e:  # a template raises what it likes
+            return f"its chat template refuses it ({(str(e).splitlines() or [type(e).__name__])[0]})"
+        if row.system and row.system.strip() not in chat:
+            return "its chat template drops the system turn"
+        for shot in row.shots:
+            said = [p for p in parts(shot.text, shot.pictures) if isinstance(p, str)] + [shot.answer]
+            if any(p.strip() not in chat for p in said):
+                return "its chat template changes the examples' turns"
+        return None
 
     def writes_opening(self) -> bool:
         """Whether the chat template writes the opening token that the tokenizer would add as well."""
@@ -120,14 +158,16 @@ class Prompting:
     def texts(self, rows: Sequence[Ask]) -> list[str]:
         """What the chat template writes around a number of pictures and a text."""
         chats = [_chat([{"type": "image"}] * row.pictures, row) for row in rows]
-        return list(self.processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False))
+        return list(
+            self.processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False, **self._template_kwargs)
+        )
 
     def inputs(self, rows: Sequence[Ask], processor: Any = None) -> dict[str, Any]:
         """What the model gets for a batch, left-padded: transformers' own call."""
         chats = [_chat([{"type": "image", "image": i} for i in row.pictures], row) for row in rows]
         out = (processor or self.processor).apply_chat_template(
             chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
-            processor_kwargs={"padding": True} if len(rows) > 1 else {},
+            processor_kwargs={"padding": True} if len(rows) > 1 else {}, **self._template_kwargs,
         )  # fmt: skip
         return {k: v for k, v in out.items() if k != "labels"}
 
@@ -153,14 +193,14 @@ class Prompting:
 
     # -- cut between picture and question -----------------------------------------------------------------------
 
-    def openings(self, pictures: Sequence[Sequence[Image]], system: str | None = None) -> Openings:
-        """Read each set of pictures once. Raises IndivisibleError where the prompt cannot be cut exactly."""
+    def openings(self, pictures: Sequence[Sequence[Image]], system: str | None = None, shots: tuple[Turn, ...] = ()) -> Openings:
+        """Read each set of pictures once, the examples' included. Raises IndivisibleError where the prompt cannot be cut."""
         spy, seen = _watched(self.processor)
-        inputs = self.inputs([Ask(images, MARK, system) for images in pictures], spy)
+        inputs = self.inputs([Ask(images, MARK, system, shots) for images in pictures], spy)
         texts = [t for call in seen for t in call]
         if len(texts) != len(pictures):
             raise IndivisibleError("the processor does not hand its text to the tokenizer")
-        chats = self.texts([Ask(len(images), MARK, system) for images in pictures])
+        chats = self.texts([Ask(len(images), MARK, system, shots) for images in pictures])
         borders = {self._border(chat, text) for chat, text in zip(chats, texts, strict=True)}
         if len(borders) > 1:
             raise IndivisibleError("the text between picture and question depends on the picture")
@@ -196,12 +236,12 @@ class Prompting:
         How many tokens a picture takes depends on its size alone, so one blank picture of each size is read.
         """
         try:
-            openings = {(r.pictures, r.system): self._blank(r.pictures, r.system) for r in rows}
+            openings = {(r.pictures, r.system, r.shots): self._blank(r.pictures, r.system, r.shots) for r in rows}
         except IndivisibleError:
             return [self._whole(row) for row in rows]
-        lengths = [self._whole(r) if placed(r.text, len(r.pictures)) else 0 for r in rows]
+        lengths = [self._whole(r) if placed(r.text, r.own(len(r.pictures))) else 0 for r in rows]
         chats = self.texts([r._replace(pictures=len(r.pictures)) for r in rows])
-        cut = [openings[r.pictures, r.system] for r in rows]
+        cut = [openings[r.pictures, r.system, r.shots] for r in rows]
         for border in {border for border, _ in openings.values()}:
             mine = [i for i, length in enumerate(lengths) if not length and cut[i][0] == border]
             for i, tail in zip(mine, self.tails(border, [chats[i] for i in mine]) if mine else (), strict=True):
@@ -211,12 +251,12 @@ class Prompting:
     def _whole(self, row: Ask) -> int:
         return int(self.inputs([row._replace(pictures=_blanks(row.pictures))])["input_ids"].shape[1])
 
-    def _blank(self, sizes: Sizes, system: str | None) -> tuple[Border, int]:
+    def _blank(self, sizes: Sizes, system: str | None, shots: tuple[Turn, ...]) -> tuple[Border, int]:
         """The opening of a prompt with blank pictures of these sizes: its border and its length. Raises IndivisibleError."""
-        if (sizes, system) not in self._measured:
-            found = self.openings([_blanks(sizes)], system)
-            self._measured[sizes, system] = (found.border, found.lengths[0])
-        return self._measured[sizes, system]
+        if (sizes, system, shots) not in self._measured:
+            found = self.openings([_blanks(sizes)], system, shots)
+            self._measured[sizes, system, shots] = (found.border, found.lengths[0])
+        return self._measured[sizes, system, shots]
 
     def image_tokens(self, size: tuple[int, int]) -> int:
         """How many of the model's image markers a picture of this size takes; 1 where its features go in elsewhere."""
@@ -247,10 +287,18 @@ def _blanks(sizes: Sizes) -> list[Image]:
 
 
 def _chat(images: list[dict[str, Any]], row: Ask) -> list[dict[str, Any]]:
-    """The system's turn and one of the user: the pictures, each where the text says or before it, and the text."""
-    content = [images[p] if isinstance(p, int) else {"type": "text", "text": p} for p in parts(row.text, len(images))]
-    system = [{"role": "system", "content": [{"type": "text", "text": row.system}]}] if row.system else []
-    return [*system, {"role": "user", "content": content}]
+    """The system's turn, the examples' and the user's: the pictures, each where the text says or before it, and the text."""
+    chat = [{"role": "system", "content": [{"type": "text", "text": row.system}]}] if row.system else []
+    for shot in row.shots:
+        chat.append(_user(images[: shot.pictures], shot.text))
+        chat.append({"role": "assistant", "content": [{"type": "text", "text": shot.answer}]})
+        images = images[shot.pictures :]
+    return [*chat, _user(images, row.text)]
+
+
+def _user(images: list[dict[str, Any]], text: str) -> dict[str, Any]:
+    content = [images[p] if isinstance(p, int) else {"type": "text", "text": p} for p in parts(text, len(images))]
+    return {"role": "user", "content": content}
 
 
 def _watched(processor: Any) -> tuple[Any, list[list[str]]]:
