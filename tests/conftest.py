@@ -13,7 +13,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker is a core's; commands that tests start inherit this
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ.pop("COLUMNS", None)  # the console takes its width from here once, when it is made
+
 from harness import data, specs
+from harness.cli import ui as ui
 from harness.data import LoadedTask
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -80,10 +80,12 @@ def _same_recipe(folder: Path, name: str, settings: list[str]) -> None:
     """Raises UserError when a checkpoint of an earlier call was trained in another way than this one would."""
     import json
 
-    from trainers import recipe
+    from trainers import recipe, resuming
 
-    trained = json.loads((folder / "trained.json").read_text(encoding="utf-8"))
-    if trained.get("recipe") != recipe.load(name, "tiny", None, settings).model_dump(mode="json"):
+    held = json.loads((folder / "trained.json").read_text(encoding="utf-8"))["recipe"]
+    mine = recipe.load(name, "tiny", None, settings).model_dump(mode="json")
+    mine["prompts"] = mine["prompts"] or held["prompts"]  # an empty one is the task's own, which the training filled in
+    if resuming.changed(held, mine, folder):
         raise UserError(f"{folder}: was trained with another recipe", hint=f"remove it or give another --out: rm -r {folder}")
 
 
