@@ -18,7 +18,7 @@ from harness.models.families import parts
 from harness.models.families.prompting import BY_TOKEN, Ask, IndivisibleError, Openings, Prompting
 from harness.prompts import Prompt
 from harness.records import Sample
-from trainers.vision_cache import VisionCache, on_device
+from trainers.vision_cache import VisionCache
 
 
 class Reader:
@@ -58,7 +58,7 @@ class Reader:
             width = max(width, *(r["input_ids"].shape[1] for r in read))
             inputs = {k: torch.cat([self._padded(k, r[k], width) for r in read]) for k in read[0]}
         inputs = {k: self._padded(k, v, width) for k, v in inputs.items()}
-        return on_device(inputs, self.model.device, self.model.dtype)
+        return parts.on_device(inputs, self.model.device, self.model.dtype)
 
     def ids(self, rows: Sequence[int]) -> list[list[int]]:
         """Each row's own prompt tokens."""

@@ -131,23 +131,10 @@ class VisionCache:
         """The encoder's features of one prompt's pictures alone. Plain tensors even when asked for during inference."""
         inputs, device = self._inputs.pop(number), self.inner.device
         with torch.inference_mode(False), torch.no_grad():
-            output = parts.encode(self._encode, on_device(inputs, device, self._dtype))
+            output = parts.encode(self._encode, parts.on_device(inputs, device, self._dtype))
             found = {name: getattr(output, name) for name in _FIELDS if getattr(output, name, None) is not None}
         self.encoded += 1
         return {k: v.detach() for name, value in found.items() for k, v in _packed(name, value).items()}
-
-
-def on_device(inputs: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """A processor's outputs where the model is, pixels in its number format."""
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [moved(v) for v in value]
-        if not isinstance(value, torch.Tensor):
-            return value
-        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-
-    return {k: moved(v) for k, v in inputs.items()}
 
 
 def _packed(name: str, value: Any) -> dict[str, torch.Tensor]:

@@ -201,16 +201,7 @@ class TransformersModel:
 
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The processor's outputs where the model is, pixels in its number format."""
-        device, dtype = self.model.device, self.model.dtype
-
-        def moved(value: Any) -> Any:
-            if isinstance(value, list):
-                return [moved(v) for v in value]
-            if not isinstance(value, torch.Tensor):
-                return value
-            return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-
-        return {k: moved(v) for k, v in inputs.items()}
+        return parts.on_device(inputs, self.model.device, self.model.dtype)
 
     # -- plain batches ------------------------------------------------------------------------------------------
 

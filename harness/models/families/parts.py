@@ -132,6 +132,19 @@ def of_pictures(inputs: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in inputs.items() if k not in _WITH_TEXT}
 
 
+def on_device(inputs: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """A processor's outputs where the model is, pixels in its number format."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(v) for v in value]
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+    return {k: moved(v) for k, v in inputs.items()}
+
+
 def positions(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
     """The position of every token of left-padded prompts: (rows, length), or (axes, rows, length) by the model's own rule."""
     mask = inputs["attention_mask"]
