@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 
 import pytest
 import torch
@@ -110,6 +112,34 @@ def model_processor(folder):
     from harness.models import loading
 
     return loading.load_processor(loading.resolve(str(folder)))
+
+
+def test_two_threads_do_not_pad_each_others_questions(tiny, rows, monkeypatch):
+    """Reading several pictures at once turns padding on in the tokenizer itself, which the other worker's questions also pass."""
+    prompting, pictures = tiny.prompting, [[s.images[0].open()] for s in rows[:2]]
+    border = prompting.openings(pictures).border
+    chats = prompting.texts([Ask(1, s.question) for s in rows])
+    alone, stop = prompting.tails(border, chats), threading.Event()
+    assert len({len(tail) for tail in alone}) > 1
+    set_padding = prompting.tokenizer.set_truncation_and_padding
+
+    def set_and_wait(*args, **kwargs):  # the other thread's turn comes between setting and tokenising
+        set_padding(*args, **kwargs)
+        time.sleep(0.002)
+
+    monkeypatch.setattr(prompting.tokenizer, "set_truncation_and_padding", set_and_wait)
+
+    def read():
+        while not stop.is_set():
+            prompting.openings(pictures)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert all(prompting.tails(border, chats) == alone for _ in range(50))
+    finally:
+        stop.set()
+        reader.join()
 
 
 def test_the_opening_token_is_sent_once(folders, rows):

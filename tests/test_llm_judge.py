@@ -186,7 +186,14 @@ def test_from_the_store_litellm_is_not_even_imported(faults, tmp_path):
 
 
 def test_no_more_in_flight_than_asked_for(faults, tmp_path):
-    faults.otherwise = lambda _: (time.sleep(0.05), served(GOOD))[1]
+    def answered_when_four_are_here(_):
+        deadline = time.monotonic() + 30
+        while faults.peak < 4 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.05)  # time for a fifth to come
+        return served(GOOD)
+
+    faults.otherwise = answered_when_four_are_here
     list(judge_of(faults, tmp_path, max_in_flight=4).judge(pairs(24)))
     assert faults.peak == 4
 

@@ -115,7 +115,7 @@ class VllmModel:
         """The chat template's tokens, one marker for each picture, and the pictures."""
         (chat,) = self.prompting.texts([asked(prompt, sample)])
         pictures = asked(prompt, sample, ImageRef.open).pictures
-        found = {"prompt_token_ids": self.prompting.tokenizer(chat, add_special_tokens=False)["input_ids"]}
+        found = {"prompt_token_ids": self.prompting.tokens([chat])[0]}
         return found | ({"multi_modal_data": {"image": list(pictures)}} if pictures else {})
 
     def _sampling(self, sample: Sample, args: GenerationArgs) -> Any:

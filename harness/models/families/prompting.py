@@ -10,6 +10,7 @@ border between picture and text is in the tail. Every opening is checked against
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -105,6 +106,8 @@ class Prompting:
                 f"{name}: no chat template, so the model's own prompt is not known",
                 hint="put the chat_template.jinja of the instruction-tuned model into its folder",
             )
+        #: Held while tokenising: whether a tokenizer pads is its own state, which one thread would set for another's texts.
+        self._tokenising = threading.Lock()
         self.tokenizer.padding_side = "left"  # padding on the right misplaces image markers in a batch
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
@@ -165,11 +168,17 @@ class Prompting:
     def inputs(self, rows: Sequence[Ask], processor: Any = None) -> dict[str, Any]:
         """What the model gets for a batch, left-padded: transformers' own call."""
         chats = [_chat([{"type": "image", "image": i} for i in row.pictures], row) for row in rows]
-        out = (processor or self.processor).apply_chat_template(
-            chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
-            processor_kwargs={"padding": True} if len(rows) > 1 else {}, **self._template_kwargs,
-        )  # fmt: skip
+        with self._tokenising:
+            out = (processor or self.processor).apply_chat_template(
+                chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+                processor_kwargs={"padding": True} if len(rows) > 1 else {}, **self._template_kwargs,
+            )  # fmt: skip
         return {k: v for k, v in out.items() if k != "labels"}
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text as it stands, markers included."""
+        with self._tokenising:
+            return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
 
     def answers(self, rows: Sequence[Ask], answers: Sequence[str], end: Collection[int]) -> list[list[int]]:
         """The tokens that follow each prompt when the model has answered, as the chat template writes its turn.
@@ -187,7 +196,7 @@ class Prompting:
             c[len(o) :] if c.startswith(o) and c[len(o) :].lstrip().startswith(a.strip()) else a
             for o, c, a in zip(opened, closed, answers, strict=True)
         ]
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ids = self.tokens(texts)
         last = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id in end else min(end)
         return [row if any(i in end for i in row) else [*row, last] for row in ids]
 
@@ -214,8 +223,7 @@ class Prompting:
 
     def tails(self, border: Border, chats: Sequence[str]) -> list[list[int]]:
         """The tokens after the cut, for each prompt as the chat template wrote it."""
-        ids = self.tokenizer([border.tail(c) for c in chats], add_special_tokens=False)["input_ids"]
-        return [row[1:] for row in ids]
+        return [row[1:] for row in self.tokens([border.tail(c) for c in chats])]
 
     def _border(self, chat: str, text: str) -> Border:
         if chat.count(MARK) != 1 or text.count(MARK) != 1:
