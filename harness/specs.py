@@ -125,6 +125,12 @@ class TaskSpec(Strict):
     license: str
     homepage: str | None = None
     citation: str | None = None
+    kind: Literal["picture", "text", "report", "rubric"] = "picture"
+    """Questions on pictures, questions in words alone, reports to be written, or conversations marked by a rubric."""
+    gate: str | None = None
+    """What must be agreed to or asked for before the rows can be had."""
+    verified: bool = True
+    """Whether rows of the source itself were read with this spec; else it is written from what is published of them."""
     may_leave_machine: bool = False
     """Whether an API model or judge may see questions and answers, once the user allows external calls."""
     hub: Hub | None = None
@@ -132,6 +138,8 @@ class TaskSpec(Strict):
     bundled: Bundled | None = None
     split: Annotated[str, Field(validate_default=True)] = "test"
     """The split that is evaluated."""
+    rows: dict[str, Annotated[int, Field(gt=0)]] = {}
+    """Usable rows of a split, as published: `harness tasks validate` says when it finds another number."""
     where: dict[str, Names] = {}
     """Keep only rows whose slice has this value, or one of these."""
     window: Window | None = None
@@ -162,6 +170,14 @@ class TaskSpec(Strict):
             if split not in (known := _splits(sources)):
                 raise ValueError(f"split '{split}' is not among splits; {did_you_mean(split, known)}")
         return split
+
+    @check("rows")
+    @classmethod
+    def _rows_of_splits(cls, rows: dict[str, int], info: ValidationInfo) -> dict[str, int]:
+        known = _splits([info.data.get(k) for k in ("local", "hub", "bundled")])
+        if unknown := next((name for name in rows if name not in known), None):
+            raise ValueError(f"'{unknown}' is no split; {did_you_mean(unknown, known)}")
+        return rows
 
     @check("where", "slices")
     @classmethod
