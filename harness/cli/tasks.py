@@ -42,9 +42,7 @@ def list_tasks(json: opt.Json = False) -> None:
         table.add_row(s.name, s.title, s.kind, rows, ", ".join(data), s.license, "yes" if s.verified else "no")
     ui.out.print(table)
     if not all(s.verified for s in found):
-        ui.note(
-            "not verified: written from what is published of the rows, which were not at hand; harness tasks validate checks yours"
-        )
+        ui.note("not verified: written from what is published of the rows, which were not at hand; harness tasks validate checks")
     for name, members in groups.items():
         ui.out.print(f"[bold]{name}[/] = {', '.join(members)}", highlight=False)
 
