@@ -3,13 +3,16 @@
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from harness.errors import DataError, ModelError, UserError
 from harness.models import engine
-from harness.models.transformers_model import TransformersModel, evenly, group_by_images
+from harness.models.engine import Roomy, with_room
+from harness.models.transformers_model import TransformersModel, balanced, evenly, group_by_images
 from harness.pipeline import askable
 from harness.prompts import PROMPTS, Prompt
 from harness.records import GenerationArgs
@@ -188,3 +191,41 @@ def test_common_prefix_leaves_a_token():
     assert engine.common_prefix([[1, 2, 3]]) == 2
     assert engine.common_prefix([[1], [2]]) == 0
     assert engine.common_prefix([[1, 2], [1, 2, 3]]) == 1
+
+
+@pytest.mark.parametrize("layer", [DynamicLayer, lambda: DynamicSlidingWindowLayer(200)], ids=["whole", "window"])
+def test_a_cache_with_room_holds_what_one_without_holds(layer):
+    """Token by token past its room twice, with rows leaving on the way."""
+    draw = torch.Generator().manual_seed(0)
+    plain, roomy = SimpleNamespace(layers=[layer()]), SimpleNamespace(layers=[layer()])
+    start = torch.randn(6, 2, 9, 4, generator=draw)
+    for cache in (plain, roomy):
+        cache.layers[0].update(start, -start)
+    roomy = with_room(roomy, 120)
+    assert isinstance(roomy.layers[0], Roomy)
+    rows = 6
+    for step in range(80):
+        new = torch.randn(rows, 2, 1, 4, generator=draw)
+        for got, wanted in zip(roomy.layers[0].update(new, -new), plain.layers[0].update(new, -new), strict=True):
+            assert torch.equal(got, wanted)
+        assert roomy.layers[0].get_seq_length() == plain.layers[0].get_seq_length()
+        assert roomy.layers[0].get_mask_sizes(1) == plain.layers[0].get_mask_sizes(1)
+        if step in (20, 50):
+            rows -= 2
+            keep = torch.randperm(rows + 2, generator=draw)[:rows]
+            for cache in (plain, roomy):
+                cache.layers[0].batch_select_indices(keep)
+
+
+def test_a_window_that_will_be_reached_keeps_its_own_layer():
+    cache = SimpleNamespace(layers=[DynamicSlidingWindowLayer(16)])
+    cache.layers[0].update(torch.ones(1, 1, 9, 4), torch.ones(1, 1, 9, 4))
+    assert type(with_room(cache, 16).layers[0]) is DynamicSlidingWindowLayer
+
+
+def test_packs_hold_as_many_questions_and_no_more_pictures_than_their_share():
+    groups = [["q"] * n for n in (40, 1, 1, 1, 1, 1, 1, 1, 7, 6)]
+    parts = balanced(groups, 2)
+    assert [len(p) for p in parts] == [5, 5]
+    assert sorted(sum(map(len, p)) for p in parts) == [16, 44]  # the large one with four of the smallest
+    assert [sum(map(len, p)) for p in balanced([["q"] * n for n in (5, 9, 6, 8, 7, 5)], 2)] == [20, 20]

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from harness.models.families import parts
 from harness.models.families.prompting import BY_TOKEN, IndivisibleError
@@ -156,6 +157,59 @@ def expanded(cache: Any, owner: torch.Tensor) -> Any:
     return out
 
 
+#: Tokens that a cache has room for beyond those it holds. More room is made when they are written.
+ROOM = 32
+
+
+class Roomy(DynamicLayer):  # type: ignore[misc]
+    """Keys and values with room behind them: a token is written in its place, where DynamicLayer copies all before it."""
+
+    def __init__(self, layer: DynamicLayer) -> None:
+        self.__dict__ |= layer.__dict__
+        self.held: tuple[Any, ...] = (
+            layer.keys,
+            layer.values,
+        )  # whole buffers, of which keys and values are the part that is written
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        length = self.get_seq_length()
+        whole = length + key_states.shape[-2]
+        if whole > self.held[0].shape[-2]:
+            self.held = tuple(F.pad(h[..., :length, :], (0, 0, 0, whole - length + ROOM)) for h in self.held)
+        for held, new in zip(self.held, (key_states, value_states), strict=True):
+            held[..., length:whole, :] = new
+        self.keys, self.values = (h[..., :whole, :] for h in self.held)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        length = self.get_seq_length()
+        self.held = tuple(h[indices] for h in self.held)
+        self.keys, self.values = (h[..., :length, :] for h in self.held)
+
+
+class RoomyWindow(Roomy, DynamicSlidingWindowLayer):  # type: ignore[misc]
+    """The same for a sliding window that is never reached."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        found = super().update(key_states, value_states)
+        self.cumulative_length += key_states.shape[-2]
+        return found
+
+
+def with_room(cache: Any, length: int) -> Any:
+    """The same cache, of which layers that only grow up to `length` tokens are written in place."""
+
+    def roomy(layer: Any) -> Any:
+        if not layer.is_initialized:
+            return layer
+        if type(layer) is DynamicLayer:
+            return Roomy(layer)
+        return RoomyWindow(layer) if type(layer) is DynamicSlidingWindowLayer and length < layer.sliding_window else layer
+
+    cache.layers = [roomy(layer) for layer in cache.layers]
+    return cache
+
+
 #: Called as watch(live rows, their logits) at every step.
 Watch = Callable[[Sequence[int], torch.Tensor], None]
 
@@ -261,6 +315,7 @@ def complete(
     goes_on = {k: v[owner] for k, v in shared.goes_on.items()}
     tails = [r.input_ids[shared.opening :] for r in rows]
     logits, cache, attention, position = read_tails(model, shared, tails, owner, goes_on, pad, args.max_new_tokens)
+    cache = with_room(cache, attention.shape[1] + args.max_new_tokens)
 
     sampler = Sampler(args, [r.key for r in rows])
     tokens: list[list[int]] = [[] for _ in rows]

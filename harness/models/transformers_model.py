@@ -22,6 +22,7 @@ from harness.models.overrides import Overrides
 from harness.models.written import Completion, Written
 from harness.prompts import Prompt, placed
 from harness.records import BadImageError, GenerationArgs, ImageRef, ModelCard, Prediction, Sample
+from harness.threads import on_all_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,6 +48,18 @@ def evenly(items: Sequence[T], most: int) -> list[Sequence[T]]:
     """The fewest parts of at most `most` items, as equal as can be."""
     parts = -(-len(items) // most)
     return [items[len(items) * i // parts : len(items) * (i + 1) // parts] for i in range(parts)]
+
+
+def balanced(groups: Sequence[list[T]], parts: int) -> list[Sequence[list[T]]]:
+    """The groups in `parts` parts of at most as many groups, with about as many items in each, so that workers end together."""
+    most = -(-len(groups) // parts)
+    found: list[list[int]] = [[] for _ in range(parts)]
+    items = [0] * parts
+    for i in sorted(range(len(groups)), key=lambda i: -len(groups[i])):
+        least = min((k for k in range(parts) if len(found[k]) < most), key=items.__getitem__)
+        found[least].append(i)
+        items[least] += len(groups[i])
+    return [[groups[i] for i in sorted(part)] for part in found]
 
 
 def out_of_memory(e: BaseException) -> bool:
@@ -296,7 +309,7 @@ class TransformersModel:
         """Groups of samples about the same pictures, some groups together; those of a pack have as many pictures and the same
         system turn.
 
-        Every one of `workers` gets as many packs as the others, if there are enough groups.
+        Every one of `workers` gets as many packs as the others, if there are enough groups, and packs have as many questions.
         """
         alike: dict[tuple[int, str | None], list[list[Sample]]] = {}
         for group in group_by_images(samples):
@@ -304,7 +317,7 @@ class TransformersModel:
         packs: list[Sequence[list[Sample]]] = []
         for groups in alike.values():
             count = -(-len(groups) // self.pack_images)
-            packs += evenly(groups, -(-len(groups) // (-(-count // workers) * workers)))
+            packs += balanced(groups, min(len(groups), -(-count // workers) * workers))
         return packs
 
     def _answer(
@@ -377,22 +390,29 @@ class TransformersModel:
                 _unpadded(inputs, k) for k in range(len(chosen))
             ]:
                 return "a prompt in two parts has other tokens than the model's own"
-            shared = engine.prefill(self.model, self._on_device(openings.inputs), _opening(ids))
-            batch = [engine.Row(g, ids[g][i], str(i)) for g, i in chosen]
-            traces = proof.shared(self.model, shared, batch, self.prompting.pad, self.end)
-        except IndivisibleError as e:
-            return str(e)
-        except Exception as e:  # whatever an unknown model raises: its own generate decides what is an error
-            if out_of_memory(e):
-                return None  # the run itself makes its packs smaller
-            return f"the model cannot go on from a shared prefix ({type(e).__name__}: {loading.first_line(e)})"
+        except Exception as e:
+            return _why_apart(e)
+
+        def shared() -> list[proof.Trace] | str | None:
+            try:
+                prefixes = engine.prefill(self.model, self._on_device(openings.inputs), _opening(ids))
+                batch = [engine.Row(g, ids[g][i], str(i)) for g, i in chosen]
+                return proof.shared(self.model, prefixes, batch, self.prompting.pad, self.end)
+            except Exception as e:
+                return _why_apart(e)
 
         def alone() -> list[proof.Trace]:
             return [t for s in rows for t in proof.generated(self.model, self._asked([s], prompt), self.end)]
 
-        with self._in_words("its generate fails"):
-            plain = proof.generated(self.model, inputs, self.end)
-        return proof.why_not(traces, plain, alone, exact=self.model.dtype == torch.float32)
+        def plain() -> list[proof.Trace]:
+            with self._in_words("its generate fails"):
+                return proof.generated(self.model, inputs, self.end)
+
+        ways: list[Callable[[], Any]] = [shared, plain]
+        found, own = on_all_cores(lambda way: way(), ways) if self._kind == "cpu" else [way() for way in ways]
+        if not isinstance(found, list):
+            return found  # type: ignore[no-any-return]
+        return proof.why_not(found, own, alone, exact=self.model.dtype == torch.float32)
 
 
 def _shown(image: ImageRef) -> Any:
@@ -401,6 +421,15 @@ def _shown(image: ImageRef) -> Any:
         return image.open()
     except BadImageError as e:
         raise DataError(str(e), hint="is the file still there? run the same command again") from None
+
+
+def _why_apart(e: Exception) -> str | None:
+    """Why an unknown model's prefix is not shared, whatever it raised: its own `generate` decides what is an error."""
+    if out_of_memory(e):
+        return None  # the run itself makes its packs smaller
+    if isinstance(e, IndivisibleError):
+        return str(e)
+    return f"the model cannot go on from a shared prefix ({type(e).__name__}: {loading.first_line(e)})"
 
 
 def _opening(ids: Sequence[Sequence[list[int]]]) -> list[int]:
