@@ -43,7 +43,8 @@ def list_tasks(json: opt.Json = False) -> None:
     ui.out.print(table)
     if not all(s.verified for s in found):
         ui.note(
-            "not verified: written from what is published of the rows, which were not at hand; harness tasks validate checks yours"
+            "not verified: written from what is published of the rows, which were not at hand; "
+            "`harness tasks validate` checks yours"
         )
     for name, members in groups.items():
         ui.out.print(f"[bold]{name}[/] = {', '.join(members)}", highlight=False)

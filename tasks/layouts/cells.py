@@ -50,8 +50,8 @@ def names(column: str) -> list[str]:
 def tops(paths: Iterable[str], have: Iterable[str]) -> list[str]:
     """Which of the columns that a table has are needed to read these paths."""
     known = set(have)
-    found = (top for path in paths for one in _alternatives(path, known) for top in (alike(one, known) or [_top(one, known)]))
-    return list(dict.fromkeys(top for top in found if top))
+    found = (alike(one, known) or [_top(one, known) or ""] for path in paths for one in _alternatives(path, known))
+    return list(dict.fromkeys(top for columns in found for top in columns if top))
 
 
 def missing(path: str, have: Iterable[str]) -> bool:
