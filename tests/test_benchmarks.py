@@ -102,6 +102,16 @@ def test_each_case_is_asked_with_all_its_pictures(tmp_path):
     assert [[i.name for i in s.images] for s in samples][2] == [f"images/case02/{k}.jpg" for k in range(3)]
 
 
+@pytest.mark.parametrize(("task", "rows", "closed", "polar"), [("slake_zh", 1033, 420, 348), ("slake_bilingual", 2094, 836, 703)])
+def test_slakes_chinese_rows_as_they_were_published(archives, task, rows, closed, polar):
+    """613 open and 420 closed Chinese rows, as lmms-eval counts them; English ones: 645 and 416."""
+    ((spec, path),) = specs.find(task)
+    samples = data.load(spec, path, source="local", data_dir=archives).samples
+    assert len(samples) == rows == spec.rows["test"]
+    assert sum(s.slices["answer_type"] == "CLOSED" for s in samples) == closed
+    assert sum(s.reference.kind == "yesno" for s in samples) == polar
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         found = {task: held(loaded(task, Path(folder) / task)) for task in TASKS}
