@@ -84,6 +84,15 @@ def test_validate_passes_on_every_split(task, tmp_path, command):
     assert not any(r["problems"] for r in reports)
 
 
+def test_the_page_lists_what_is_installed(command):
+    """docs/tasks.md, between its two marks: `harness tasks list --markdown`."""
+    page = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    code, table, _ = command("tasks", "list", "--markdown")
+    assert code == 0
+    assert f"<!-- harness tasks list --markdown -->\n{table}<!-- end -->\n" in page
+    assert sum(line.startswith("| `") for line in table.splitlines()) == len(specs.catalog()) >= 30
+
+
 def test_a_hub_and_a_local_source_ask_the_same():
     """One layout, one set of columns: what a local folder's test shows holds for the hub's copy, which has the same files."""
     for task in set(TASKS) - {"kvasir_vqa_x1"}:

@@ -24,7 +24,10 @@ SHOWN = 100
 
 
 @app.command("list")
-def list_tasks(json: opt.Json = False) -> None:
+def list_tasks(
+    markdown: Annotated[bool, typer.Option("--markdown", help="A table for a page: docs/tasks.md holds it.")] = False,
+    json: opt.Json = False,
+) -> None:
     """Every installed task, and the groups that stand for several."""
     from harness import specs
     from harness.cli import ui
@@ -33,6 +36,9 @@ def list_tasks(json: opt.Json = False) -> None:
     groups = {name: [s.name for s, _ in specs.find(name)] for name in specs.groups()}
     if json:
         ui.print_json([_about(s) | {"groups": [g for g, members in groups.items() if s.name in members]} for s in found])
+        return
+    if markdown:
+        print(_markdown(found), end="")
         return
     from rich.table import Table
 
@@ -52,6 +58,18 @@ def list_tasks(json: opt.Json = False) -> None:
         )
     for name, members in groups.items():
         ui.out.print(f"[bold]{name}[/] = {', '.join(members)}", highlight=False)
+
+
+def _markdown(found: list[TaskSpec]) -> str:
+    """The tasks as a table in Markdown; of the rows first those of the split that is asked."""
+    lines = ["| task | what | kind | rows | license | verified |", "|---|---|---|---|---|---|"]
+    for s in found:
+        splits = sorted(s.rows, key=lambda name: name != s.split)
+        rows = ", ".join(f"{s.rows[name]:,} {name}" for name in splits) or "?"
+        terms = s.license + (f" ({s.gate})" if s.gate else "")
+        cells = [f"`{s.name}`", s.title, s.kind, rows, terms, "yes" if s.verified else "no"]
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _about(s: TaskSpec) -> dict[str, Any]:
@@ -209,13 +227,15 @@ def diff(
     sides = [_side(text, data_dir, images) for text in (a, b)]
     names = [name if a != b else f"{name} ({n})" for n, (name, _) in enumerate(sides, 1)]
     samples = [list(split) for _, split in sides]
+    about = [_read(name, split, rows) for name, (_, split), rows in zip(names, sides, samples, strict=True)]
     found = compare(*samples)
     if json:
-        about = [_read(name, split, rows) for name, (_, split), rows in zip(names, sides, samples, strict=True)]
         ui.print_json({"a": about[0], "b": about[1]} | found.document())
         return
-    for name, (_, split), rows in zip(names, sides, samples, strict=True):
-        ui.line(_told(_read(name, split, rows)))
+    for side in about:
+        ui.line(_told(side))
+        for line in side["notes"]:
+            ui.note(line)
     alike = sum(not same for *_, same in found.both)
     ui.line(f"{len(found.both):,} in both" + (f" ({alike:,} by pictures that look the same, in other files)" if alike else ""))
     for name, alone, repeats in zip(names, found.only, found.repeats, strict=True):
@@ -248,8 +268,9 @@ def _side(text: str, data_dir: Path | None, images: Path | None) -> tuple[str, S
 def _read(name: str, split: Split, samples: list[Sample]) -> dict[str, Any]:
     """What was read of one side."""
     pictures = len({i.file_sha256 for s in samples for i in s.images})
-    rows = split.rows(samples)
-    return {"name": name, "rows": len(samples), "images": pictures, "bad": len(rows.bad), "resolution": rows.resolution}
+    read = split.rows(samples)
+    said = {"bad": len(read.bad), "resolution": read.resolution, "notes": read.notes}
+    return {"name": name, "rows": len(samples), "images": pictures, **said}
 
 
 def _told(side: dict[str, Any]) -> str:
