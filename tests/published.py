@@ -329,8 +329,9 @@ def medthinkvqa(root: Path) -> None:
     ]  # fmt: skip
     for split in ("train", "test"):
         lines(root / f"medthinkvqa/{split}.jsonl", rows)
-    for i, k in ((i, k) for i in range(3) for k in range(1 + i)):
-        _place(root / f"medthinkvqa/images/case0{i}/{k}.jpg").write_bytes(png(10 * i + k))
+    for i in range(3):
+        for k in range(1 + i):
+            _place(root / f"medthinkvqa/images/case0{i}/{k}.jpg").write_bytes(png(10 * i + k))
 
 
 @published("medq_bench")
