@@ -58,9 +58,27 @@ def _members(path: str, stamp: int) -> dict[str, str]:
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
-    """`**/` is any folders, `*` and `?` stay within a name."""
+    """`**/` is any folders; `*`, `?` and `{name}` stay within a name."""
     out = re.escape(glob).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-    return re.compile(out)
+    return re.compile(_NAMED.sub(r"(?P<\1>[^/]*)", out.replace(r"\{", "{").replace(r"\}", "}")))
+
+
+_NAMED = re.compile(r"\{([A-Za-z_]\w*)\}")
+
+
+def captured(pattern: str, name: str) -> dict[str, str] | None:
+    """What each `{name}` of a pattern stands for in a file's name; None where the pattern does not fit.
+
+    >>> captured("{subject}/test-*.parquet", "Pharmacy/test-0.parquet"), captured("*.csv", "a.json")
+    ({'subject': 'Pharmacy'}, None)
+    """
+    found = _pattern(pattern).fullmatch(name)
+    return found.groupdict() if found else None
+
+
+def unnamed(pattern: str) -> str:
+    """The pattern with `*` for every `{name}`."""
+    return _NAMED.sub("*", pattern)
 
 
 def inside(name: str) -> str | None:
@@ -166,7 +184,8 @@ class Archive:
         return self.locate(name) is not None
 
     def glob(self, pattern: str) -> list[str]:
-        """Names that match, sorted. `*` and `?` stay within a folder, `**/` is any folders; without any, the name itself."""
+        """Names that match, sorted. `*`, `?` and `{name}` stay within a folder, `**/` is any folders; without any, the name."""
+        pattern = unnamed(pattern)
         if not any(c in pattern for c in "*?"):
             return [pattern] if pattern in self else []
         if why := inside(pattern):

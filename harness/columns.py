@@ -34,8 +34,9 @@ class Strict(BaseModel):
 class Columns(Strict):
     """Which column holds what, for layout `table`. A column that is named must be there.
 
-    A name may be a path into the row (`qa.question`), alternatives (`filename | image`), and, for question, answer,
-    reasoning and cluster, a text with names in braces (`"Findings: {findings}"`).
+    A name may be a path into the row (`qa.question`), alternatives (`filename | image`), a pattern for several columns
+    (`image_*`, `"[A-Z]"`), and, for question, answer, reasoning and cluster, a text with names in braces
+    (`"Findings: {findings}"`).
     """
 
     id: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from harness import specs
-from harness.archives import Archive, HubError, from_hub
+from harness.archives import Archive, HubError, from_hub, unnamed
 from harness.columns import Columns
 from harness.errors import DataError, UserError
 from harness.specs import Bundled, Hub, Local, Origin, TaskSpec
@@ -134,7 +135,8 @@ def _local(spec: TaskSpec, local: Local, spec_path: Path, data_dir: Path | None,
 
 
 def _hub(spec: TaskSpec, hub: Hub, split: str, *, fresh: bool) -> Place:
-    patterns = [f.replace("{split}", hub.splits[split]) for f in hub.files or ["{split}"]]
+    files = re.sub(r"(?<=\.json)#.*", "", hub.splits[split])  # a list within a JSON file is no file
+    patterns = [unnamed(f.replace("{split}", files)) for f in hub.files or ["{split}"]]
     found = from_hub(hub.repo, hub.revision, patterns, fresh=fresh)
     view = _view(spec, hub, found.archive, split)
     view.notes.append(

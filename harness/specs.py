@@ -66,7 +66,8 @@ class Origin(Strict):
     """Who reads the files: `table` (JSONL, JSON, CSV, TSV, parquet), or another entry point under harness.layouts."""
     splits: Annotated[dict[str, RelativePath], Field(min_length=1)]
     """Our split names -> what the layout calls them; for `table` a file, or a pattern such as data/test-*.parquet.
-    rows.json#test is the list `test` of an object."""
+    rows.json#test is the list `test` of an object. "{subject}/test-*.parquet" gives the rows a column `subject`, by folder;
+    rows.json#{subset}.test one by list."""
     columns: Columns = Columns()
     images: RelativePath = "."
     """Folder that image paths are relative to; or a pattern for names without ending, such as "imgs/{}.jpg"."""

@@ -633,7 +633,7 @@ def test_validate_goes_on_after_a_split_that_cannot_be_read(tmp_path):
 
 def test_list_and_show(tmp_path):
     found = {t["name"]: t for t in json.loads(harness("list", "--json", cwd=tmp_path).stdout)}
-    assert found["slake"]["groups"] == ["medical", "paper"]
+    assert found["slake"]["groups"] == ["medical", "paper", "radiology"]
     assert found["cv_bench"]["groups"] == ["paper"]
     assert (found["path_vqa"]["bundled"], found["path_vqa"]["hub"]) == (False, "flaviagiammarino/path-vqa")
     assert "medical = silvar_med" in harness("list", cwd=tmp_path).stdout

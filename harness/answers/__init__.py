@@ -22,4 +22,4 @@ __all__ = [
 ]  # fmt: skip
 
 #: Raised whenever a reader could take something else from the same text; a run's stored answers are all of one version.
-VERSION = 3
+VERSION = 4

@@ -3,6 +3,7 @@
 `name`                the column of that name
 `qa.question`         a field of an object in a column, also of each object of a list, or `turns.0.text` by number
 `filename | image`    the first of these that the row fills
+`image_*`, `[A-Z]`    every column of this form, in order (image_2 before image_10); their values are a list
 `{findings} {age}`    a text written from several columns (for questions and answers)
 
 Nothing here guesses: a path that leads nowhere is MISSING, and the caller says so.
@@ -11,12 +12,13 @@ Nothing here guesses: a path that leads nowhere is MISSING, and the caller says 
 from __future__ import annotations
 
 import ast
+import fnmatch
 import io
 import json
 import re
 import tokenize
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from tasks.layouts.rows import text
@@ -27,6 +29,7 @@ MOST_LITERAL = 20_000
 #: Brackets within brackets.
 MOST_DEPTH = 20
 _FIELD = re.compile(r"\{([^{}]+)\}")
+_PATTERN = re.compile(r"[*?\[]")
 
 
 class BadCell(ValueError):
@@ -47,13 +50,26 @@ def names(column: str) -> list[str]:
 def tops(paths: Iterable[str], have: Iterable[str]) -> list[str]:
     """Which of the columns that a table has are needed to read these paths."""
     known = set(have)
-    return list(dict.fromkeys(top for path in paths for one in _alternatives(path, known) if (top := _top(one, known))))
+    found = (alike(one, known) or [_top(one, known) or ""] for path in paths for one in _alternatives(path, known))
+    return list(dict.fromkeys(top for columns in found for top in columns if top))
 
 
 def missing(path: str, have: Iterable[str]) -> bool:
     """Whether a table with these column names (dotted where they are nested) lacks a path."""
     known = set(have)
-    return not any(_top(one, known) for one in _alternatives(path, known))
+    return not any(alike(one, known) or _top(one, known) for one in _alternatives(path, known))
+
+
+def alike(path: str, have: Iterable[str]) -> list[str]:
+    """The columns that a pattern (`image_*`, `[A-Z]`) stands for, by their letters and numbers; none for a plain name.
+
+    >>> alike("image_*", ["image_10", "image_2", "imaging"]), alike("image", ["image"])
+    (['image_2', 'image_10'], [])
+    """
+    if not _PATTERN.search(path) or path in have:
+        return []
+    found = [name for name in have if fnmatch.fnmatchcase(name, path)]
+    return sorted(found, key=lambda name: [part.zfill(9) if part.isdecimal() else part for part in re.split(r"(\d+)", name)])
 
 
 def _alternatives(path: str, known: Iterable[str]) -> list[str]:
@@ -66,13 +82,23 @@ def _top(path: str, known: set[str]) -> str | None:
 
 
 def pick(row: dict[str, Any], path: str) -> Any:
-    """The value at a path; of alternatives the first that is filled. MISSING where the row has no such place."""
+    """The value at a path; of alternatives the first that is filled. MISSING where the row has no such place.
+
+    A pattern's columns are a list, with an empty place for each that the row leaves empty before its last filled one.
+    """
     found = MISSING
     for one in _alternatives(path, row):
-        value = _follow(row, one)
+        value = _several(row, columns) if (columns := alike(one, row)) else _follow(row, one)
         if value is not MISSING and (found is MISSING or empty(found)):
             found = value
     return found
+
+
+def _several(row: dict[str, Any], columns: Sequence[str]) -> list[Any]:
+    values = [row[name] for name in columns]
+    while values and empty(values[-1]):
+        values.pop()
+    return values
 
 
 def _follow(value: Any, path: str) -> Any:

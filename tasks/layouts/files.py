@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.archives import Archive
+from harness.archives import Archive, captured
 from harness.errors import DataError
 from harness.plugins import did_you_mean
 from tasks.layouts import cells, delimited, jsons
@@ -28,6 +28,23 @@ def split_part(name: str, archive: Archive) -> tuple[str, str]:
     """("rows.json", "test") of "rows.json#test": a list within a JSON file."""
     file, mark, part = name.rpartition("#")
     return (file, part) if mark and name not in archive and file.lower().endswith(".json") else (name, "")
+
+
+def parts_of(archive: Archive, file: str, part: str, encoding: str | None) -> dict[str, dict[str, str]]:
+    """The lists of a JSON file that `part` names -> what each `{name}` in it stands for: {"Atlas.test": {"subset": "Atlas"}}.
+
+    Raises DataError where a pattern fits none.
+    """
+    if not any(c in part for c in "*?{"):
+        return {part: {}}
+    held = list(jsons.lists(jsons.tree(archive, file, encoding)))
+    if found := {key: values for key in held if (values := captured(_dotted(part), _dotted(key))) is not None}:
+        return found
+    raise DataError(f"{archive.label(file)}: no list of rows at '{part}'", hint=f"found: {', '.join(held[:8]) or 'none'}")
+
+
+def _dotted(path: str) -> str:
+    return path.replace(".", "/")  # so that * stays within one name
 
 
 def rows_of(
@@ -144,6 +161,8 @@ def _nested(schema: Any, path: str, have: Sequence[str]) -> bool:
     """Whether the type of a column has the field that a dotted path names; of text and lists only reading can tell."""
     import pyarrow as pa
 
+    if cells.alike(path, have):
+        return True
     for one in [path] if path in have else [p.strip() for p in path.split(" | ")]:
         for top in cells.tops([one], have):
             rest, kind = one[len(top) + 1 :], schema.field(top).type

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from harness.archives import captured
 from harness.columns import Columns
 from harness.data import POLAR, View, question_word
 from harness.errors import DataError, RowError
@@ -21,15 +22,21 @@ from harness.records import ImageRef, Reference, Sample
 from tasks.layouts import cells, choices, yesno
 from tasks.layouts.cells import BadCell, short
 from tasks.layouts.choices import Choices
-from tasks.layouts.files import KINDS, rows_of, split_part
+from tasks.layouts.files import KINDS, parts_of, rows_of, split_part
 from tasks.layouts.pictures import Pictures, settle
 from tasks.layouts.turns import Exchange, exchange, split_reasoning
 
 
-def files_of(view: View) -> list[str]:
-    """The files of a split, in the order of their names. Raises DataError where there is none."""
+def files_of(view: View) -> dict[str, dict[str, str]]:
+    """The files of a split, in the order of their names -> the columns that their names give (`{subject}/test.csv`).
+
+    Raises DataError where there is none.
+    """
     file, part = split_part(view.split, view.archive)
-    found = [f"{f}#{part}" if part else f for f in view.archive.glob(file)]
+    found = {f: captured(file, f) or {} for f in view.archive.glob(file)}
+    if part:
+        lists = {f: parts_of(view.archive, f, part, view.encoding) for f in found}
+        found = {f"{f}#{p}": found[f] | given for f, parts in lists.items() for p, given in parts.items()}
     if not found:
         raise DataError(
             f"{view.archive.label(view.split)}: no such file",
@@ -59,7 +66,7 @@ def wanted(c: Columns) -> list[str]:
 class _Reader:
     """One pass over a split's files."""
 
-    def __init__(self, view: View, files: list[str]) -> None:
+    def __init__(self, view: View, files: dict[str, dict[str, str]]) -> None:
         self.view, self.columns, self.archive, self.files = view, view.columns, view.archive, files
         self.wanted = wanted(self.columns)
         self.count = 0
@@ -68,7 +75,10 @@ class _Reader:
         self.spelt: Counter[str] = Counter()
 
     def rows(self, file: str, columns: list[str]) -> Iterator[dict[str, Any]]:
-        return rows_of(self.archive, file, columns, split=self.view.name, encoding=self.view.encoding)
+        given = self.files[file]
+        held = [column for column in columns if column not in given]
+        rows = rows_of(self.archive, file, held, split=self.view.name, encoding=self.view.encoding)
+        return (row | given for row in rows) if given else rows
 
     def read(self, file: str) -> Iterator[Sample]:
         for i, row in enumerate(self.rows(file, self.wanted)):
@@ -122,6 +132,8 @@ class _Reader:
         if not c.choices:
             return None
         values = [cells.pick(row, column) for column in c.choices]
+        if len(c.choices) == 1 and (columns := cells.alike(c.choices[0], row)):
+            values = [{name: row[name] for name in columns}]  # by name, so that a column that the row leaves out is a gap
         return choices.read(values, ", ".join(c.choices), self.view.separator, where)
 
     def answers(
