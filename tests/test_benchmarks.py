@@ -17,7 +17,7 @@ from harness import answers, data, specs
 from harness.records import Prediction
 from harness.scoring.metrics import METRICS
 from judges.exact import ExactJudge
-from tests import published
+from tests import published, published_text  # noqa: F401 (it adds its builders)
 
 GOLDEN = Path(__file__).with_name("published.json")
 TASKS = sorted(published.BUILDERS)
