@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.published import Row, lines, parquet, published
+from tests.published import Row, lines, parquet, picture, published
 
 #: (question, choices, place of the right one); no right answer shares a word with the next row's.
 _ASKED = [
@@ -112,3 +112,52 @@ def medbullets(root: Path) -> None:
         for i in range(4)
     ]
     parquet(root / "medbullets_op5/data/train-00000-of-00001.parquet", five)
+
+
+def piped(path: Path, rows: list[tuple[str, ...]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join("|".join(cells) + "\n" for cells in rows), encoding="utf-8")
+
+
+_SEEN = [("osteopoikilosis", "osteosclerotic lesions"), ("yes",), ("pulmonary embolism",), ("avascular necrosis (hip)", "AVN")]
+_ASKS = [
+    "what abnormality is seen in the image?",
+    "is this image abnormal?",
+    "what is abnormal in the ct scan?",
+    "what is shown?",
+]
+
+
+def _vqa_med(files: dict[str, int], test: str, root: Path, separator: str) -> None:
+    """Files of question and answer with so many rows each, and a test set in two files; each with a folder of images."""
+    number = 100
+    for file, count in files.items():
+        path = root / file
+        rows = [(f"synpic{number + i}", _ASKS[i], separator.join(_SEEN[i])) for i in range(count)]
+        piped(path, rows)
+        for i in range(count):
+            picture(path.parent / "images" / f"synpic{number + i}.jpg", number + i)
+        number += 10
+    piped(root / f"{test}Questions.txt", [(f"synpic{i}", _ASKS[i]) for i in range(4)])
+    piped(root / f"{test}ReferenceAnswers.txt", [(f"synpic{i}", separator.join(_SEEN[i])) for i in (3, 0, 1, 2)])
+    for i in range(4):
+        picture((root / test).parent / f"images/VQA-500-Images/synpic{i}.jpg", i)
+
+
+@published("vqa_med_2020")
+def vqa_med_2020(root: Path) -> None:
+    files = {
+        "VQAMed2020-VQAnswering-TrainingSet/VQAnswering_2020_Train_QA_pairs.txt": 2,
+        "VQAMed2020-VQAnswering-ValidationSet/VQAnswering_2020_Val_QA_Pairs.txt": 1,
+    }
+    _vqa_med(files, "VQA-TestSet/VQAMed2020-Task1-VQAnswering-Test-", root / "vqa_med_2020", "#")
+
+
+@published("vqa_med_2021")
+def vqa_med_2021(root: Path) -> None:
+    files = {
+        "2020/VQAMed2020-VQAnswering-TrainingSet/VQAnswering_2020_Train_QA_pairs.txt": 2,
+        "2020/VQAMed2020-VQAnswering-ValidationSet/VQAnswering_2020_Val_QA_Pairs.txt": 1,
+        "VQA-Med-2021-Tasks-1-2-NewValidationSets/VQA-Med-2021-VQAnswering-Task1-New-ValidationSet.txt": 2,
+    }
+    _vqa_med(files, "Task1-VQA-2021-TestSet-w-GroundTruth/Task1-VQA-2021-TestSet-", root / "vqa_med_2021", "|")
