@@ -94,7 +94,9 @@ class Survey:
         columns = split.view.columns if split.place.layout == "table" else None
         if columns:
             yield from _unused_pictures(split)
-        if rows and not sum(n for k, n in self.images.items() if k) and not (columns and columns.images_optional):
+        if split.spec.kind in ("text", "rubric"):
+            pass  # questions in words alone are meant to have no image
+        elif rows and not sum(n for k, n in self.images.items() if k) and not (columns and columns.images_optional):
             yield "no row has an image: the questions are asked without any (images_optional: true says that this is meant)"
         elif self.images[0]:
             yield f"{self.images[0]} rows have no image and are asked without one"

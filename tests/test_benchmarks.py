@@ -19,7 +19,7 @@ from harness import answers, data, specs
 from harness.records import Prediction
 from harness.scoring.metrics import METRICS
 from judges.exact import ExactJudge
-from tests import published
+from tests import published, published_text  # noqa: F401 (it adds its builders)
 from tests.hub import Hub
 
 GOLDEN = Path(__file__).with_name("published.json")

@@ -124,6 +124,22 @@ def test_scores_are_lm_evals_own(folders):
             assert (entry["n"], entry["missing"]) == (len(ROWS), 0)
 
 
+def test_the_chat_template_is_the_models_own(toys, tiny, tmp_path):
+    """What lm-eval sends is what the harness asks: the same tokens in, the same text out."""
+    (folder,) = bridge.run_lm_eval(["toy_write"], tiny, tmp_path, include_path=toys, apply_chat_template=True)
+    rows = [Sample(id=str(i), images=(), question=r["q"], reference=Reference(answers=("x",))) for i, r in enumerate(ROWS)]
+    asked = tiny.generate(rows, PROMPTS["question"], GenerationArgs(max_new_tokens=6))
+    ours = {p.sample_id: (p.prompt_tokens, p.text.split("\n")[0]) for batch in asked for p in batch}
+    assert {i: (p.prompt_tokens, p.text) for i, p in folder.predictions().items()} == ours
+    assert folder.card().prompt == "lm_eval 0-shot chat"
+
+
+def test_a_chat_template_for_no_lm_eval_task_is_refused(command):
+    code, _, err = command("run", "--model", "tiny", "--tasks", "slake", "--lm-eval-chat-template")
+    assert code == 2
+    assert "no lm_eval: task is asked" in err
+
+
 def test_written_text_and_its_filters(folders, tiny):
     """Each filter's 0/1 metric is a judge; bleu, which is neither, is none. The text is what `generate` gives."""
     folder = folders["lm_eval:toy_write"]

@@ -73,6 +73,9 @@ def run(
     ] = "fail",
     max_image_pixels: opt.MaxImagePixels = None,
     reasoning_tags: opt.ReasoningTags = None,
+    lm_eval_chat_template: Annotated[
+        bool, typer.Option("--lm-eval-chat-template", help="Ask lm_eval: tasks within the model's chat template.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on from an earlier try.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, without loading weights.")] = False,
     json: opt.Json = False,
@@ -124,6 +127,8 @@ def run(
             "and pixel bounds",
             hint="run lm_eval: tasks in a command of their own",
         )
+    if lm_eval_chat_template and not names:
+        raise UserError("--lm-eval-chat-template: no lm_eval: task is asked", hint="other tasks always use the chat template")
     foreign = load_foreign(names) if names else {}  # a wrong name fails before weights are loaded
     loaded = (
         load_tasks(
@@ -193,7 +198,9 @@ def run(
             for task, chosen, args in asking()
         ]
         if foreign and rank.main:
-            folders += run_foreign(answering, foreign, runs, limit=limit, seed=seed, fresh=fresh)
+            folders += backends.run_foreign(
+                answering, foreign, runs, limit=limit, seed=seed, fresh=fresh, chat_template=lm_eval_chat_template
+            )
     if usage := getattr(answering, "usage", None):
         cost = dollars(cost_of(usage.row()))
         ui.note(f"{usage.answered} answered, {usage.failed} failed, cost {cost}, served by {dict(usage.served)}")
@@ -337,16 +344,6 @@ def run_task(
     if sharing.startswith("off") and not getattr(model, "why_plain", None):
         ui.note(f"{model.card.name} on {task.spec.name}: every question was computed alone, sharing {sharing}")
     return folder
-
-
-def run_foreign(model: Model, tasks: dict[str, Any], runs: Path, *, limit: int | None, seed: int, fresh: bool) -> list[RunFolder]:
-    """lm-eval's own text tasks on the same checkpoint."""
-    from harness.cli import ui
-    from harness.models.lm_eval_bridge import run_lm_eval
-    from harness.models.transformers_model import TransformersModel
-
-    assert isinstance(model, TransformersModel)  # `run` has refused an API model
-    return run_lm_eval(tasks, model, runs, limit=limit, seed=seed, fresh=fresh, report=lambda n: ui.say(f"lm-eval: {n}"))
 
 
 def end_of_judging(lacking: Sequence[Missing], judges: Sequence[Judge], *, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """lm-eval's own text tasks on the same checkpoint, in process: does training make the model forget what it knew?
 
     harness run --model CKPT --tasks lm_eval:arc_easy,lm_eval:mmlu_anatomy
+    harness run --model CKPT --tasks lm_eval:medqa_4options --lm-eval-chat-template
 
 lm-eval asks and scores; each of its 0/1 metrics becomes a judge `lm_eval:METRIC`, so that the run stands on the same
 leaderboard, row by row. The numbers are lm-eval's to the last digit (tests/test_lm_eval.py).
@@ -135,10 +136,24 @@ def _silence(quiet: bool) -> Iterator[None]:
 
 
 def _wrap(model: TransformersModel, batch_size: int) -> Any:
-    """lm-eval's HFLM around the loaded model: with text alone a Qwen2-VL is the causal LM that HFLM expects."""
+    """lm-eval's HFLM around the loaded model: with text alone a Qwen2-VL is the causal LM that HFLM expects.
+
+    Its chat template is the processor's, which a tokenizer may lack, and which may want a turn's text as a part.
+    """
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=model.model, tokenizer=model.processor.tokenizer, backend="causal", batch_size=batch_size)
+    class Lm(HFLM):  # type: ignore[misc]
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in chat_history]
+            text: str = model.processor.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+            return text
+
+    return Lm(pretrained=model.model, tokenizer=model.processor.tokenizer, backend="causal", batch_size=batch_size)
 
 
 def _evaluate(lm: Any, name: str, task: Any, limit: int | None, seed: int, chat: bool) -> dict[str, Any]:

@@ -63,11 +63,11 @@ def vqa_med_2019(view: View) -> Iterator[Sample]:
     if view.split not in _FILES:
         raise DataError(f"{view.archive}: VQA-Med 2019 has no split '{view.split}'", hint=f"one of {', '.join(_FILES)}")
     archive, (file, images) = view.archive, _FILES[view.split]
-    path = _only(archive, f"**/{file}")
+    path = only(archive, f"**/{file}")
     folder = "" if path == file else f"{PurePosixPath(path).parent}/"
-    rows = list(_lines(archive, path, 4 if view.split == "test" else 3))
+    rows = list(lines(archive, path, 4 if view.split == "test" else 3))
     categories = {} if view.split == "test" else _categories(archive, folder, view.split)
-    images = _image_folder(archive, folder, images, rows[0][1][0] if rows else "")
+    images = image_folder(archive, folder, images, rows[0][1][0] if rows else "")
     for where, row in rows:
         name, question, answer = row[0], row[-2], row[-1]
         category = row[1] if view.split == "test" else categories.get((name, question))
@@ -87,18 +87,17 @@ def vqa_med_2019(view: View) -> Iterator[Sample]:
         )
 
 
-def _only(archive: Archive, pattern: str) -> str:
+def only(archive: Archive, pattern: str) -> str:
+    """The one file that matches. Raises DataError where there is none, or several."""
     found = archive.glob(pattern)
     if len(found) != 1:
         file = pattern.removeprefix("**/")
         said = f"several files: {', '.join(found)}" if found else "no such file, in its folders or zips"
-        raise DataError(
-            f"{archive.label(file)}: {said}", hint="give the folder that holds one VQA-Med 2019 archive, unpacked once"
-        )
+        raise DataError(f"{archive.label(file)}: {said}", hint="give the folder that holds one VQA-Med archive, unpacked once")
     return found[0]
 
 
-def _lines(archive: Archive, path: str, count: int) -> Iterator[tuple[str, list[str]]]:
+def lines(archive: Archive, path: str, count: int) -> Iterator[tuple[str, list[str]]]:
     """("file: line n", cells). Only the last cell may hold a `|`."""
     for n, line in enumerate(archive.text(path).split("\n"), start=1):
         if not line.strip():
@@ -118,11 +117,11 @@ def _categories(archive: Archive, folder: str, split: str) -> dict[tuple[str, st
         raise DataError(f"{archive.label(folder + 'QAPairsByCategory')}: no files *_{split}.txt")
     for path in files:
         category = PurePosixPath(path).stem.split("_")[1].lower()
-        found.update({(row[0], row[1]): category for _, row in _lines(archive, path, 3)})
+        found.update({(row[0], row[1]): category for _, row in lines(archive, path, 3)})
     return found
 
 
-def _image_folder(archive: Archive, folder: str, official: str, first: str) -> str:
+def image_folder(archive: Archive, folder: str, official: str, first: str) -> str:
     """The folder that holds the first image, with its slash; the official one where none does (the images are then missing)."""
     if f"{folder}{official}/{first}.jpg" in archive:
         return f"{folder}{official}/"
