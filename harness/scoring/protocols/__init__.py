@@ -16,10 +16,11 @@ from collections.abc import Iterable
 from harness.errors import UserError
 from harness.plugins import did_you_mean
 from harness.scoring.protocols import evalscope, llava_med, lmms_eval, medevalkit, plain, vlmevalkit
-from harness.scoring.protocols.protocol import PARTS, Counting, Mark, Protocol, Rule, closed, part_of, score
+from harness.scoring.protocols.protocol import ANSWER, PARTS, Counting, Mark, Protocol, Rule, closed, part_of, score
 
 __all__ = [
-    "PARTS", "PREFIX", "PROTOCOLS", "Counting", "Mark", "Protocol", "Rule", "closed", "find", "find_all", "fractional", "score",
+    "ANSWER", "PARTS", "PREFIX", "PROTOCOLS", "Counting", "Mark", "Protocol", "Rule", "closed", "find", "find_all",
+    "fractional", "score",
 ]  # fmt: skip
 
 #: Of a judge's name, and of the metric of the same name.
@@ -30,15 +31,19 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def find(name: str) -> Protocol:
-    """The protocol of NAME, or of NAME/PART, with or without "protocol:" before it. Raises UserError with the nearest name."""
-    wanted, slash, part = name.strip().removeprefix(PREFIX).partition("/")
+    """The protocol of NAME, NAME/PART or NAME/answer, with or without "protocol:" before it.
+
+    Raises UserError with the nearest name.
+    """
+    wanted, *parts = name.strip().removeprefix(PREFIX).split("/")
     if wanted not in PROTOCOLS:
         raise UserError(f"no protocol named '{wanted}'", hint=did_you_mean(wanted, list(PROTOCOLS)))
-    if not slash:
-        return PROTOCOLS[wanted]
-    if part not in PARTS:
-        raise UserError(f"protocol '{name}': no part named '{part}'", hint=did_you_mean(part, list(PARTS)))
-    return part_of(PROTOCOLS[wanted], part)
+    found = PROTOCOLS[wanted]
+    for part in dict.fromkeys(parts):
+        if part not in (*PARTS, ANSWER):
+            raise UserError(f"protocol '{name}': no part named '{part}'", hint=did_you_mean(part, [*PARTS, ANSWER]))
+        found = part_of(found, part)
+    return found
 
 
 def find_all(names: str) -> list[Protocol]:

@@ -6,8 +6,8 @@ import re
 
 from harness.records import Prediction, Sample
 from harness.scoring.protocols.plain import correct
-from harness.scoring.protocols.protocol import Protocol, Rule, best
-from harness.scoring.protocols.texts import evalscope_form
+from harness.scoring.protocols.protocol import Protocol, Rule
+from harness.scoring.protocols.texts import equal_in, evalscope_form
 
 _LINE = re.compile(r"ANSWER:\s*(.*)", re.I)
 _MARK = re.compile(r"ANSWER\s*:\s*\**\s*[(\[（【]?\s*([A-Za-z])(?![A-Za-z])", re.I)
@@ -16,7 +16,7 @@ _MARK = re.compile(r"ANSWER\s*:\s*\**\s*[(\[（【]?\s*([A-Za-z])(?![A-Za-z])", 
 def _line(prediction: Prediction, sample: Sample) -> str:
     """What stands after the last "ANSWER:" on its line; without one, the text."""
     found = _LINE.findall(prediction.text)
-    return evalscope_form(found[-1].strip().strip("\"'") if found else prediction.text)
+    return found[-1].strip().strip("\"'") if found else prediction.text
 
 
 def _letter(prediction: Prediction, sample: Sample) -> str:
@@ -31,7 +31,7 @@ def _letter(prediction: Prediction, sample: Sample) -> str:
     return capital if capital in choices else ""
 
 
-_FORM = Rule(_line, best(lambda read, answer: read == evalscope_form(answer)))
+_FORM = Rule(_line, equal_in(evalscope_form))
 ENTRIES = [
     Protocol(
         name="evalscope",

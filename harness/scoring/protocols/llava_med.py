@@ -7,7 +7,7 @@ from collections import Counter
 from harness.records import Prediction, Sample
 from harness.scoring.protocols.plain import BORROWED, EXACT
 from harness.scoring.protocols.protocol import NOT_AT_ALL, ONCE, Counting, Protocol, Rule, best, closed
-from harness.scoring.protocols.texts import polar_word, vqa_form, vqa_words
+from harness.scoring.protocols.texts import equal_in, polar_word, vqa_form, vqa_words, whole
 
 _SOURCE = "microsoft/LLaVA-Med, llava/eval/run_eval.py and eval_metrics/ @ad758b6"
 
@@ -19,12 +19,12 @@ def recall(read: str, answer: str) -> float:
     (1.0, 0.5)
     """
     right = Counter(vqa_words(answer).split())
-    return (Counter(read.split()) & right).total() / right.total() if right else 0.0
+    return (Counter(vqa_words(read).split()) & right).total() / right.total() if right else 0.0
 
 
 def _contains(read: str, answer: str) -> bool:
     """Whether the reference's words stand in the text, one after the other."""
-    return f" {vqa_words(answer)} " in f" {read} "
+    return f" {vqa_words(answer)} " in f" {vqa_words(read)} "
 
 
 def _open(read: str, sample: Sample) -> float:
@@ -33,7 +33,7 @@ def _open(read: str, sample: Sample) -> float:
 
 def _recall_as_is(read: str, answer: str) -> float:
     """As printed: a word counts as often as the *text* has it, so that repeating a right word drowns the missing ones."""
-    given, right = Counter(read.split()), Counter(vqa_form(answer).split())
+    given, right = Counter(vqa_form(read).split()), Counter(vqa_form(answer).split())
     found = sum(n for word, n in given.items() if word in right)
     missed = sum(n for word, n in right.items() if word not in given)
     return found / (found + missed) if found else 0.0
@@ -42,12 +42,12 @@ def _recall_as_is(read: str, answer: str) -> float:
 def _read_as_is(prediction: Prediction, sample: Sample) -> str:
     """Of a closed question nothing, unless the letters "yes" or "no" occur anywhere ("normal", "note")."""
     text = vqa_form(prediction.text)
-    return "" if closed(sample) and "yes" not in text and "no" not in text else text
+    return "" if closed(sample) and "yes" not in text and "no" not in text else prediction.text
 
 
 def _compare_as_is(read: str, sample: Sample) -> float:
     if closed(sample):
-        return best(lambda text, answer: bool(text) and vqa_form(answer) in text)(read, sample)
+        return best(lambda text, answer: bool(text) and vqa_form(answer) in vqa_form(text))(read, sample)
     return best(_recall_as_is)(read, sample)
 
 
@@ -63,8 +63,8 @@ ENTRIES = [
         rule="Closed: the text has the word yes or the word no (not both), and it is the reference's; other closed answers have "
         "to stand in the text. Open: the share of the reference's words that occur in the text.",
         source=_SOURCE,
-        yesno=Rule(lambda p, s: polar_word(vqa_form(p.text)), best(lambda read, answer: read == vqa_words(answer))),
-        open=Rule(lambda p, s: vqa_words(p.text), _open),
+        yesno=Rule(lambda p, s: polar_word(p.text), equal_in(vqa_words)),
+        open=Rule(whole, _open),
         choice=EXACT,
         fractional=True,
         quirks=(

@@ -6,8 +6,8 @@ import re
 
 from harness.records import Prediction, Sample
 from harness.scoring.protocols.plain import correct
-from harness.scoring.protocols.protocol import Protocol, Rule, best
-from harness.scoring.protocols.texts import lmms_form
+from harness.scoring.protocols.protocol import Protocol, Rule
+from harness.scoring.protocols.texts import equal_in, lmms_form, whole
 
 _BOX = re.compile(r"<answer\b[^<>]*>(.*?)(?:</answer\s*>|\Z)|\\boxed\s*\{([^{}]*)\}", re.I | re.S)
 _SAYS = re.compile(r"(?<!\w)(?:(?:answer|option|choice) ?(?:is\b|[:：=])|i (?:choose|select|pick)\b)", re.I)
@@ -45,7 +45,7 @@ def _first_letter(prediction: Prediction, sample: Sample) -> str:
     return found.group(1).upper() if found else ""
 
 
-_FORM = Rule(lambda p, s: lmms_form(p.text), best(lambda read, answer: read == lmms_form(answer)))
+_FORM = Rule(whole, equal_in(lmms_form))
 ENTRIES = [
     Protocol(
         name="lmms-eval",

@@ -10,7 +10,7 @@ from harness.records import Prediction, Sample
 from harness.scoring.metrics import right_letter
 from harness.scoring.protocols.plain import EXACT, correct
 from harness.scoring.protocols.protocol import NOT_AT_ALL, ONCE, Counting, Protocol, Rule, best, closed
-from harness.scoring.protocols.texts import polar_word
+from harness.scoring.protocols.texts import equal_in, polar_word
 
 _SOURCE = (
     "alibaba-damo-academy/MedEvalKit, utils/VQA_RAD/VQA_RAD.py @564d279, utils/SLAKE/SLAKE.py @9b12e3b; "
@@ -111,7 +111,7 @@ def _closed_weighs(weight: float, is_closed: Callable[[Sample], bool]) -> Callab
 _YESNO_AS_IS = Rule(lambda p, s: _either_letters(_flat(_stated(p))), best(lambda read, answer: read == answer.lower().strip()))
 _OPEN_AS_IS = Rule(lambda p, s: _stated(p), _equal_as_is)
 _CHOICE_AS_IS = Rule(lambda p, s: _letter(p, s, tidy=False), correct)
-_YESNO = Rule(lambda p, s: polar_word(_stated(p).strip().rstrip(".")), best(lambda read, answer: read == answer.lower().strip()))
+_YESNO = Rule(lambda p, s: polar_word(_stated(p).strip().rstrip(".")), equal_in(lambda text: text.lower().strip()))
 _OPEN = Rule(lambda p, s: _stated(p).strip(), _equal)
 _CHOICE = Rule(lambda p, s: _letter(p, s, tidy=True), correct)
 _FAULTS = (

@@ -7,7 +7,7 @@ from harness.scoring import bleu
 from harness.scoring.exact import is_correct
 from harness.scoring.metrics import word_f1
 from harness.scoring.protocols.protocol import Protocol, Rule, best
-from harness.scoring.protocols.texts import vqa_words, whole
+from harness.scoring.protocols.texts import equal_in, vqa_words, whole
 from harness.scoring.unread import reading
 
 
@@ -26,10 +26,10 @@ def correct(read: str, sample: Sample) -> float:
 EXACT = Rule(_taken, correct)
 BORROWED = "It knows no choices: their letters are read and compared as `exact` does."
 
-_AS_TEXT = Rule(whole, best(lambda read, answer: read.strip() == answer.strip()))
-_CASELESS = Rule(whole, best(lambda read, answer: read.strip().lower() == answer.strip().lower()))
+_AS_TEXT = Rule(whole, equal_in(str.strip))
+_CASELESS = Rule(whole, equal_in(lambda text: text.strip().lower()))
 _WORDS = Rule(whole, best(word_f1))
-_VQA = Rule(lambda p, s: vqa_words(p.text), best(lambda read, answer: read == vqa_words(answer)))
+_VQA = Rule(whole, equal_in(vqa_words))
 _BLEU = Rule(whole, best(bleu.sentence))
 
 

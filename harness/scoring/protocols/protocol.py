@@ -108,6 +108,8 @@ def closed(sample: Sample) -> bool:
     return told == "CLOSED" if told in ("OPEN", "CLOSED") else sample.reference.kind == "yesno"
 
 
+#: NAME/answer reads the answer alone that the harness takes out of a text: what is left of a reasoning model's.
+ANSWER = "answer"
 #: NAME/PART counts only such rows: papers often print one of them, and call it by the benchmark's name.
 PARTS: dict[str, tuple[str, Callable[[Sample], bool]]] = {
     "closed": ("rows that the data call closed (without such a mark, yes/no rows)", closed),
@@ -117,7 +119,11 @@ PARTS: dict[str, tuple[str, Callable[[Sample], bool]]] = {
 
 
 def part_of(protocol: Protocol, part: str) -> Protocol:
-    """The protocol, counting only the rows of one of PARTS."""
+    """The protocol, counting only the rows of one of PARTS, or reading the answer alone."""
+    if part == ANSWER:
+        rules = {kind: _of_answer(getattr(protocol, kind)) for kind in ("yesno", "open", "choice")}
+        rule = f"{protocol.rule} Only the answer is read, without thinking and tags."
+        return replace(protocol, name=f"{protocol.name}/{part}", rule=rule, **rules)
     what, holds = PARTS[part]
 
     def count(sample: Sample, read: str, value: float) -> Counting:
@@ -125,6 +131,10 @@ def part_of(protocol: Protocol, part: str) -> Protocol:
 
     rule = f"{protocol.rule} Only {what} count."
     return replace(protocol, name=f"{protocol.name}/{part}", rule=rule, count=count)
+
+
+def _of_answer(rule: Rule) -> Rule:
+    return replace(rule, read=lambda p, s: rule.read(p.model_copy(update={"text": p.said or ""}), s))
 
 
 def best(worth: Callable[[str, str], float]) -> Callable[[str, Sample], float]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Callable
 
 from harness.records import Prediction, Sample
+from harness.scoring.protocols.protocol import best
 
 _TO_TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBERS = {"none": "0"} | {word: str(i) for i, word in enumerate(_TO_TEN)}
@@ -91,6 +93,11 @@ def _digit(word: str) -> str:
     return numbers.get(word, word)
 
 
+def equal_in(form: Callable[[str], str]) -> Callable[[str, Sample], float]:
+    """A comparison: what was read is an acceptable answer in this form."""
+    return best(lambda read, answer: form(read) == form(answer))
+
+
 def whole(prediction: Prediction, sample: Sample) -> str:
     """The model's text as it stands, thinking included: what most public rules read."""
     return prediction.text
@@ -99,8 +106,8 @@ def whole(prediction: Prediction, sample: Sample) -> str:
 def polar_word(text: str) -> str:
     """The yes or no that occurs in a text as a word, where only one of them does; else the text itself.
 
-    >>> polar_word("no fracture is seen"), polar_word("normal"), polar_word("yes or no")
+    >>> polar_word("No fracture is seen"), polar_word("normal"), polar_word("yes or no")
     ('no', 'normal', 'yes or no')
     """
-    found = {"yes", "no"} & set(re.findall(r"\w+", text))
+    found = {"yes", "no"} & set(re.findall(r"\w+", text.lower()))
     return found.pop() if len(found) == 1 else text

@@ -6,8 +6,8 @@ import re
 
 from harness.records import Prediction, Sample
 from harness.scoring.protocols.plain import correct
-from harness.scoring.protocols.protocol import Protocol, Rule, best
-from harness.scoring.protocols.texts import polar_word, vqa_form, vqa_words
+from harness.scoring.protocols.protocol import Protocol, Rule
+from harness.scoring.protocols.texts import equal_in, polar_word, vqa_words, whole
 
 _SOURCE = (
     "open-compass/VLMEvalKit, vlmeval/utils/matching_util.py @18fc37a; "
@@ -54,8 +54,8 @@ def _letter_as_is(prediction: Prediction, sample: Sample) -> str:
     return found[0] if len(found) == 1 else _by_words(prediction.text, sample)
 
 
-_YESNO = Rule(lambda p, s: polar_word(vqa_form(p.text)), best(lambda read, answer: read == vqa_words(answer)))
-_OPEN = Rule(lambda p, s: vqa_words(p.text), best(lambda read, answer: read == vqa_words(answer)))
+_YESNO = Rule(lambda p, s: polar_word(p.text), equal_in(vqa_words))
+_OPEN = Rule(whole, equal_in(vqa_words))
 ENTRIES = [
     Protocol(
         name="vlmevalkit",
