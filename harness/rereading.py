@@ -21,7 +21,7 @@ from harness.runs import RunFolder, write_atomic
 from harness.scoring import unread
 
 #: Judges that read answers themselves, without a model: their old verdicts are the old reader's.
-READERS = ("exact", "bertscore")
+READERS = ("exact", "bertscore", "protocol")
 
 
 def reread(folder: RunFolder, judges: Sequence[Judge], tags: answers.Tags | None = None) -> tuple[RunFolder, int]:
@@ -47,7 +47,7 @@ def reread(folder: RunFolder, judges: Sequence[Judge], tags: answers.Tags | None
         changed = {i for i, p in after.items() if (p.said, p.reasoning) != (before[i].said, before[i].reasoning)}
         _judged_before(folder, changed)
         write_atomic(folder.path / "predictions.jsonl", _jsonl(after.values()))
-        judged = {k: v for k, v in card.judges.items() if k.partition("@")[0] not in READERS}
+        judged = {k: v for k, v in card.judges.items() if not _reads(k)}
         folder.write_card(new.model_copy(update={"judges": judged}))
     judge_again(folder, judges)
     return _rename(folder, card, new), len(changed)
@@ -55,8 +55,14 @@ def reread(folder: RunFolder, judges: Sequence[Judge], tags: answers.Tags | None
 
 def readers_of(folder: RunFolder) -> list[str]:
     """The run's judges that read answers themselves, as `--judge` names them; `exact` where it has none."""
-    found = [name if name == "exact" else f"{name}:{v.rpartition('-')[2]}" for name, v in folder.judges() if name in READERS]
+    own = [(name, v) for name, v in folder.judges() if _reads(name)]
+    found = [f"{name}:{v.rpartition('-')[2]}" if name == "bertscore" else name for name, v in own]
     return list(dict.fromkeys(found)) or ["exact"]
+
+
+def _reads(judge: str) -> bool:
+    """Whether a judge (NAME, NAME:ARGUMENT or NAME@VERSION) is one of READERS."""
+    return judge.partition("@")[0].partition(":")[0] in READERS
 
 
 def _reading(card: RunCard) -> str:
@@ -81,7 +87,7 @@ def _judged_before(folder: RunFolder, changed: set[str]) -> None:
     """Take out the verdicts that no longer fit: all of the judges that read, and those on rows whose answer changed."""
     for name, version in folder.judges():
         path = folder.verdict_path(name, version)
-        if name in READERS:
+        if _reads(name):
             path.unlink()
             continue
         verdicts = folder.verdicts(name, version)

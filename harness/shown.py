@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -67,6 +69,19 @@ def points(difference: float) -> str:
     ('-4.2', '+0.0')
     """
     return f"{100 * difference:+.1f}"
+
+
+def points_of(parts: Sequence[float]) -> list[str]:
+    """`points` of parts, rounded so that what is printed adds up to the sum as it is printed.
+
+    >>> points_of([0.0124, 0.0124, 0.0]), points(0.0248)
+    (['+1.3', '+1.2', '+0.0'], '+2.5')
+    """
+    tenths = [1000 * part for part in parts]
+    whole = [math.floor(t) for t in tenths]
+    lacking = round(sum(tenths)) - sum(whole)
+    last = sorted(range(len(parts)), key=lambda i: whole[i] - tenths[i])[:lacking]
+    return [f"{(w + (i in last)) / 10:+.1f}" for i, w in enumerate(whole)]
 
 
 def p_number(p: float) -> str:

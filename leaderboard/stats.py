@@ -34,6 +34,7 @@ CLUSTER_T = "cluster t"
 WILSON = "Wilson"
 WILSON_ROWS = "Wilson on effective rows"
 WILSON_CLUSTERS = "Wilson on effective clusters"
+RATIO_T = "cluster t, linearised"
 MACRO_T = "cluster t over tasks"
 MACRO_MOVER = "tasks' intervals combined"
 BONETT_PRICE = "Bonett-Price"
@@ -164,6 +165,50 @@ def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Has
 def paired_variance(a: Sequence[int], b: Sequence[int], clusters: Sequence[Hashable]) -> float:
     """The clustered variance of the mean of a - b, the square of the standard error in `paired_difference`'s t test."""
     return _variance(*_totals(_checked(a, clusters) - _checked(b, clusters), clusters))
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One scoring of rows: each row's points, and whether the row is counted (1 or 0). Points are 0 where it is not."""
+
+    points: Floats
+    counted: Floats
+
+    @property
+    def value(self) -> float:
+        return float(self.points.sum() / self.counted.sum())
+
+
+def scoring_interval(scored: Scoring, clusters: Sequence[Hashable], level: float = 0.95) -> Interval | None:
+    """`mean_interval` of the rows that are counted; None where points can pass 1, so that the score is no share."""
+    rows = np.flatnonzero(scored.counted)
+    if not len(rows) or scored.points.max() > 1:
+        return None
+    return mean_interval(scored.points[rows].tolist(), [clusters[i] for i in rows], level)
+
+
+def scoring_difference(a: Scoring, b: Scoring, clusters: Sequence[Hashable], level: float = 0.95) -> Difference | None:
+    """How much more `a` scores than `b` on the same rows, clustered.
+
+    `paired_difference` where both count the same rows, each as 0 or 1. Otherwise each score is a ratio, linearised (Cochran
+    1977), with a cluster t interval; None where fewer than MIN_CLUSTERS effective clusters, or MIN_MIXED that differ, would
+    bear it.
+    """
+    rows = np.flatnonzero((a.counted > 0) | (b.counted > 0))
+    own = [clusters[i] for i in rows]
+    points = np.concatenate([a.points[rows], b.points[rows]])
+    if np.array_equal(a.counted, b.counted) and np.isin(points, (0, 1)).all():
+        return paired_difference(a.points[rows].tolist(), b.points[rows].tolist(), own, level)
+    influence = sum(sign * (s.points - s.value * s.counted)[rows] / s.counted.sum() for sign, s in ((1, a), (-1, b)))
+    sums, sizes = _totals(np.asarray(influence), own)
+    count, groups = effective(sizes), len(sums)
+    if count < MIN_CLUSTERS or _kish(sizes[np.abs(sums) > 1e-12]) < MIN_MIXED:
+        return None
+    error, value = math.sqrt(groups / (groups - 1) * float(sums @ sums)), a.value - b.value
+    half = _t(level, count) * error
+    return Difference(
+        value, value - half, value + half, len(rows), groups, RATIO_T, _t_test(value / error, count), "cluster t test"
+    )
 
 
 def standard_error(sums: Floats, sizes: Floats) -> float:

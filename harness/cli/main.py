@@ -15,6 +15,7 @@ import typer
 from harness.cli import (
     doctor,
     evaluate,
+    explain,
     export,
     importing,
     judge,
@@ -42,6 +43,7 @@ app.command("judge", rich_help_panel="Evaluate")(judge.judge)
 app.command("agreement", rich_help_panel="Evaluate")(judge.agreement)
 app.command("leaderboard", rich_help_panel="Evaluate")(leaderboard.leaderboard)
 app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
+app.command("explain", rich_help_panel="Evaluate")(explain.explain)
 app.command("power", rich_help_panel="Evaluate")(leaderboard.power)
 app.command("view", rich_help_panel="Evaluate")(view.view)
 app.command("report", rich_help_panel="Evaluate")(view.report)

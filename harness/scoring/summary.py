@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.records import Prediction, Reference, Verdict
-from harness.scoring import aggregates, unread
+from harness.records import Prediction, Reference, Sample, Verdict
+from harness.scoring import aggregates, protocols, unread
 from harness.scoring.metrics import BINARY, METRICS, check, right_letter
 from harness.scoring.sampling import sampled
 
@@ -46,7 +46,7 @@ def scores(
     """What `scores.json` holds: judges, metrics and aggregates with their slices, and the generation's own shares.
 
         judges      {judge: summary + slices}
-        metrics     {metric: {value, n, missing, slices}}, for the `metrics` asked for
+        metrics     {metric: {value, n, missing, slices}}, for the `metrics` asked for and judges of a fractional protocol
         aggregates  {aggregate: {judge or 0/1 metric: {parts, n, missing}}}; `exact_match` is always among them
         reading     how many yes/no and choice answers could be read, and the ids of those that could not
         sampled     {pass@k, majority: {value, n}}, where each question was asked `repeats` times
@@ -72,7 +72,7 @@ def scores(
                 value: summarise(given[r["id"]] for r in rows if r["slices"].get(name) == value) for value in values
             }
         out["judges"][judge] = entry
-    measured = measure(rows, predictions, metrics)
+    measured = measure(rows, predictions, [*metrics, *protocols.fractional(verdicts)])
     for metric, by_id in measured.items():
         out["metrics"][metric] = _metric_entry(metric, rows, by_id, slices)
     if aggregate is not None:
@@ -103,12 +103,25 @@ def measure(
 ) -> dict[str, dict[str, float | None]]:
     """{metric: {sample id: value}} of the rows that were answered; None where the metric does not apply to the row.
 
-    A prediction that failed is left out, as the judges leave it out: missing, not 0.
+    A metric is one of METRICS, or "protocol:NAME". A prediction that failed is left out, as the judges leave it out: missing,
+    not 0.
     """
     answered = [r for r in rows if r["id"] in predictions and predictions[r["id"]].finish != "error"]
     ids = [r["id"] for r in answered]
     pairs = [(predictions[r["id"]], Reference.model_validate(r["reference"])) for r in answered]
-    return {name: dict(zip(ids, METRICS[name](pairs), strict=True)) for name in check(names)}
+    own = dict.fromkeys(n for n in names if n.startswith(protocols.PREFIX))
+    found = {name: dict(zip(ids, METRICS[name](pairs), strict=True)) for name in check(n for n in names if n not in own)}
+    return found | {name: dict(zip(ids, _by_protocol(name, answered, predictions), strict=True)) for name in own}
+
+
+def _by_protocol(name: str, rows: Sequence[Mapping[str, Any]], predictions: Mapping[str, Prediction]) -> Iterator[float | None]:
+    """Each row's value under a protocol; None where it does not count the row."""
+    protocol = protocols.find(name)
+    for r in rows:
+        reference = Reference.model_validate(r["reference"])
+        sample = Sample(id=r["id"], images=(), question=r.get("question", ""), reference=reference, slices=r["slices"])
+        mark = protocol.mark(predictions[r["id"]], sample)
+        yield mark.value if mark.counting.counted else None
 
 
 def _metric_entry(
