@@ -13,6 +13,7 @@ import sys
 import typer
 
 from harness.cli import (
+    annotate,
     doctor,
     evaluate,
     explain,
@@ -45,6 +46,7 @@ app.command("leaderboard", rich_help_panel="Evaluate")(leaderboard.leaderboard)
 app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
 app.command("explain", rich_help_panel="Evaluate")(explain.explain)
 app.command("power", rich_help_panel="Evaluate")(leaderboard.power)
+app.add_typer(annotate.app, name="annotate", rich_help_panel="Evaluate")
 app.command("view", rich_help_panel="Evaluate")(view.view)
 app.command("report", rich_help_panel="Evaluate")(view.report)
 app.add_typer(tasks.app, name="tasks", rich_help_panel="Evaluate")

@@ -50,10 +50,10 @@ def view(
 
     token = None if app.is_loopback(host) else app.new_token()
     library = Library(_roots(runs), _folders(checkpoints))
-    pictures = _pictures(data_dir, tasks)
-    app.prepare(library, pictures)  # what is wrong with the folders is said before anything is served
-    application = app.create(library, pictures, host=host, token=token)
-    listening = _listen(host, port)
+    images = pictures(data_dir, tasks)
+    app.prepare(library, images)  # what is wrong with the folders is said before anything is served
+    application = app.create(library, images, host=host, token=token)
+    listening = listen(host, port, PORT)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/{f'?token={token}' if token else ''}"
     ui.line(f"{address}   (Ctrl-C ends it)")
     if not no_open:
@@ -90,7 +90,7 @@ def report(
     with ui.progress(transient=True) as bar:
         lines = {step: bar.add_task(step, total=None) for step in ("pages", "plots")}
         first = export.write(
-            library, _pictures(data_dir, tasks), out, most=rows, shared=share,
+            library, pictures(data_dir, tasks), out, most=rows, shared=share,
             report=lambda step, done, total: bar.update(lines[step], completed=done, total=total),
         )  # fmt: skip
     ui.line(f"{first}   (one file: {first.with_name('summary.html')})")
@@ -107,7 +107,7 @@ def _folders(checkpoints: list[Path] | None) -> list[Path]:
     return checkpoints or []
 
 
-def _pictures(data_dir: Path | None, tasks: str | None) -> Pictures:
+def pictures(data_dir: Path | None, tasks: str | None) -> Pictures:
     """Looking at runs never downloads: images of hub data are those that are cached."""
     import os
 
@@ -120,12 +120,12 @@ def _pictures(data_dir: Path | None, tasks: str | None) -> Pictures:
     return Pictures(data_dir, specs.find(tasks) if tasks else ())
 
 
-def _listen(host: str, port: int | None) -> socket.socket:
+def listen(host: str, port: int | None, usual: int) -> socket.socket:
     """A socket on the port; on the usual one, or a free one, where none is given. Raises UserError where that fails."""
     import socket
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for wanted in (port,) if port is not None else (PORT, 0):
+    for wanted in (port,) if port is not None else (usual, 0):
         listening = socket.socket(family)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -136,4 +136,4 @@ def _listen(host: str, port: int | None) -> socket.socket:
             problem = e.strerror or str(e)
         else:
             return listening
-    raise UserError(f"{host}:{port if port is not None else PORT}: {problem}", hint="--port 0 takes a free one")
+    raise UserError(f"{host}:{port if port is not None else usual}: {problem}", hint="--port 0 takes a free one")

@@ -42,6 +42,8 @@ HEADERS = {
 }
 #: So many runs are made ready before the first page is served: about a second.
 PREPARED = 100
+#: What a request may call this machine: a name that somebody else's website chose is refused.
+LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
 #: Where a browser keeps the token.
 COOKIE = "harness_token"
 
@@ -79,14 +81,14 @@ def create(library: Library, pictures: Pictures, *, host: str = "127.0.0.1", tok
         Mount("/static", StaticFiles(directory=HERE / "static")),
         Route("/{name}", viewer.page),
     ]
-    # a name that somebody else's website chose is refused; with a token that is no danger, and the names cannot be known
-    names = ["127.0.0.1", "localhost", "::1", "[::1]"] if is_loopback(host) else ["*"]
+    # with a token other names are no danger, and cannot be known
+    names = LOOPBACK if is_loopback(host) else ["*"]
     middleware = [
-        Middleware(_Headers),
+        Middleware(Headers),
         Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False),
         *([Middleware(_Token, token=token)] if token else []),
     ]
-    return Starlette(routes=routes, middleware=middleware, exception_handlers={500: _failed})
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={500: failed})
 
 
 def prepare(library: Library, pictures: Pictures) -> None:
@@ -102,11 +104,11 @@ def prepare(library: Library, pictures: Pictures) -> None:
             site.page(f"samples-{shelf.of(shelf.cells[0]).id}.html")
 
 
-def _failed(request: Request, error: Exception) -> Response:
+def failed(request: Request, error: Exception) -> Response:
     """What went wrong is in the server's log. Starlette answers this outside all middleware."""
     from starlette.responses import PlainTextResponse
 
-    return PlainTextResponse("Something went wrong; `harness view` says what, in the terminal.", 500, headers=HEADERS)
+    return PlainTextResponse("Something went wrong; the terminal in which this was started says what.", 500, headers=HEADERS)
 
 
 class _Viewer:
@@ -153,7 +155,7 @@ class _Viewer:
             return PlainTextResponse(f"no picture: {e}", status_code=404)
 
 
-class _Headers:
+class Headers:
     """Sets HEADERS on every answer, whoever gives it."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -9,12 +9,19 @@
   const said = (name) => box.querySelector(`output[name=${name}]`);
   const ramps = [...document.querySelectorAll("#window-level feFuncR, #window-level feFuncG, #window-level feFuncB")];
   const start = { scale: 1, x: 0, y: 0, width: 255, level: 127.5, inverted: false };
-  let now = { ...start };
+  const kept = film.dataset.kept ? `film ${film.dataset.kept}` : null;  // the image's name, where its settings outlive the page
+  let now = { ...start, ...recall() };
+
+  function recall() {
+    try { return JSON.parse(kept && sessionStorage.getItem(kept)) || {}; } catch { return {}; }
+  }
+  function keep() {
+    try { if (kept) sessionStorage.setItem(kept, JSON.stringify(now)); } catch { /* private mode: for this page only */ }
+  }
 
   function draw() {
-    const size = film.clientWidth, room = size * (now.scale - 1);
-    now.x = Math.min(0, Math.max(-room, now.x));
-    now.y = Math.min(0, Math.max(-room, now.y));
+    now.x = limit(now.x, film.clientWidth * (1 - now.scale), 0);
+    now.y = limit(now.y, film.clientHeight * (1 - now.scale), 0);
     image.style.transform = `translate(${now.x}px, ${now.y}px) scale(${now.scale})`;
     image.classList.toggle("large", now.scale >= 4);
     const slope = 255 / now.width, intercept = 0.5 - now.level / now.width;
@@ -28,6 +35,7 @@
     said("zoom").textContent = `${now.scale.toFixed(1)}×`;
     said("window").textContent = Math.round(now.width);
     said("level").textContent = Math.round(now.level);
+    keep();
   }
   function zoom(scale, x = film.clientWidth / 2, y = film.clientHeight / 2) {
     const next = Math.min(16, Math.max(1, scale)), by = next / now.scale;
@@ -44,7 +52,7 @@
   };
 
   film.addEventListener("wheel", (event) => {
-    if (!event.ctrlKey && document.activeElement !== film) return;  // the page still scrolls past an image that was not chosen
+    if (!event.ctrlKey && document.activeElement !== film && !("wheel" in film.dataset)) return;  // the page still scrolls past an image that was not chosen
     event.preventDefault();
     const rect = film.getBoundingClientRect();
     zoom(now.scale * 2 ** (-event.deltaY / 300), event.clientX - rect.left, event.clientY - rect.top);
@@ -85,7 +93,7 @@
   for (const button of box.querySelectorAll("button[data-film]")) button.addEventListener("click", actions[button.dataset.film]);
 
   const keys = {
-    "+": actions.in, "=": actions.in, "-": actions.out, "0": actions.reset, "i": actions.invert,
+    "+": actions.in, "=": actions.in, "-": actions.out, [film.dataset.reset || "0"]: actions.reset, "i": actions.invert,
     ",": () => window_(-16), ".": () => window_(16), "[": () => level(-8), "]": () => level(8),
   };
   const moves = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
