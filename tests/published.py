@@ -63,6 +63,10 @@ def _place(path: Path) -> Path:
     return path
 
 
+def picture(path: Path, number: int) -> None:
+    _place(path).write_bytes(png(number))
+
+
 def zipped(path: Path, members: dict[str, bytes]) -> None:
     with zipfile.ZipFile(_place(path), "w") as archive:
         for name, content in members.items():

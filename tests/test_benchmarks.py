@@ -98,12 +98,12 @@ def test_the_page_lists_what_is_installed(command):
 
 def test_the_hubs_copy_is_read_alike(tmp_path):
     """A hub on this machine that serves the same files: what the YAMLs fetch is enough, and gives the same rows."""
-    found = {task: specs.find(task)[0][0] for task in TASKS}
-    repos = {s.hub.repo: published.write(t, tmp_path / t) / s.local.folder for t, s in found.items()}
+    found = {task: spec for task in TASKS if (spec := specs.find(task)[0][0]).hub}
+    repos = {s.hub.repo: published.write(t, tmp_path / s.hub.repo) / s.local.folder for t, s in found.items()}
     pinned = {s.hub.repo: s.hub.revision for s in found.values() if s.hub.revision}
     with Hub(repos, pinned) as hub:
         done = subprocess.run(
-            [sys.executable, "-m", "harness", "tasks", "validate", ",".join(TASKS), "--data", "hub", "--json"],
+            [sys.executable, "-m", "harness", "tasks", "validate", ",".join(found), "--data", "hub", "--json"],
             env=hub.env(tmp_path / "home"), capture_output=True, text=True, timeout=300,
         )  # fmt: skip
     reports = json.loads(done.stdout)
@@ -111,7 +111,7 @@ def test_the_hubs_copy_is_read_alike(tmp_path):
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     asked = {r["task"]: r for r in reports if r["split"] == found[r["task"]].split}
     assert {t: (r["rows"], r["images"], f"{r['clusters']} by {r['cluster_of']}") for t, r in asked.items()} == {
-        t: (g["rows"], g["images"], g["clusters"]) for t, g in golden.items()
+        t: (g["rows"], g["images"], g["clusters"]) for t, g in golden.items() if t in found
     }
     assert all(r["origin"] == f"{found[t].hub.repo}@{hub.commit(found[t].hub.repo)}" for t, r in asked.items())
 
