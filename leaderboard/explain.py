@@ -11,7 +11,6 @@ difference, without rounding.
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -125,7 +124,8 @@ def explain(
         if scored.score is None:
             raise UserError(f"{run}: protocol {protocol.name} counts none of its {len(first.samples)} answers")
     steps = _steps(start, against, then, began, theirs, prompted=asked is not None)
-    parts = [_part(what, before, after, then) for (_, before), (what, after) in pairwise([("", began), *steps])]
+    befores = [began, *(after for _, after in steps[:-1])]
+    parts = [_part(what, before, after, then) for before, (what, after) in zip(befores, steps, strict=True)]
     interval = scoring_interval(theirs.rows, then.clusters)
     whole = scoring_difference(theirs.rows, began.rows, then.clusters)
     end = theirs.sure if published is None else published
@@ -186,7 +186,8 @@ def _steps(
     counted = Scored([Mark(ours.read, ours.value, other.counting) for ours, other, _ in rows])
     read = Scored([Mark(other.read, start.compare(other.read, s), other.counting) for _, other, s in rows])
     ruled = Scored([Mark(ours.read, against.compare(ours.read, s), other.counting) for ours, other, s in rows])
-    first: list[tuple[What, Scored]] = [*([("prompt", held)] if prompted else []), ("rows", counted)]
+    exchanged: list[tuple[What, Scored]] = [("prompt", held), ("rows", counted)]
+    first = exchanged if prompted else exchanged[1:]
     by_reading: list[tuple[What, Scored]] = [("reading", read), ("rule", theirs)]
     by_rule: list[tuple[What, Scored]] = [("rule", ruled), ("reading", theirs)]
     moved = [_moves(counted, read) + _moves(read, theirs), _moves(counted, ruled) + _moves(ruled, theirs)]

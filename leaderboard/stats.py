@@ -181,8 +181,8 @@ class Scoring:
 
 def scoring_interval(scored: Scoring, clusters: Sequence[Hashable], level: float = 0.95) -> Interval | None:
     """`mean_interval` of the rows that are counted; None where points can pass 1, so that the score is no share."""
-    rows = np.flatnonzero(scored.counted)
-    if not len(rows) or scored.points.max() > 1:
+    rows = np.flatnonzero(scored.counted).tolist()
+    if not rows or scored.points.max() > 1:
         return None
     return mean_interval(scored.points[rows].tolist(), [clusters[i] for i in rows], level)
 
@@ -194,7 +194,7 @@ def scoring_difference(a: Scoring, b: Scoring, clusters: Sequence[Hashable], lev
     1977), with a cluster t interval; None where fewer than MIN_CLUSTERS effective clusters, or MIN_MIXED that differ, would
     bear it.
     """
-    rows = np.flatnonzero((a.counted > 0) | (b.counted > 0))
+    rows = np.flatnonzero((a.counted > 0) | (b.counted > 0)).tolist()
     own = [clusters[i] for i in rows]
     points = np.concatenate([a.points[rows], b.points[rows]])
     if np.array_equal(a.counted, b.counted) and np.isin(points, (0, 1)).all():

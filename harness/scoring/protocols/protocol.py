@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from harness.records import Prediction, Sample
 
@@ -121,7 +121,7 @@ PARTS: dict[str, tuple[str, Callable[[Sample], bool]]] = {
 def part_of(protocol: Protocol, part: str) -> Protocol:
     """The protocol, counting only the rows of one of PARTS, or reading the answer alone."""
     if part == ANSWER:
-        rules = {kind: _of_answer(getattr(protocol, kind)) for kind in ("yesno", "open", "choice")}
+        rules: dict[str, Any] = {kind: _of_answer(getattr(protocol, kind)) for kind in ("yesno", "open", "choice")}
         rule = f"{protocol.rule} Only the answer is read, without thinking and tags."
         return replace(protocol, name=f"{protocol.name}/{part}", rule=rule, **rules)
     what, holds = PARTS[part]
