@@ -1,8 +1,8 @@
 """How long reading a large table takes, and how much memory. `python -m benchmarks.reading`
 
-1 GB of parquet, in pictures of several sizes, stored as one row group and as the hub stores it (100 rows a group), by two codecs;
-as a picture a row and as a list of them; its first ten rows; 200,000 rows of JSONL. Each is read by `harness tasks validate` or `--limit 10` in a process of its own,
-whose peak is what Linux says of it (VmHWM). Needs 3 GB of disk (TMPDIR).
+1 GB of parquet, in pictures of several sizes, stored as one row group and as the hub stores it (100 rows a group), by two codecs,
+as a picture a row and as a list of them; its first ten rows; 200,000 rows of JSONL. Each is read as `harness tasks validate`
+and `--limit 10` read it, in a process of its own, whose peak is what Linux says of it (VmHWM). Needs 3 GB of disk (TMPDIR).
 """
 
 from __future__ import annotations
