@@ -130,8 +130,8 @@ def run(
 ) -> RunFolder:
     """Answer and judge a task's rows into their run folder, going on from whatever is there already.
 
-    `metrics` are measured beside the task's own. With several ranks, each answers its own images; rank 0 keeps the folder, gathers
-    and judges. Raises RunError, on every rank, when another process holds the folder.
+    `metrics` are measured beside the task's own. With several ranks, each answers its own images; rank 0 keeps the folder,
+    gathers and judges. Raises RunError, on every rank, when another process holds the folder.
     """
     card = RunCard(
         harness_version=__version__, created=now(), command=sys.argv[1:], data=task.card, model=model.card, prompt=prompt.label,

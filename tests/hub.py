@@ -4,7 +4,7 @@
         env = hub.env(tmp_path / "home")        # HF_ENDPOINT and a cache of its own, for a subprocess
 
 HF_ENDPOINT is read when huggingface_hub is imported, so what is tested runs in a subprocess. A repo's commit is a hash of
-its files, so a changed file is a new commit. `hub.asked` lists every request.
+its files, so a changed file is a new commit, unless `commits` names it. `hub.asked` lists every request.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from urllib.parse import unquote, urlsplit
 
 
 class Hub:
-    def __init__(self, repos: dict[str, Path]) -> None:
+    def __init__(self, repos: dict[str, Path], commits: dict[str, str] | None = None) -> None:
         self.repos = repos
+        self.commits = commits or {}
         self.asked: list[str] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
 
@@ -46,6 +47,8 @@ class Hub:
         return {p.relative_to(root).as_posix(): p for p in sorted(root.rglob("*")) if p.is_file()}
 
     def commit(self, repo: str) -> str:
+        if repo in self.commits:
+            return self.commits[repo]
         h = hashlib.sha1()
         for name, path in self.files(repo).items():
             h.update(name.encode() + b"\0" + path.read_bytes())

@@ -63,10 +63,6 @@ def _place(path: Path) -> Path:
     return path
 
 
-def picture(path: Path, number: int) -> None:
-    _place(path).write_bytes(png(number))
-
-
 def zipped(path: Path, members: dict[str, bytes]) -> None:
     with zipfile.ZipFile(_place(path), "w") as archive:
         for name, content in members.items():
@@ -133,24 +129,24 @@ def pmc_vqa(root: Path) -> None:
 
 @published("omnimedvqa")
 def omnimedvqa(root: Path) -> None:
-    """QA_information/Open-access/*.json, one per source: two to four choices, `modality` instead of `modality_type` in some."""
-    base = root / "OmniMedVQA"
+    """OmniMedVQA.zip, a JSON file per source: two to four choices, `modality` instead of `modality_type` in some."""
     four = {"option_A": "CT", "option_B": "MRI", "option_C": "X-ray", "option_D": "Ultrasound"}
-    for i in range(4):
-        picture(base / f"Images/Set/{i}.png", i)
-    document(base / "QA_information/Open-access/Chest CT Scan.json", [
+    chest = [
         {"dataset": "Chest CT Scan", "question_id": f"Chest CT Scan_{i}", "question_type": "Modality Recognition",
          "question": f"What made picture {i}?", "gt_answer": answer, **four, "modality_type": "CT",
          "image_path": f"Images/Set/{i}.png"}
         for i, answer in enumerate(["CT", "Ultrasound"])
-    ])  # fmt: skip
-    document(base / "QA_information/Open-access/BreakHis.json", [
+    ]  # fmt: skip
+    breast = [
         {"dataset": "BreakHis", "question_id": f"BreakHis_{i}", "question_type": "Disease Diagnosis", "question": "Is it benign?",
          "gt_answer": answer, "option_A": "Yes", "option_B": "No", "modality": "Microscopy",
          "image_path": f"Images/Set/{2 + i}.png"}
         for i, answer in enumerate(["No", "Yes"])
-    ])  # fmt: skip
-    document(base / "QA_information/Restricted-access/Other.json", [])
+    ]  # fmt: skip
+    tables = {"Open-access/Chest CT Scan": chest, "Open-access/BreakHis": breast, "Restricted-access/Other": []}
+    members = {f"OmniMedVQA/QA_information/{name}.json": json.dumps(rows).encode() for name, rows in tables.items()}
+    members |= {f"OmniMedVQA/Images/Set/{i}.png": png(i) for i in range(4)}
+    zipped(root / "OmniMedVQA/OmniMedVQA.zip", members)
 
 
 def _mmmu(field: str, i: int, **fields: Any) -> Row:
@@ -275,22 +271,21 @@ def kvasir_vqa(root: Path) -> None:
 
 @published("kvasir_vqa_x1")
 def kvasir_vqa_x1(root: Path) -> None:
-    """data/{train,test}-*.parquet, pictures beside them as images/IMG_ID.jpg."""
+    """data/{train,test}-*.parquet with pictures, which the authors' README saves beside them as images/IMG_ID.jpg."""
     told = ["A pink polyp lies centrally.", "No instrument appears.", "Inflamed mucosa without bleeding"]
     rows = [
-        {"img_id": f"k{i // 2}", "complexity": 1 + i, "question": f"What does view {i} show?", "answer": a, "original": "[]",
-         "question_class": ["polyp_type"]}
+        {"img_id": f"k{i // 2}", "image": stored(i // 2), "complexity": 1 + i, "question": f"What does view {i} show?",
+         "answer": a, "original": "[]", "question_class": ["polyp_type"]}
         for i, a in enumerate(told)
     ]  # fmt: skip
     for split in ("train", "test"):
         parquet(root / f"kvasir_vqa_x1/data/{split}-00000-of-00001.parquet", rows)
-    for i in range(2):
-        picture(root / f"kvasir_vqa_x1/images/k{i}.jpg", i)
+    zipped(root / "kvasir_vqa_x1/images.zip", {f"k{i}.jpg": png(i) for i in range(2)})
 
 
 @published("slake_zh", "slake_bilingual")
 def slake(root: Path) -> None:
-    """train.json, validate.json, test.json and imgs/: rows of two languages on one picture."""
+    """train.json, validate.json (the hub: validation.json), test.json and imgs/: rows of two languages on one picture."""
     told = [
         ("en", "Does the picture contain liver?", "Yes", "CLOSED", "Organ"),
         ("zh", "图片中包含肾脏吗?", "不包含", "CLOSED", "Organ"),
@@ -304,10 +299,9 @@ def slake(root: Path) -> None:
          "triple": ["vhead", "_", "_"], "qid": i}
         for i, (lang, q, a, kind, content) in enumerate(told)
     ]  # fmt: skip
-    for split in ("train", "validate", "test"):
+    for split in ("train", "validate", "validation", "test"):
         document(root / f"slake/{split}.json", rows)
-    for i in (1, 2):
-        picture(root / f"slake/imgs/xmlab{i}/source.jpg", i)
+    zipped(root / "slake/imgs.zip", {f"imgs/xmlab{i}/source.jpg": png(i) for i in (1, 2)})
 
 
 @published("microvqa")
@@ -337,7 +331,7 @@ def medthinkvqa(root: Path) -> None:
         lines(root / f"medthinkvqa/{split}.jsonl", rows)
     for i in range(3):
         for k in range(1 + i):
-            picture(root / f"medthinkvqa/images/case0{i}/{k}.jpg", 10 * i + k)
+            _place(root / f"medthinkvqa/images/case0{i}/{k}.jpg").write_bytes(png(10 * i + k))
 
 
 @published("medq_bench")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.published import Row, document, lines, parquet, picture, published, table
+from tests.published import Row, document, lines, parquet, png, published, table
 
 #: (question, choices, place of the right one); no right answer shares a word with the next row's.
 _ASKED = [
@@ -112,6 +112,11 @@ def medbullets(root: Path) -> None:
         for i in range(4)
     ]
     parquet(root / "medbullets_op5/data/train-00000-of-00001.parquet", five)
+
+
+def picture(path: Path, number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(number))
 
 
 def piped(path: Path, rows: list[tuple[str, ...]]) -> None:

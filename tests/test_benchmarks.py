@@ -6,6 +6,8 @@ What each holds is recorded in published.json: `python -m tests.test_benchmarks`
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -18,6 +20,7 @@ from harness.records import Prediction
 from harness.scoring.metrics import METRICS
 from judges.exact import ExactJudge
 from tests import published, published_text  # noqa: F401 (it adds its builders)
+from tests.hub import Hub
 
 GOLDEN = Path(__file__).with_name("published.json")
 TASKS = sorted(published.BUILDERS)
@@ -84,12 +87,33 @@ def test_validate_passes_on_every_split(task, tmp_path, command):
     assert not any(r["problems"] for r in reports)
 
 
-def test_a_hub_and_a_local_source_ask_the_same():
-    """One layout, one set of columns: what a local folder's test shows holds for the hub's copy, which has the same files."""
-    for task in set(TASKS) - {"kvasir_vqa_x1"}:
-        ((spec, _),) = specs.find(task)
-        if spec.hub is not None:
-            assert (spec.hub.columns, spec.hub.images) == (spec.local.columns, spec.local.images), task
+def test_the_page_lists_what_is_installed(command):
+    """docs/tasks.md, between its two marks: `harness tasks list --markdown`."""
+    page = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    code, table, _ = command("tasks", "list", "--markdown")
+    assert code == 0
+    assert f"<!-- harness tasks list --markdown -->\n{table}<!-- end -->\n" in page
+    assert sum(line.startswith("| `") for line in table.splitlines()) == len(specs.catalog()) >= 30
+
+
+def test_the_hubs_copy_is_read_alike(tmp_path):
+    """A hub on this machine that serves the same files: what the YAMLs fetch is enough, and gives the same rows."""
+    found = {task: spec for task in TASKS if (spec := specs.find(task)[0][0]).hub}
+    repos = {s.hub.repo: published.write(t, tmp_path / s.hub.repo.replace("/", "-")) / s.local.folder for t, s in found.items()}
+    pinned = {s.hub.repo: s.hub.revision for s in found.values() if s.hub.revision}
+    with Hub(repos, pinned) as hub:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "tasks", "validate", ",".join(found), "--data", "hub", "--json"],
+            env=hub.env(tmp_path / "home"), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+    reports = json.loads(done.stdout)
+    assert [(r["task"], r["split"], r.get("error"), r["problems"]) for r in reports if not r["ok"]] == []
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    asked = {r["task"]: r for r in reports if r["split"] == found[r["task"]].split}
+    assert {t: (r["rows"], r["images"], f"{r['clusters']} by {r['cluster_of']}") for t, r in asked.items()} == {
+        t: (g["rows"], g["images"], g["clusters"]) for t, g in golden.items() if t in found
+    }
+    assert all(r["origin"] == f"{found[t].hub.repo}@{hub.commit(found[t].hub.repo)}" for t, r in asked.items())
 
 
 def test_pictures_stand_where_the_question_has_them(tmp_path):
@@ -101,6 +125,16 @@ def test_pictures_stand_where_the_question_has_them(tmp_path):
 def test_each_case_is_asked_with_all_its_pictures(tmp_path):
     samples = loaded("medthinkvqa", tmp_path).samples
     assert [[i.name for i in s.images] for s in samples][2] == [f"images/case02/{k}.jpg" for k in range(3)]
+
+
+@pytest.mark.parametrize(("task", "rows", "closed", "polar"), [("slake_zh", 1033, 420, 348), ("slake_bilingual", 2094, 836, 703)])
+def test_slakes_chinese_rows_as_they_were_published(archives, task, rows, closed, polar):
+    """613 open and 420 closed Chinese rows, as lmms-eval counts them; English ones: 645 and 416."""
+    ((spec, path),) = specs.find(task)
+    samples = data.load(spec, path, source="local", data_dir=archives).samples
+    assert len(samples) == rows == spec.rows["test"]
+    assert sum(s.slices["answer_type"] == "CLOSED" for s in samples) == closed
+    assert sum(s.reference.kind == "yesno" for s in samples) == polar
 
 
 if __name__ == "__main__":

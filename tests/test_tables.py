@@ -136,6 +136,46 @@ def test_paths_alternatives_and_templates(place):
     assert "qa.q" in e.value.hint
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_pattern_stands_for_several_columns(place, kind):
+    rows = [
+        {"id": "0", "image_2": "im2.png", "image_10": "im3.png", "image_1": "im1.png", "A": "CT", "B": "MRI", "D": "", "a": "x"},
+        {"id": "1", "image_2": "", "image_10": "", "image_1": "im4.png", "A": "", "B": "MRI", "D": "US", "a": "D"},
+    ]
+    write(f"rows.{kind}", [r | {"question": "Which?", "answer": r["a"] if r["a"] != "x" else "A"} for r in rows])
+    found = by_hand(f"rows.{kind}", '{id: id, image: image_*, choices: "[A-Z]"}')
+    assert not found.bad
+    assert [[i.name for i in s.images] for s in found.samples] == [[f"scans/im{n}.png" for n in (1, 2, 3)], ["scans/im4.png"]]
+    assert [s.reference.choices for s in found.samples] == [("CT", "MRI"), ("", "MRI", "", "US")]  # no column C: D stays D
+    assert [s.reference.answers for s in found.samples] == [("(A)",), ("(D)",)]
+    with pytest.raises(DataError, match=r"no (row has a )?column 'picture_\*'"):
+        by_hand(f"rows.{kind}", "{image: picture_*}")
+
+
+def test_a_column_that_a_row_leaves_out_is_a_gap(place):
+    write("rows.jsonl", [row(option_A="CT", option_D="US") | {"answer": "US"}])
+    (sample,) = by_hand("rows.jsonl", "{image: image, choices: option_*, answer_as: words}").samples
+    assert (sample.reference.choices, sample.reference.answers) == (("CT", "", "", "US"), ("(D)",))
+
+
+def test_names_of_files_and_lists_give_columns(place):
+    for subject in ("Pharmacy", "Music"):
+        Path(subject).mkdir()
+        write(f"{subject}/test-0.csv", [row(f"{subject}{i}", answer="x") for i in range(2)])
+    columns = "{id: id, slices: [subject]}"
+    found = by_hand('"{subject}/test-*.csv"', columns).samples
+    assert [s.slices["subject"] for s in found] == ["Music", "Music", "Pharmacy", "Pharmacy"]
+    kept = by_hand('"{subject}/test-*.csv"', columns, top="where: {subject: Pharmacy}\n")
+    assert ([s.id for s in kept.samples], kept.filtered) == (["Pharmacy0", "Pharmacy1"], 2)
+
+    write("all.json", {"Atlas": {"test": [row(0)], "val": [row(1)]}, "Book": {"test": [row(2), row(3)]}})
+    found = by_hand('"all.json#{book}.test"', "{id: id, slices: [book]}").samples
+    assert [(s.id, s.slices["book"]) for s in found] == [("0", "Atlas"), ("2", "Book"), ("3", "Book")]
+    with pytest.raises(DataError, match=r"no list of rows at '\{book\}\.tset'") as e:
+        by_hand('"all.json#{book}.tset"', "{id: id, slices: [book]}")
+    assert e.value.hint == "found: Atlas.test, Atlas.val, Book.test"
+
+
 # -- choices ---------------------------------------------------------------------------------------------------------------
 
 CT_MRI_US = [
@@ -322,7 +362,7 @@ def test_numbers_are_yes_and_no_only_where_that_is_asked(place):
     assert "neither yes nor no" in by_hand("rows.jsonl", "{answer_as: yesno}").bad["1"]
 
 
-@pytest.mark.parametrize("answer", ["是", "否", "没有", "有。", "不是"])
+@pytest.mark.parametrize("answer", ["是", "否", "没有", "有。", "不是", "包含", "不包含"])
 def test_chinese_yes_and_no(answer):
     assert Reference(answers=(answer,)).kind == "yesno"
     assert not is_correct("", Reference(answers=(answer,)))

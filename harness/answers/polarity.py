@@ -9,6 +9,7 @@ fracture" is then no answer, and neither is the "yes" of "yes fracture".
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from harness.answers.forms import BOX, HEDGE, LEAD, Piece, concluded, excerpt, normalise, plain, sentences, supposed
@@ -178,6 +179,7 @@ def corrects(text: str) -> bool:
     return bool(_CORRECTS.match(text))
 
 
+@lru_cache(maxsize=4096)  # every row asks it of its reference, several times, and references repeat
 def is_yes_no(text: str) -> bool:
     """Whether a text is yes or no and nothing more, in any of the languages known."""
     word = normalise(text)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from harness.cli import options as opt
 from harness.errors import UserError
+from harness.plugins import did_you_mean
 
 if TYPE_CHECKING:
+    from harness.data import Split
+    from harness.records import Sample
     from harness.specs import TaskSpec
 
 app = typer.Typer(help="List, show, validate and write task specs.", no_args_is_help=True)
@@ -20,7 +24,10 @@ SHOWN = 100
 
 
 @app.command("list")
-def list_tasks(json: opt.Json = False) -> None:
+def list_tasks(
+    markdown: Annotated[bool, typer.Option("--markdown", help="A table for a page: docs/tasks.md holds it.")] = False,
+    json: opt.Json = False,
+) -> None:
     """Every installed task, and the groups that stand for several."""
     from harness import specs
     from harness.cli import ui
@@ -29,6 +36,9 @@ def list_tasks(json: opt.Json = False) -> None:
     groups = {name: [s.name for s, _ in specs.find(name)] for name in specs.groups()}
     if json:
         ui.print_json([_about(s) | {"groups": [g for g, members in groups.items() if s.name in members]} for s in found])
+        return
+    if markdown:
+        print(_markdown(found), end="")
         return
     from rich.table import Table
 
@@ -48,6 +58,18 @@ def list_tasks(json: opt.Json = False) -> None:
         )
     for name, members in groups.items():
         ui.out.print(f"[bold]{name}[/] = {', '.join(members)}", highlight=False)
+
+
+def _markdown(found: list[TaskSpec]) -> str:
+    """The tasks as a table in Markdown; of the rows first those of the split that is asked."""
+    lines = ["| task | what | kind | rows | license | verified |", "|---|---|---|---|---|---|"]
+    for s in found:
+        splits = sorted(s.rows, key=lambda name: name != s.split)
+        rows = ", ".join(f"{s.rows[name]:,} {name}" for name in splits) or "?"
+        terms = s.license + (f" ({s.gate})" if s.gate else "")
+        cells = [f"`{s.name}`", s.title, s.kind, rows, terms, "yes" if s.verified else "no"]
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _about(s: TaskSpec) -> dict[str, Any]:
@@ -182,6 +204,80 @@ def _show_report(r: dict[str, Any]) -> None:
         ui.note(f"{where}: no row has the slice {', '.join(r['missing_slices'])}")
     for line in r["notes"]:
         ui.note(line)
+
+
+@app.command("diff")
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="NAME or a YAML, with :SPLIT and @hub, @local or @bundled where needed.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    data_dir: opt.DataDir = None,
+    images: opt.Images = None,
+    show: Annotated[int, typer.Option("--show", min=0, help="Rows that are printed of each kind; --json has all.")] = 5,
+    json: opt.Json = False,
+) -> None:
+    """Which rows two copies of a benchmark share.
+
+    Rows are matched by picture and question, so copies from the hub, an archive, the bundle or another project can be compared.
+
+    harness tasks diff vqa_rad:train@local peer.yaml:train
+    """
+    from harness.cli import ui
+    from tasks.difference import compare
+
+    sides = [_side(text, data_dir, images) for text in (a, b)]
+    names = [name if a != b else f"{name} ({n})" for n, (name, _) in enumerate(sides, 1)]
+    samples = [list(split) for _, split in sides]
+    about = [_read(name, split, rows) for name, (_, split), rows in zip(names, sides, samples, strict=True)]
+    found = compare(*samples)
+    if json:
+        ui.print_json({"a": about[0], "b": about[1]} | found.document())
+        return
+    for side in about:
+        ui.line(_told(side))
+        for line in side["notes"]:
+            ui.note(line)
+    alike = sum(not same for *_, same in found.both)
+    ui.line(f"{len(found.both):,} in both" + (f" ({alike:,} by pictures that look the same, in other files)" if alike else ""))
+    for name, alone, repeats in zip(names, found.only, found.repeats, strict=True):
+        ui.line(f"{len(alone):,} only in {name}" + (f" ({repeats:,} ask again what a row in both asks)" if repeats else ""))
+        for row in alone[:show]:
+            ui.line(f"    row {row.id}: {row.question} {' / '.join(row.answers)}", "dim")
+    ui.line(f"{len(found.answers_differ):,} answers differ")
+    for mine, theirs in found.answers_differ[:show]:
+        answers = f"{' / '.join(mine.answers)}, {' / '.join(theirs.answers)}"
+        ui.line(f"    rows {mine.id} and {theirs.id}: {mine.question} {answers}", "dim")
+
+
+def _side(text: str, data_dir: Path | None, images: Path | None) -> tuple[str, Split]:
+    """("vqa_rad:train@local", its split, not yet read)."""
+    from harness import data as loader
+    from harness import specs
+
+    found = re.fullmatch(r"(.+?)(?::([\w\-]+))?(?:@([a-z]+))?", text)
+    name, split, source = found.groups() if found else (text, None, None)
+    (spec, path), *more = specs.find(name)
+    if more:
+        raise UserError(f"'{name}' names {len(more) + 1} tasks", hint="diff takes one on each side")
+    if source and source not in get_args(loader.Source):
+        raise UserError(f"'{text}': no source '{source}'", hint=did_you_mean(source, list(get_args(loader.Source))))
+    at = loader.parse_source(source or "auto")
+    side = loader.Split(spec, path, source=at, data_dir=data_dir, images_dir=images, split=split)
+    return f"{spec.name}:{side.name}@{side.place.source}", side
+
+
+def _read(name: str, split: Split, samples: list[Sample]) -> dict[str, Any]:
+    """What was read of one side."""
+    pictures = len({i.file_sha256 for s in samples for i in s.images})
+    read = split.rows(samples)
+    said = {"bad": len(read.bad), "resolution": read.resolution, "notes": read.notes}
+    return {"name": name, "rows": len(samples), "images": pictures, **said}
+
+
+def _told(side: dict[str, Any]) -> str:
+    from harness.shown import count
+
+    bad = f"; {count(side['bad'], 'row')} cannot be used" if side["bad"] else ""
+    return f"{side['name']}: {count(side['rows'], 'row')} on {count(side['images'], 'image')}, {side['resolution']}{bad}"
 
 
 @app.command("new")

@@ -109,8 +109,8 @@ def measure(
 ) -> dict[str, dict[str, float | None]]:
     """{metric: {sample id: value}} of the rows that were answered; None where the metric does not apply to the row.
 
-    A prediction that failed is left out, as the judges leave it out: missing, not 0. A metric that loads a model of its own is not
-    asked again about a text of which its value is `kept`.
+    A prediction that failed is left out, as the judges leave it out: missing, not 0. A metric that loads a model of its own
+    is not asked again about a text of which its value is `kept`.
     """
     answered = [r for r in rows if r["id"] in predictions and predictions[r["id"]].finish != "error"]
     out: dict[str, dict[str, float | None]] = {}

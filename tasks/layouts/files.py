@@ -9,7 +9,7 @@ from typing import Any
 from harness.archives import Archive, captured
 from harness.errors import DataError
 from harness.plugins import did_you_mean
-from tasks.layouts import cells, delimited, jsons
+from tasks.layouts import cells, delimited, jsons, parquet
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _ALSO = {".ndjson": ".jsonl", ".txt": ".csv", ".feather": ".arrow", ".pq": ".parquet"}
@@ -139,13 +139,13 @@ def _columnar(archive: Archive, file: str, kind: str, columns: Sequence[str]) ->
 
     label = archive.label(file)
     try:
-        schema, batches = (_parquet if kind == ".parquet" else _arrow)(archive.stream(file))
+        source = archive.stream(file)
+        schema, rows = parquet.opened(source, _BATCH) if kind == ".parquet" else _arrow(source)
         have = list(schema.names)
         for name in columns:
             if cells.missing(name, have) or not _nested(schema, name, have):
                 raise no_column(label, name, list(_paths_of(schema)))
-        for batch in batches(cells.tops(columns, have)):
-            yield from batch.to_pylist()
+        yield from rows(cells.tops(columns, have))
     except (pa.ArrowException, OSError, ValueError) as e:  # ValueError: text that is not UTF-8
         raise DataError(f"{label}: cannot be read as {kind.removeprefix('.')} ({str(e).splitlines()[0][:200]})") from None
 
@@ -178,14 +178,6 @@ def _nested(schema: Any, path: str, have: Sequence[str]) -> bool:
     return False
 
 
-def _parquet(source: Any) -> tuple[Any, Any]:
-    from pyarrow.parquet import ParquetFile
-
-    # pages as they are needed: with pre_buffer a whole row group would be in memory, however large it is
-    file = ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
-    return file.schema_arrow, lambda columns: file.iter_batches(batch_size=_BATCH, columns=columns or None)
-
-
 def _arrow(source: Any) -> tuple[Any, Any]:
     import pyarrow as pa
 
@@ -198,9 +190,10 @@ def _arrow(source: Any) -> tuple[Any, Any]:
         reader = pa.ipc.open_stream(handle)
         found = iter(reader)
 
-    def batches(columns: list[str]) -> Iterator[Any]:
+    def rows(columns: list[str]) -> Iterator[dict[str, Any]]:
         for batch in found:
             narrow = batch.select(columns) if columns else batch
-            yield from (narrow.slice(i, _BATCH) for i in range(0, narrow.num_rows, _BATCH))
+            for i in range(0, narrow.num_rows, _BATCH):
+                yield from narrow.slice(i, _BATCH).to_pylist()
 
-    return reader.schema, batches
+    return reader.schema, rows

@@ -132,6 +132,8 @@ class _Reader:
         if not c.choices:
             return None
         values = [cells.pick(row, column) for column in c.choices]
+        if len(c.choices) == 1 and (columns := cells.alike(c.choices[0], row)):
+            values = [{name: row[name] for name in columns}]  # by name, so that a column that the row leaves out is a gap
         return choices.read(values, ", ".join(c.choices), self.view.separator, where)
 
     def answers(
