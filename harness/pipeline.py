@@ -26,7 +26,7 @@ from harness.prompts import Prompt
 from harness.records import Example, GenerationArgs, Prediction, RunCard, Sample, Verdict
 from harness.runs import RunFolder
 from harness.scoring import unread
-from harness.scoring.summary import scores
+from harness.scoring.summary import measure, measures, scores
 
 #: Called as report(step, rows done, rows in all).
 Report = Callable[[Literal["generate", "judge"], int, int], None]
@@ -122,6 +122,7 @@ def run(
     runs: Path,
     *,
     tags: answers.Tags = (),
+    metrics: Sequence[str] = (),
     limit: int | None = None,
     fresh: bool = False,
     rank: Rank = Rank(),  # noqa: B008 (frozen)
@@ -129,8 +130,8 @@ def run(
 ) -> RunFolder:
     """Answer and judge a task's rows into their run folder, going on from whatever is there already.
 
-    With several ranks, each answers its own images; rank 0 keeps the folder, gathers and judges. Raises RunError, on every
-    rank, when another process holds the folder.
+    `metrics` are measured beside the task's own. With several ranks, each answers its own images; rank 0 keeps the folder,
+    gathers and judges. Raises RunError, on every rank, when another process holds the folder.
     """
     card = RunCard(
         harness_version=__version__, created=now(), command=sys.argv[1:], data=task.card, model=model.card, prompt=prompt.label,
@@ -166,7 +167,7 @@ def run(
             raise RanksError(lacking, hint="run the same command again: it asks for what is missing")
         judge(folder, judges, report)
         spec = task.spec
-        write_scores(folder, spec.slices, spec.metrics, spec.aggregate)
+        write_scores(folder, spec.slices, list(dict.fromkeys([*spec.metrics, *metrics])), spec.aggregate)
         closing = {"finished": now(), "shared_prefix": getattr(model, "sharing", None) or folder.card().shared_prefix}
         folder.write_card(folder.card().model_copy(update=closing))
     return folder
@@ -372,21 +373,27 @@ def _added_up(held: dict[str, Any], before: dict[str, Any], after: dict[str, Any
 
 
 def write_scores(folder: RunFolder, slices: Sequence[str], metrics: Sequence[str], aggregate: str | None) -> None:
-    """Rebuild scores.json from the records."""
+    """Rebuild measures.jsonl and scores.json from the records."""
     every = {f"{name}@{v}": folder.verdicts(name, v) for name, v in folder.judges()}
-    repeats = folder.card().data.repeats
-    folder.write_scores(
-        scores(folder.samples(), folder.predictions(), every, slices, metrics=metrics, aggregate=aggregate, repeats=repeats)
-    )
+    rows, predictions, repeats = folder.samples(), folder.predictions(), folder.card().data.repeats
+    measured = measure(rows, predictions, metrics, folder.measured())
+    folder.write_measured(measures(predictions, measured))
+    folder.write_scores(scores(rows, predictions, every, slices, measured=measured, aggregate=aggregate, repeats=repeats))
 
 
-def judge_again(folder: RunFolder, judges: Sequence[Judge], report: Report = lambda *_: None) -> None:
-    """Judge the stored answers of a run, without its model or its data. Raises RunError for a run that is not finished."""
+def judge_again(
+    folder: RunFolder, judges: Sequence[Judge], report: Report = lambda *_: None, metrics: Sequence[str] = ()
+) -> None:
+    """Judge the stored answers of a run, without its model or its data, and measure them by these metrics beside its own.
+
+    Raises RunError for a run that is not finished.
+    """
     with folder:
         before = folder.scores()
         judge(folder, judges, report)
         slices = {name for entry in before["judges"].values() for name in entry["slices"]}
-        write_scores(folder, sorted(slices), list(before["metrics"]), next(iter(before["aggregates"]), None))
+        own = list(dict.fromkeys([*before["metrics"], *metrics]))
+        write_scores(folder, sorted(slices), own, next(iter(before["aggregates"]), None))
 
 
 def update_card(folder: RunFolder, judge: str, found: dict[str, Any]) -> None:

@@ -239,6 +239,14 @@ class Verdict(Record):
     usage: dict[str, float] | None = None
 
 
+class Measured(Record):
+    """A prediction's values by metric, None where one does not apply; `text_sha256` is the text that was measured."""
+
+    sample_id: str
+    text_sha256: str
+    values: dict[str, float | None]
+
+
 class DataCard(Record):
     """Which rows were asked: where they came from, at what resolution, and a hash over all of them."""
 

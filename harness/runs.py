@@ -6,6 +6,7 @@
         predictions.jsonl        one line a sample, appended and fsynced a batch at a time
         predictions.rank*.jsonl  the same while several processes write, until rank 0 gathers them
         verdicts/JUDGE@V.jsonl   one line a sample and judge
+        measures.jsonl           one line a prediction: its metrics
         scores.json              point estimates, rebuilt from the above at the end
 
 KEY hashes everything that could change a text or the answer read from it: rows, weights, attention and kind of device (or an
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import RunError
-from harness.records import ImageRef, Prediction, Reference, RunCard, Sample, Verdict
+from harness.records import ImageRef, Measured, Prediction, Reference, RunCard, Sample, Verdict
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -249,6 +250,16 @@ class RunFolder:
             if first and "judge" in first:
                 out.append((first["judge"], p.stem.rpartition("@")[2]))
         return out
+
+    def measured(self) -> dict[str, Measured]:
+        """Each prediction's metrics as they were last measured; none where that cannot be read, for it can be made again."""
+        try:
+            return self._records(self.path / "measures.jsonl", Measured)
+        except RunError:
+            return {}
+
+    def write_measured(self, rows: Iterable[Measured]) -> None:
+        write_atomic(self.path / "measures.jsonl", "".join(r.model_dump_json() + "\n" for r in rows))
 
     def scores(self) -> dict[str, Any]:
         """Raises RunError when the run never came to its scores."""

@@ -51,7 +51,11 @@ def _encoding(name: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_inside)]
-Metric = Literal["exact_match", "choice_accuracy", "token_f1", "bleu", "bertscore"]
+Metric = Literal[
+    "exact_match", "choice_accuracy", "token_f1", "bleu", "bertscore",
+    "report_bleu", "rouge1", "rouge2", "rougeL", "report_bertscore",
+    "radgraph", "chexbert_5", "chexbert_14", "ratescore", "green", "radeval_bertscore",
+]  # fmt: skip
 
 M = TypeVar("M", bound=BaseModel)
 

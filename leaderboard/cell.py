@@ -95,8 +95,9 @@ class Cell(Record):
     #: Share of right reasoning over the `reasoning_n` rows where it was judged.
     reasoning: float | None
     reasoning_n: int
-    #: Those of scores.json that were asked for: means without an interval.
+    #: Those of scores.json that were asked for: means, and their 95 % intervals where each row's value is known.
     metrics: dict[str, float] = {}
+    metric_limits: dict[str, tuple[float, float]] = {}
     #: What answering and judging the whole run took, over all tries: seconds, and dollars where an API was paid.
     seconds: float | None = None
     cost: Cost = None

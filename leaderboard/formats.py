@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from harness.shown import between, percent, plural, with_interval
 from leaderboard.claims import Claim
+from leaderboard.measured import measured
 from leaderboard.overview import Overview
 from leaderboard.site.text import visible
 from leaderboard.stats import Interval
@@ -32,13 +33,17 @@ def as_csv(found: Sequence[Cell]) -> str:
     metrics = sorted({name for c in found for name in c.metrics})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*CSV_FIELDS, *map(_harmless, metrics)])
+    limited = sorted({name for c in found for name in c.metric_limits})
+    limits = [(name, end) for name in limited for end in ("low", "high")]
+    writer.writerow([*CSV_FIELDS, *map(_harmless, metrics), *(_harmless(f"{name}_{end}") for name, end in limits)])
     for c in found:
         row = dict(c) | {
             "slice": "=".join(c.slice) if c.slice else None,
             "rank": "-".join(map(str, c.rank)) if c.rank else None,
         }
-        writer.writerow([_harmless(row[name]) for name in CSV_FIELDS] + [c.metrics.get(name) for name in metrics])
+        measures = [c.metrics.get(name) for name in metrics]
+        measures += [c.metric_limits.get(name, (None, None))[end == "high"] for name, end in limits]
+        writer.writerow([_harmless(row[name]) for name in CSV_FIELDS] + measures)
     return out.getvalue()
 
 
@@ -90,7 +95,7 @@ def _tables(views: Sequence[Overview], found: Sequence[Cell]) -> list[Table]:
                 between(c.low, c.high),
                 *(str(c.n), str(c.clusters), percent(c.coverage)),
                 rank(c) or "–",
-                *(percent(c.metrics.get(name)) for name in metrics),
+                *(measured(c, name) for name in metrics),
             )
             for c in group
         ]

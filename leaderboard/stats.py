@@ -75,6 +75,25 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable], level: 
     return totals_interval(*_totals(y, clusters), level=level)
 
 
+def average_interval(values: Sequence[float], clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
+    """The mean of numbers that may leave [0, 1], such as points of a rubric; mean and limits are cut to [0, 1].
+
+    Where all lie in [0, 1] it is `mean_interval`; else the cluster-robust t interval, as wide as [0, 1] for a single cluster.
+    Raises ValueError when there are no rows, the lengths differ, or a value is no number.
+    """
+    y = np.asarray(values, dtype=np.float64)
+    if len(y) and ((y >= 0) & (y <= 1)).all():
+        return mean_interval(values, clusters, level)
+    if not len(y) or len(y) != len(clusters) or not np.isfinite(y).all():
+        raise ValueError("an interval needs rows, each with a number and a cluster")
+    sums, sizes = _totals(y, clusters)
+    count = effective(sizes)
+    half = _t(level, count) * math.sqrt(_variance(sums, sizes)) if count > 1 else 1.0
+    mean = float(y.mean())
+    value, low, high = (min(1.0, max(0.0, x)) for x in (mean, mean - half, mean + half))
+    return Interval(value, low, high, len(y), len(sizes), CLUSTER_T)
+
+
 def totals_interval(sums: Sequence[float] | Floats, sizes: Sequence[int] | Floats, level: float = 0.95) -> Interval:
     """`mean_interval` from each cluster's sum of values and number of rows: all that the formulas need."""
     s, m = np.asarray(sums, dtype=np.float64), np.asarray(sizes, dtype=np.float64)

@@ -8,8 +8,6 @@ Cells stand in one table only when data, slices, prompt, reader and judge versio
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from leaderboard.cell import NO_VALUE as NO_VALUE
 from leaderboard.cell import RANK_COVERAGE as RANK_COVERAGE
 from leaderboard.cell import Cell as Cell
 from leaderboard.cell import Counted, count
+from leaderboard.measured import with_metrics
 from leaderboard.ranks import rank_ranges
 from leaderboard.reading import NONE, Run
 from leaderboard.store import Damaged, find, load, read_runs
@@ -138,7 +137,7 @@ def of_runs(
         counted = [one for one in counted if any(_matches(name, judges) for name in _judge_names(one.cell))]
     found = list(_with_ranks(counted))
     if metrics:
-        found = _with_metrics(found, metrics)
+        found = with_metrics(found, {str(run.folder): run for run in runs}, metrics)
     whole = {c.comparable for c in found if c.limit is None}  # what --limit cut short comes after the rest of its task
 
     def place(c: Cell) -> tuple[Any, ...]:
@@ -195,34 +194,6 @@ def _with_ranks(counted: Sequence[Counted]) -> Iterator[Cell]:
         final = np.stack([np.where(p == NONE, NONE, one.final[p]) for one, p in zip(group, places, strict=True)]).astype(np.int8)
         for one, rank in zip(group, rank_ranges(final, asked.clusters[rows]), strict=True):
             yield one.cell.model_copy(update={"rank": rank})
-
-
-def _with_metrics(found: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
-    """The cells with the metrics that their runs' scores.json has. Raises UserError for one that no run has."""
-    scores = {run: _scores(Path(run)) for run in {c.run for c in found}}
-    for name in names:
-        if found and not any(name in own for own in scores.values()):
-            known = sorted({metric for own in scores.values() for metric in own})
-            raise UserError(f"no run was scored by metric '{name}'", hint=did_you_mean(name, known))
-    return [c.model_copy(update={"metrics": dict(_metrics(c, scores[c.run], names))}) for c in found]
-
-
-def _scores(run: Path) -> dict[str, Any]:
-    """The metrics of a run's scores.json; none where it was not written yet or cannot be read."""
-    try:
-        found = json.loads((run / "scores.json").read_text(encoding="utf-8"))["metrics"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _metrics(c: Cell, scores: dict[str, Any], names: Sequence[str]) -> Iterator[tuple[str, float]]:
-    for name in names:
-        entry: Any = scores
-        for key in (name, *(("slices", *c.slice) if c.slice else ()), "value"):
-            entry = entry.get(key) if isinstance(entry, dict) else None
-        if isinstance(entry, int | float) and not isinstance(entry, bool) and math.isfinite(entry):
-            yield name, float(entry)
 
 
 def grouped(found: Iterable[Cell]) -> list[list[Cell]]:

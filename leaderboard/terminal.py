@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from harness.shown import between, dollars, p_number, percent, plain, plural, points
 from leaderboard.claims import Claim
 from leaderboard.compare import Comparison
+from leaderboard.measured import measured
 from leaderboard.overview import Overview
 from leaderboard.stats import Interval
 from leaderboard.store import Damaged
@@ -176,7 +177,7 @@ def _table(group: list[Cell], console: Console, top: int | None, group_by: Group
     if any(c.cost is not None for c in shown):
         extra["cost"] = [dollars(c.cost) for c in shown]
     for name in sorted({name for c in shown for name in c.metrics}):
-        extra[name.replace("_", "\n")] = [percent(c.metrics.get(name)) for c in shown]
+        extra[name.replace("_", "\n")] = [measured(c, name) for c in shown]
     extra = {head: column for head, column in extra.items() if any(column)}
     table.add_column("model", overflow="fold")
     table.add_column("trainer", no_wrap=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.published import Row, lines, parquet, picture, published
+from tests.published import Row, document, lines, parquet, png, published, table
 
 #: (question, choices, place of the right one); no right answer shares a word with the next row's.
 _ASKED = [
@@ -114,6 +114,11 @@ def medbullets(root: Path) -> None:
     parquet(root / "medbullets_op5/data/train-00000-of-00001.parquet", five)
 
 
+def picture(path: Path, number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(number))
+
+
 def piped(path: Path, rows: list[tuple[str, ...]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join("|".join(cells) + "\n" for cells in rows), encoding="utf-8")
@@ -161,3 +166,40 @@ def vqa_med_2021(root: Path) -> None:
         "VQA-Med-2021-Tasks-1-2-NewValidationSets/VQA-Med-2021-VQAnswering-Task1-New-ValidationSet.txt": 2,
     }
     _vqa_med(files, "Task1-VQA-2021-TestSet-w-GroundTruth/Task1-VQA-2021-TestSet-", root / "vqa_med_2021", "|")
+
+
+#: (findings, impression); no four words in a row stand in two of them.
+_REPORTS = [
+    ("The heart is normal in size. The lungs are clear. No pleural effusion.", "No acute disease."),
+    ("Large right pneumothorax with mediastinal shift.", "Tension pneumothorax."),
+    ("", "Bibasilar atelectasis has improved since yesterday."),
+    ("Sternotomy wires and a left chest pacemaker remain in place.", ""),
+]
+
+
+@published("iu_xray", "mimic_cxr")
+def studies(root: Path) -> None:
+    """test.json: a study a row with its pictures; MIMIC's with its patient, two studies of the first one."""
+    for folder in ("iu_xray", "mimic_cxr"):
+        rows = []
+        for i, (findings, impression) in enumerate(_REPORTS):
+            names = [f"CXR{i}/{k}.png" for k in range(1 + i % 2)]
+            for k, name in enumerate(names):
+                picture(root / folder / "images" / name, 10 * i + k)
+            row = {"id": f"CXR{i}", "image": names, "findings": findings, "impression": impression}
+            rows.append(row if folder == "iu_xray" else {**row, "subject_id": 10000 + i // 2, "study_id": 50000 + i})
+        document(root / folder / "test.json", rows)
+
+
+@published("chexpert_plus")
+def chexpert_plus(root: Path) -> None:
+    """One table for both splits; two views of the first patient."""
+    rows = []
+    for i, (findings, impression) in enumerate(_REPORTS):
+        split = "train" if i == 3 else "valid"
+        path = f"{split}/patient{i // 2}/study1/view{i}_frontal.jpg"
+        picture(root / "chexpert_plus" / path, i)
+        about = {"frontal_lateral": "Frontal", "deid_patient_id": f"patient{i // 2}", "sex": ("Male", "Female")[i % 2]}
+        sections = {"report": "...", "section_findings": findings, "section_impression": impression}
+        rows.append({"path_to_image": path, **about, **sections, "split": split})
+    table(root / "chexpert_plus" / "df_chexpert_plus_240401.csv", rows)

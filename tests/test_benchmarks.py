@@ -99,7 +99,7 @@ def test_the_page_lists_what_is_installed(command):
 def test_the_hubs_copy_is_read_alike(tmp_path):
     """A hub on this machine that serves the same files: what the YAMLs fetch is enough, and gives the same rows."""
     found = {task: spec for task in TASKS if (spec := specs.find(task)[0][0]).hub}
-    repos = {s.hub.repo: published.write(t, tmp_path / s.hub.repo) / s.local.folder for t, s in found.items()}
+    repos = {s.hub.repo: published.write(t, tmp_path / s.hub.repo.replace("/", "-")) / s.local.folder for t, s in found.items()}
     pinned = {s.hub.repo: s.hub.revision for s in found.values() if s.hub.revision}
     with Hub(repos, pinned) as hub:
         done = subprocess.run(

@@ -33,6 +33,7 @@ def run(
     model: opt.Model,
     tasks: opt.Tasks,
     judge: opt.Judge = "exact",
+    metrics: opt.Metrics = None,
     prompt: opt.PromptName = None,
     data: opt.Data = "auto",
     data_dir: opt.DataDir = None,
@@ -96,6 +97,7 @@ def run(
     from harness.pipeline import askable, make_judges, repeated
     from harness.records import GenerationArgs
     from harness.runs import check_writable
+    from harness.scoring import reports
     from harness.shown import cost_of, dollars
 
     if num_samples > 1 and temperature == 0:
@@ -112,6 +114,7 @@ def run(
         ask_again,
     )  # fmt: skip
     judges = make_judges(judge, options)  # a wrong or retired one fails before anything is read
+    measures = opt.metrics(metrics)
     policy = bad_row_policy(on_bad_row)
     tags = opt.reasoning_tags(reasoning_tags)
     overrides, ends = opt.overrides(chat_template_kwargs, min_pixels, max_pixels), opt.stops(stop)
@@ -166,6 +169,7 @@ def run(
             for task, chosen in zip(loaded, prompts, strict=True)
         ]  # fmt: skip
 
+    reports.prepare(m for t in loaded for m in t.spec.metrics)
     asked = asking()
     if dry_run:
         from harness import dryrun
@@ -194,7 +198,9 @@ def run(
             ui.note(line)
     with ui.progress() as bar:
         folders = [
-            run_task(answering, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank, tags=tags)
+            run_task(
+                answering, task, chosen, args, judges, runs, bar, limit=limit, fresh=fresh, rank=rank, tags=tags, metrics=measures
+            )
             for task, chosen, args in asking()
         ]
         if foreign and rank.main:
@@ -323,7 +329,7 @@ def load_model(
 
 def run_task(
     model: Model, task: LoadedTask, prompt: Any, args: Any, judges: list[Judge], runs: Path, bar: Progress, *,
-    limit: int | None = None, fresh: bool = False, rank: Rank | None = None, tags: Tags = (),
+    limit: int | None = None, fresh: bool = False, rank: Rank | None = None, tags: Tags = (), metrics: Sequence[str] = (),
 ) -> RunFolder:  # fmt: skip
     """One task through the pipeline with a progress bar."""
     from harness import distributed, pipeline
@@ -337,8 +343,8 @@ def run_task(
         bar.update(line, description=f"{name} {verb} {task.spec.name}", completed=done, total=total)
 
     folder = pipeline.run(
-        task, model, prompt, args, judges, runs, tags=tags, limit=limit, fresh=fresh, rank=rank or distributed.Rank(),
-        report=report,
+        task, model, prompt, args, judges, runs, tags=tags, metrics=metrics, limit=limit, fresh=fresh,
+        rank=rank or distributed.Rank(), report=report,
     )  # fmt: skip
     sharing = getattr(model, "sharing", None) or ""
     if sharing.startswith("off") and not getattr(model, "why_plain", None):

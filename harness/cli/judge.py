@@ -54,6 +54,7 @@ def judge(
     by: Annotated[
         str | None, typer.Option("--judge", "-j", help="Judges, comma-separated: `harness judges list`, or any LiteLLM name.")
     ] = None,
+    metrics: opt.Metrics = None,
     judge_prompt: opt.JudgePrompt = "rarl-v2",
     allow_external: opt.AllowExternal = False,
     max_cost: opt.MaxCost = None,
@@ -77,7 +78,7 @@ def judge(
     """Judge the stored answers of runs, without generating again.
 
     Verdicts given before, in this run or another, are not asked for again.
-    With --reread the answers are first read from the texts again; what stood
+    --metrics measures them by more than the task's own. With --reread the answers are first read from the texts again; what stood
     there before is kept in the run's folder.
 
     harness judge runs/tiny/slake-1a2b3c4d --judge gpt-4o-mini --allow-external
@@ -88,8 +89,9 @@ def judge(
     from harness.runs import check_writable
 
     ui.set_quiet(quiet)
-    if by is None and not reread:
-        raise UserError("no --judge", hint="name one, or say --reread to read the stored texts again")
+    if by is None and not reread and not metrics:
+        raise UserError("no --judge", hint="name one, or --metrics, or say --reread to read the stored texts again")
+    measures = opt.metrics(metrics)
     if reasoning_tags and not reread:
         raise UserError("--reasoning-tags is for reading the texts again", hint="add --reread")
     tags = opt.reasoning_tags(reasoning_tags)
@@ -117,7 +119,7 @@ def judge(
         for i, folder in enumerate(found):
             if reread:
                 found[i] = _reread(folder, options, tags)
-            judge_again(found[i], chosen, ui.reporter(bar, f"judging {folder.path.name}"))
+            judge_again(found[i], chosen, ui.reporter(bar, f"judging {folder.path.name}"), measures)
     for one in chosen:
         ui.say_use(one)
     if retest and by:

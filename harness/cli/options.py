@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint folder, an adapter folder, a hub id, or 'tiny'.")]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Task names, comma-separated, or paths to task YAMLs.")]
 Judge = Annotated[str, typer.Option("--judge", "-j", help="Judges, comma-separated: `harness judges list`, or any LiteLLM name.")]
+Metrics = Annotated[str | None, typer.Option("--metrics", help="Metrics beside the task's own, comma-separated.")]
 JudgePrompt = Annotated[str, typer.Option("--judge-prompt", help="What LLM judges are asked: rarl-v1 (the paper's) or rarl-v2.")]
 JudgeInFlight = Annotated[int, typer.Option("--judge-in-flight", min=1, help="Open requests to an LLM judge.")]
 JudgeRpm = Annotated[float | None, typer.Option("--judge-rpm", min=0.001, help="Requests a minute to an LLM judge.")]
@@ -116,6 +117,16 @@ def stops(given: list[str] | None) -> tuple[str, ...]:
     if "" in (given or ()):
         raise UserError("--stop is empty", hint="give a text that ends an answer, as --stop $'\\n\\n'")
     return tuple(sorted(set(given or ())))
+
+
+def metrics(given: str | None) -> tuple[str, ...]:
+    """`--metrics`, with what each needs loaded. Raises UserError naming the nearest metric, or what is absent."""
+    from harness.scoring import reports
+    from harness.scoring.metrics import check
+
+    names = check(n for part in (given or "").split(",") if (n := part.strip()))
+    reports.prepare(names)
+    return names
 
 
 def judge_options(

@@ -5,7 +5,8 @@ It reads `Prediction.answer`, as the judges do; an empty or unreadable answer is
 text, and an answer that equals an acceptable one after `answers.normalise` is exactly 1 in each of them.
 
 The similarities (token_f1, bleu, bertscore) take the best of the acceptable answers. On a choice question they compare
-the words of the choice that was read with the words of the right one: "(B)" against "B) two" is 1, not half.
+the words of the choice that was read with the words of the right one: "(B)" against "B) two" is 1, not half. Those of reports
+(harness/scoring/reports.py) compare whole texts.
 
     METRICS["token_f1"]([(prediction, reference), ...])    # [0.667, ...]
 """
@@ -25,11 +26,10 @@ from harness.records import Prediction, Reference
 from harness.scoring import bertscore as _bertscore
 from harness.scoring import bleu as _bleu
 from harness.scoring.exact import is_correct, same
+from harness.scoring.reports import SIMILARITIES, Similarity
 
 Pair = tuple[Prediction, Reference]
 Metric = Callable[[Sequence[Pair]], list[float | None]]
-#: A similarity of (answer, acceptable answer) texts, neither of them empty, in [0, 1].
-Similarity = Callable[[Sequence[tuple[str, str]]], list[float]]
 
 
 def exact_match(pairs: Sequence[Pair]) -> list[float | None]:
@@ -57,12 +57,18 @@ def bertscore(pairs: Sequence[Pair]) -> list[float | None]:
     return _best(pairs, lambda texts: _bertscore.bertscore_f1([(answers.normalise(a), answers.normalise(b)) for a, b in texts]))
 
 
+def _report(similarity: Similarity) -> Metric:
+    """A metric of whole texts."""
+    return lambda pairs: _best(pairs, similarity, lambda text, _: text)
+
+
 METRICS: dict[str, Metric] = {
     "exact_match": exact_match,
     "choice_accuracy": choice_accuracy,
     "token_f1": token_f1,
     "bleu": bleu,
     "bertscore": bertscore,
+    **{name: _report(similarity) for name, similarity in SIMILARITIES.items()},
 }
 
 #: Metrics whose values are 0 or 1 only: what an aggregate can be taken over.
@@ -101,13 +107,19 @@ def word_f1(answer: str, reference: str) -> float:
     return 2 * common / (len(a) + len(b))
 
 
-def _best(pairs: Sequence[Pair], similarity: Similarity) -> list[float | None]:
-    """The similarity to the nearest acceptable answer: 0 for an empty answer, None without a reference."""
+def _in_words(text: str, reference: Reference) -> str:
+    """The chosen option's words where the question has choices and the text names one; else the answer that the text states."""
+    letter = answers.letter(text, reference.choices) if reference.choices else None
+    return reference.choices[ord(letter) - 65] if letter and reference.choices else answers.short(text)
+
+
+def _best(pairs: Sequence[Pair], similarity: Similarity, read: Callable[[str, Reference], str] = _in_words) -> list[float | None]:
+    """The similarity to the nearest acceptable answer, both as `read`: 0 for an empty answer, None without a reference."""
     out: list[float | None] = [0.0] * len(pairs)
     ask: list[tuple[int, str, str]] = []
     for i, (prediction, reference) in enumerate(pairs):
-        answer = _in_words(prediction.said or "", reference).strip()
-        right = [a for a in (_in_words(a, reference).strip() for a in reference.answers) if a]
+        answer = read(prediction.said or "", reference).strip()
+        right = [a for a in (read(a, reference).strip() for a in reference.answers) if a]
         if not right:
             out[i] = None
         elif any(same(answer, a) for a in right):
@@ -123,9 +135,3 @@ def right_letter(reference: Reference) -> str | None:
     """The letter of the right choice; None without choices, or where the reference names none or several."""
     letters = {answers.letter(a, reference.choices) for a in reference.answers} if reference.choices else set()
     return letters.pop() if len(letters) == 1 else None
-
-
-def _in_words(text: str, reference: Reference) -> str:
-    """The chosen option's words where the question has choices and the text names one; else the answer that the text states."""
-    letter = answers.letter(text, reference.choices) if reference.choices else None
-    return reference.choices[ord(letter) - 65] if letter and reference.choices else answers.short(text)

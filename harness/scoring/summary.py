@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.records import Prediction, Reference, Sample, Verdict
+from harness.records import Measured, Prediction, Reference, Sample, Verdict
 from harness.scoring import aggregates, protocols, unread
 from harness.scoring.metrics import BINARY, METRICS, check, right_letter
+from harness.scoring.reports import RADEVAL
 from harness.scoring.sampling import sampled
 
 
@@ -40,6 +42,7 @@ def scores(
     slices: Iterable[str],
     *,
     metrics: Sequence[str] = (),
+    measured: Mapping[str, Mapping[str, float | None]] | None = None,
     aggregate: str | None = None,
     repeats: int = 1,
 ) -> dict[str, Any]:
@@ -51,8 +54,8 @@ def scores(
         reading     how many yes/no and choice answers could be read, and the ids of those that could not
         sampled     {pass@k, majority: {value, n}}, where each question was asked `repeats` times
 
-    `rows` are samples.jsonl's, `verdicts` is {judge: {sample id: verdict}}, `slices` the names to break down by. Raises
-    UserError for a metric or an aggregate that does not exist.
+    `rows` are samples.jsonl's, `verdicts` is {judge: {sample id: verdict}}, `slices` the names to break down by, `measured` what
+    `measure` gave for the metrics, where it was asked before. Raises UserError for a metric or an aggregate that does not exist.
     """
     rows, slices = list(rows), list(slices)
     out: dict[str, Any] = {
@@ -72,7 +75,8 @@ def scores(
                 value: summarise(given[r["id"]] for r in rows if r["slices"].get(name) == value) for value in values
             }
         out["judges"][judge] = entry
-    measured = measure(rows, predictions, [*metrics, *protocols.fractional(verdicts)])
+    measured = measure(rows, predictions, metrics) if measured is None else dict(measured)
+    measured |= measure(rows, predictions, protocols.fractional(verdicts))
     for metric, by_id in measured.items():
         out["metrics"][metric] = _metric_entry(metric, rows, by_id, slices)
     if aggregate is not None:
@@ -99,19 +103,27 @@ def _no_verdict(sample_id: str, judge: str) -> Verdict:
 
 
 def measure(
-    rows: Iterable[Mapping[str, Any]], predictions: Mapping[str, Prediction], names: Sequence[str]
+    rows: Iterable[Mapping[str, Any]],
+    predictions: Mapping[str, Prediction],
+    names: Sequence[str],
+    kept: Mapping[str, Measured] | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """{metric: {sample id: value}} of the rows that were answered; None where the metric does not apply to the row.
 
     A metric is one of METRICS, or "protocol:NAME". A prediction that failed is left out, as the judges leave it out: missing,
-    not 0.
+    not 0. A metric that loads a model of its own is not asked again about a text of which its value is `kept`.
     """
     answered = [r for r in rows if r["id"] in predictions and predictions[r["id"]].finish != "error"]
-    ids = [r["id"] for r in answered]
-    pairs = [(predictions[r["id"]], Reference.model_validate(r["reference"])) for r in answered]
+    out: dict[str, dict[str, float | None]] = {}
     own = dict.fromkeys(n for n in names if n.startswith(protocols.PREFIX))
-    found = {name: dict(zip(ids, METRICS[name](pairs), strict=True)) for name in check(n for n in names if n not in own)}
-    return found | {name: dict(zip(ids, _by_protocol(name, answered, predictions), strict=True)) for name in own}
+    for name in check(n for n in names if n not in own):
+        known = _kept(name, predictions, kept or {}) if name in RADEVAL else {}
+        new = [r for r in answered if r["id"] not in known]
+        pairs = [(predictions[r["id"]], Reference.model_validate(r["reference"])) for r in new]
+        found = dict(zip((r["id"] for r in new), METRICS[name](pairs), strict=True)) if pairs else {}
+        out[name] = {r["id"]: known[r["id"]] if r["id"] in known else found[r["id"]] for r in answered}
+    ids = [r["id"] for r in answered]
+    return out | {name: dict(zip(ids, _by_protocol(name, answered, predictions), strict=True)) for name in own}
 
 
 def _by_protocol(name: str, rows: Sequence[Mapping[str, Any]], predictions: Mapping[str, Prediction]) -> Iterator[float | None]:
@@ -122,6 +134,27 @@ def _by_protocol(name: str, rows: Sequence[Mapping[str, Any]], predictions: Mapp
         sample = Sample(id=r["id"], images=(), question=r.get("question", ""), reference=reference, slices=r["slices"])
         mark = protocol.mark(predictions[r["id"]], sample)
         yield mark.value if mark.counting.counted else None
+
+
+def _kept(name: str, predictions: Mapping[str, Prediction], kept: Mapping[str, Measured]) -> dict[str, float | None]:
+    return {
+        i: m.values[name]
+        for i, m in kept.items()
+        if name in m.values and i in predictions and m.text_sha256 == text_sha256(predictions[i])
+    }
+
+
+def text_sha256(prediction: Prediction) -> str:
+    return hashlib.sha256(prediction.text.encode(errors="surrogatepass")).hexdigest()
+
+
+def measures(predictions: Mapping[str, Prediction], measured: Mapping[str, Mapping[str, float | None]]) -> list[Measured]:
+    """What `measure` gave, by prediction."""
+    asked = dict.fromkeys(i for by_id in measured.values() for i in by_id)
+    return [
+        Measured(sample_id=i, text_sha256=text_sha256(predictions[i]), values={m: v[i] for m, v in measured.items() if i in v})
+        for i in asked
+    ]
 
 
 def _metric_entry(
