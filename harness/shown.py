@@ -74,12 +74,12 @@ def points(difference: float) -> str:
 def points_of(parts: Sequence[float]) -> list[str]:
     """`points` of parts, rounded so that what is printed adds up to the sum as it is printed.
 
-    >>> points_of([0.0124, 0.0124, 0.0]), points(0.0248)
-    (['+1.3', '+1.2', '+0.0'], '+2.5')
+    >>> points_of([0.0124, 0.0124, -0.004]), points(0.0208)
+    (['+1.3', '+1.2', '-0.4'], '+2.1')
     """
     tenths = [1000 * part for part in parts]
     whole = [math.floor(t) for t in tenths]
-    lacking = round(sum(tenths)) - sum(whole)
+    lacking = round(10 * float(points(math.fsum(parts)))) - sum(whole)
     last = sorted(range(len(parts)), key=lambda i: whole[i] - tenths[i])[:lacking]
     return [f"{(w + (i in last)) / 10:+.1f}" for i, w in enumerate(whole)]
 

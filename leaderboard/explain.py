@@ -190,8 +190,9 @@ def _steps(
     first = exchanged if prompted else exchanged[1:]
     by_reading: list[tuple[What, Scored]] = [("reading", read), ("rule", theirs)]
     by_rule: list[tuple[What, Scored]] = [("rule", ruled), ("reading", theirs)]
-    moved = [_moves(counted, read) + _moves(read, theirs), _moves(counted, ruled) + _moves(ruled, theirs)]
-    return [*first, *(by_reading if moved[0] <= moved[1] else by_rule)]
+    moved = [_moves(counted, middle) + _moves(middle, theirs) for middle in (read, ruled)]
+    reading_first = moved[0] < moved[1] or (moved[0] == moved[1] and start.name < against.name)  # the way back is the same
+    return [*first, *(by_reading if reading_first else by_rule)]
 
 
 def _moves(before: Scored, after: Scored) -> int:

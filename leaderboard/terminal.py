@@ -9,11 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.shown import between, dollars, p_number, percent, plain, plural, points
+from harness.shown import asked, between, count, dollars, p_number, percent, plain, plural, points
+from leaderboard.cell import RANK_COVERAGE
 from leaderboard.claims import Claim
 from leaderboard.compare import Comparison
 from leaderboard.measured import measured
 from leaderboard.overview import Overview
+from leaderboard.standings import Standing, Standings, sentences
 from leaderboard.stats import Interval
 from leaderboard.store import Damaged
 from leaderboard.table import Cell, GroupBy, differing, group_of, grouped, heading, labels, note, rank
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+#: Sentences about changes of place that the terminal shows.
+_SWAPS = 9
 
 
 def render(
@@ -87,6 +92,47 @@ def render_comparisons(found: Sequence[Comparison], console: Console) -> None:
         _print(table, console)
     by = " or ".join(dict.fromkeys(c.clustered_by for c in found))
     console.print(plain(f"Paired row by row, clustered by {by}; p values by Holm over {len(found)} comparisons.\n", "dim"))
+
+
+def render_standings(table: Standings, console: Console) -> None:
+    """Print protocols x models, each score with its 95 % interval below, and whether the order of the models survives."""
+    limit = f" (--limit {table.limit})" if table.limit is not None else ""
+    title = f"{table.task} · {table.split} · {asked(table.asked, table.repeats)}{limit}"
+    room = max(1, (console.width - 34) // 15)  # a wide table goes on below
+    for first in range(0, len(table.models), room):
+        columns = range(first, min(first + room, len(table.models)))
+        last = columns.stop == len(table.models)
+        shown = _empty(title if first == 0 else f"{title}, continued", console)
+        shown.add_column("protocol", overflow="fold")
+        for i in columns:
+            shown.add_column(plain(f"{table.models[i]}\n%"), justify="right", overflow="fold")
+        ordered = last and any(row.tau is not None for row in table.rows)
+        if ordered:
+            shown.add_column("Kendall's\ntau", justify="right", no_wrap=True)
+        for row in table.rows:
+            cells = [_score(row.scores[i], table.models[i] in table.unranked) for i in columns]
+            tau = "–" if row.tau is None else f"{row.tau:.2f}"
+            shown.add_row(plain(row.protocol), *cells, *([plain(tau)] if ordered else []))
+        _print(shown, console)
+    told = sentences(table)
+    for line in told[:_SWAPS]:
+        console.print(plain(line), soft_wrap=True)
+    if len(told) > _SWAPS:
+        console.print(plain(f"{len(told) - _SWAPS} more changes of place: --json shows all", "dim"), soft_wrap=True)
+    notes = ["below each score: its 95 % interval"]
+    notes += [f"tau: how far the order is that of {table.rows[0].protocol} (1: the same)"] if len(table.models) > 1 else []
+    notes += [f"in brackets: below {percent(RANK_COVERAGE)} % answered, in no order"] if table.unranked else []
+    if table.think:
+        notes.append("texts hold more than answers, and most protocols read all of it; --judge all/answer reads the answers")
+    notes.append(f"prompt {table.prompt} · reader {table.reader} · {count(table.clusters, table.clustered_by)}\n")
+    console.print(plain("\n".join(notes), "dim"), soft_wrap=True)
+
+
+def _score(found: Standing | None, unranked: bool) -> Text:
+    if found is None:
+        return plain("–")
+    value = f"({percent(found.value)})" if unranked else percent(found.value)
+    return plain(value, "bold").append(f"\n{between(found.low, found.high)}", "not bold dim")
 
 
 def _unlike(found: Sequence[Comparison]) -> list[str]:

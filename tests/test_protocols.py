@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.records import Prediction, Reference, Sample
 from harness.runs import RunFolder
 from harness.scoring import unread
+from harness.scoring.exact import is_correct
 from harness.scoring.protocols import PROTOCOLS, find, find_all, score
 from tests.conftest import load
 
@@ -67,6 +68,27 @@ def test_all_right_is_one_and_all_wrong_is_zero(name, rows):
         assert total(name, asked, wrong) == 0
         assert total(name, asked, lambda s: "") == 0
     assert total(name, rows["choices"], lambda s: s.reference.lettered[wrong(s)]) == 0  # another choice, by its words
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("The final answer is \\boxed{CT}.", sample("ct")),
+        ("CT. The image shows a cross-section.", sample("CT")),
+        ("CT. The image shows a cross-section.", sample("CT. The image shows a cross-section.")),
+        ("?", sample("?")),
+        ("It is an X-ray", sample("x ray")),
+        ("Yes, there is", sample("yes")),
+        ("normal", sample("no")),
+        ("The answer is (B).", sample("MRI", choices=CHOICES)),
+        ("neither A nor B", sample("A", choices=CHOICES)),
+        ("lung", sample("Lung Cancer")),
+        ("", sample("")),
+    ],
+)
+def test_exact_is_the_exact_judge(text, asked):
+    said = says(text, asked)
+    assert value("exact", text, asked) == float(is_correct(said.answer, asked.reference))
 
 
 @pytest.mark.parametrize(

@@ -637,5 +637,5 @@ def test_list_and_show(tmp_path):
     assert found["cv_bench"]["groups"] == ["paper"]
     assert (found["path_vqa"]["bundled"], found["path_vqa"]["hub"]) == (False, "flaviagiammarino/path-vqa")
     assert "medical = silvar_med" in harness("list", cwd=tmp_path).stdout
-    assert "names 2 tasks" in harness("show", "slake*", cwd=tmp_path).stderr
+    assert "names 4 tasks" in harness("show", "slake*", cwd=tmp_path).stderr
     assert harness("schema", cwd=tmp_path).stdout == specs.schema()

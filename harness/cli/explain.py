@@ -99,13 +99,15 @@ def _difference(e: Explanation) -> str:
     change = e.score_against - e.score_start
     answers = count(e.n, "answer") if e.n == e.asked else f"{e.n:,} of {count(e.asked, 'answer')}, the others failed"
     about = answers if e.clustered_by == "question" else f"{answers}, on {count(e.clusters, e.clustered_by)}"
+    prompted = any(part.what == "prompt" for part in e.parts)
+    which, first = ("The answers to the other prompt", "the first ones ") if prompted else ("The same answers", "")
     if not round(1000 * change):
-        return f"The same answers score the same by {e.against} as by {e.start} ({about})."
+        return f"{which} score the same by {e.against} as {first}by {e.start} ({about})."
     sure = "too few of them differ for an interval"
     if e.low is not None and e.high is not None and e.p is not None:
         sure = f"95 % interval {points(e.low)} to {points(e.high)}, {p_value(e.p)} by {e.p_method}"
     size = f"{abs(100 * change):.1f} points {'higher' if change > 0 else 'lower'}"
-    return f"The same answers score {size} by {e.against} than by {e.start} ({sure}; {about})."
+    return f"{which} score {size} by {e.against} than {first}by {e.start} ({sure}; {about})."
 
 
 def _sentence(e: Explanation, part: Part) -> str:

@@ -13,6 +13,7 @@ from harness.errors import UserError
 from harness.shown import between, p_value, percent, plain, points
 
 if TYPE_CHECKING:
+    from harness.scoring.protocols import Protocol
     from judges.certificate import Certificate
 
 app = typer.Typer(help="List, test and certify judges; keep verdicts.", no_args_is_help=True)
@@ -25,6 +26,7 @@ def list_judges(judge_registry: opt.JudgeRegistry = None, runs: opt.Runs = Path(
 
     from harness import plugins
     from harness.cli import ui
+    from harness.scoring.protocols import PREFIX, PROTOCOLS
     from judges import registry
 
     known = registry.read(judge_registry)
@@ -33,6 +35,7 @@ def list_judges(judge_registry: opt.JudgeRegistry = None, runs: opt.Runs = Path(
         ui.print_json(
             {
                 "plugins": [{"name": n, "about": about} for n, about in offline.items()],
+                "protocols": [{"name": f"{PREFIX}{n}", **_about_protocol(p)} for n, p in PROTOCOLS.items()],
                 "checked": str(known.checked),
                 "registry": {n: k.model_dump(mode="json") for n, k in known.judges.items()},
             }
@@ -44,6 +47,13 @@ def list_judges(judge_registry: opt.JudgeRegistry = None, runs: opt.Runs = Path(
     for name, about in offline.items():
         table.add_row(plain(name), plain(about))
     ui.out.print(table)
+    table = Table("protocol", "", box=None, header_style="bold")
+    for name, protocol in PROTOCOLS.items():
+        if not protocol.as_is:
+            table.add_row(plain(f"{PREFIX}{name}"), plain(protocol.rule))
+    ui.out.print(table)
+    ui.line(f"with known faults: {', '.join(name for name, p in PROTOCOLS.items() if p.as_is)}", "dim")
+    ui.line("source and quirks: harness judges show protocol:NAME; only some rows: protocol:NAME/closed, /open, /yesno", "dim")
     table = Table(box=None, header_style="bold")
     for column in ("LLM judge", "$ a million tokens", "until"):
         table.add_column(column, no_wrap=True)
@@ -66,6 +76,49 @@ def _about(factory: Any) -> str:
 
     first = (sys.modules[factory.__module__].__doc__ or "").strip().split("\n")[0]
     return first.split(": ", 1)[-1]
+
+
+def _about_protocol(protocol: Protocol) -> dict[str, Any]:
+    """What a protocol is, for `--json`."""
+    names = ("rule", "source", "quirks", "differs", "prompt", "fractional", "version", "as_is")
+    return {name: getattr(protocol, name) for name in names}
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="A judge, as --judge takes it, such as protocol:medevalkit.")],
+    judge_registry: opt.JudgeRegistry = None,
+    json: opt.Json = False,
+) -> None:
+    """What a judge does.
+
+    Of a protocol its rule, its source and its quirks; of an LLM judge its entry in the registry.
+    """
+    import inspect
+    import sys
+
+    from harness import plugins
+    from harness.cli import ui
+    from harness.scoring.protocols import PREFIX, find
+    from judges import registry
+
+    kind = name.partition(":")[0]
+    if name.startswith(PREFIX):
+        about = _about_protocol(find(name))
+    elif entry := registry.read(judge_registry).find(name):
+        about = {"name": entry[0], **entry[1].model_dump(mode="json", exclude_none=True)}
+    else:
+        factory = plugins.load("judges", kind)
+        about = {"about": inspect.cleandoc(sys.modules[factory.__module__].__doc__ or "")}
+    if json:
+        ui.print_json({"judge": name, **about})
+        return
+    ui.line(name, "bold")
+    for key, value in about.items():
+        if value and not isinstance(value, bool):
+            told = [value] if not isinstance(value, list | tuple) else value if isinstance(value[0], str) else [str(value)]
+            told = [line for one in told for line in str(one).splitlines()]
+            ui.line("\n".join(f"  {key if i == 0 else '':<10}  {line}" for i, line in enumerate(told)))
 
 
 @app.command("test")

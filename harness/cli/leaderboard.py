@@ -12,6 +12,7 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from leaderboard.compare import Comparison
+    from leaderboard.table import Filters
 
 SORTS = ("score", "model", "trainer", "created", "n")
 GROUPS = ("trainer", "base", "model")
@@ -33,6 +34,9 @@ def leaderboard(
     group_by: Annotated[str | None, typer.Option("--group-by", help=f"Keep together: {', '.join(GROUPS)}.")] = None,
     sort: Annotated[str, typer.Option("--sort", help=f"By {', '.join(SORTS)}.")] = "score",
     top: Annotated[int, typer.Option("--top", min=0, help="Rows of a table on the screen; 0: all.")] = 20,
+    protocols: Annotated[
+        bool, typer.Option("--protocols", help="The same runs scored by public rules; --judge names which [all].")
+    ] = False,
     published: Annotated[bool, typer.Option("--published", help="Also what papers report for these tasks.")] = False,
     json: opt.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="A row a cell, full precision.")] = False,
@@ -43,12 +47,22 @@ def leaderboard(
 
     Intervals are clustered by image. Only cells with the same rows, prompt and judge stand in one table, and a rank is
     a range: the places that the differences which are real leave open.
+
+    harness leaderboard --protocols                       does the order of the models survive other people's rules?
+    harness leaderboard --protocols --judge all/answer    of models that think, the answers alone
     """
     from harness.cli import ui
     from leaderboard import claims, formats, overview, store, table, terminal
 
     if json + csv + markdown + latex > 1:
         raise UserError("--json, --csv, --markdown and --latex: only one of them")
+    if protocols:
+        idle = {"--slice": slice_by, "--metric": metric, "--group-by": group_by, "--published": published, "--csv": csv}
+        idle |= {"--markdown": markdown, "--latex": latex}
+        if given := [name for name, value in idle.items() if value]:
+            raise UserError(f"{', '.join(given)}: not with --protocols", hint="--json has every number")
+        _by_protocol(runs, table.Filters(_names(tasks), None, _names(model), _names(trainer), _names(prompt)), judge, json=json)
+        return
     wanted = table.Filters(*map(_names, (tasks, judge, model, trainer, prompt)))
     options: dict[str, Any] = {"sort": _choice("--sort", sort, SORTS), "metrics": _names(metric) or ()}
     if group_by:
@@ -79,6 +93,29 @@ def leaderboard(
         return
     for d in found.damaged:
         ui.note(f"damaged, left out: {d.path}: {d.reason}")
+
+
+def _by_protocol(runs: list[Path] | None, wanted: Filters, judge: str | None, *, json: bool) -> None:
+    """The same runs under each protocol, and whether the order of the models survives."""
+    from harness.cli import ui
+    from harness.scoring.protocols import find_all
+    from leaderboard import store, table, terminal
+    from leaderboard.standings import standings
+
+    chosen = find_all(judge or "all")
+    board = table.board(store.find(runs or [Path("runs")]), filters=wanted)
+    with ui.progress(transient=True) as bar:
+        found = standings(list(board.runs.values()), chosen, ui.reporter(bar, "scoring runs"))
+    if json:
+        ui.print_json(
+            {"standings": [s.model_dump(mode="json") for s in found], "damaged": [d.model_dump() for d in board.damaged]}
+        )
+        return
+    if not found:
+        raise UserError("no runs with answers yet", hint="make one: harness run --model tiny --tasks slake")
+    for one in found:
+        terminal.render_standings(one, ui.out)
+    terminal.render([], ui.out, board.damaged)
 
 
 def _choice(option: str, value: str, known: tuple[str, ...]) -> str:

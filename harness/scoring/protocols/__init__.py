@@ -47,8 +47,15 @@ def find(name: str) -> Protocol:
 
 
 def find_all(names: str) -> list[Protocol]:
-    """The protocols of a comma-separated list, each once. Raises UserError where it names none."""
-    found = {p.name: p for p in (find(n) for n in names.split(",") if n.strip())}
+    """The protocols of a comma-separated list, each once: `all` is each that repeats no fault, all/PART is that part of each.
+
+    Raises UserError where it names none.
+    """
+    found: dict[str, Protocol] = {}
+    for name in filter(None, (n.strip() for n in names.split(","))):
+        everyone, slash, parts = name.partition("/")
+        meant = [n for n, p in PROTOCOLS.items() if not p.as_is] if everyone == "all" else [everyone]
+        found |= {p.name: p for p in (find(n + slash + parts) for n in meant)}
     if not found:
         raise UserError("no protocol is named", hint=f"known: {', '.join(PROTOCOLS)}")
     return list(found.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from harness import answers
+from harness.answers import bare
 from harness.records import Prediction, Sample
 from harness.scoring import bleu
 from harness.scoring.exact import is_correct
@@ -12,18 +14,31 @@ from harness.scoring.unread import reading
 
 
 def _taken(prediction: Prediction, sample: Sample) -> str:
-    """The answer that the harness's reader took, as the letter, or the yes or no, where one is asked for."""
+    """The letter, the yes or no, or the short answer that the harness's reader takes.
+
+    The whole answer stays where that alone is the reference, so that this is the exact judge to the last row.
+    """
     said = prediction.answer or ""
-    return said if sample.reference.kind == "open" else reading(said, sample.reference) or ""
+    if sample.reference.kind != "open":
+        return reading(said, sample.reference) or ""
+    short = answers.short(said)
+    return said if is_correct(said, sample.reference) and not _equal(short, sample) else short
+
+
+def _equal(read: str, sample: Sample) -> float:
+    """Whether what was read is a reference answer after normalisation; it is not read any further."""
+    if sample.reference.kind != "open":
+        return float(read in {reading(a, sample.reference) for a in sample.reference.answers})
+    return best(lambda text, answer: bare(text) == bare(answer) if bare(text) else text.strip() == answer.strip())(read, sample)
 
 
 def correct(read: str, sample: Sample) -> float:
-    """Whether what was read is the reference, as the exact judge sees it."""
+    """Whether a letter is the reference's."""
     return float(is_correct(read, sample.reference))
 
 
 #: Also for kinds of questions that a source has no rule for.
-EXACT = Rule(_taken, correct)
+EXACT = Rule(_taken, _equal)
 BORROWED = "It knows no choices: their letters are read and compared as `exact` does."
 
 _AS_TEXT = Rule(whole, equal_in(str.strip))

@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from harness.records import Prediction, Sample
-
-Kind = Literal["yesno", "open", "choice"]
+from harness.records import Prediction, Reference, Sample
 
 
 class Counting(NamedTuple):
@@ -44,6 +43,12 @@ class Rule:
 
     read: Callable[[Prediction, Sample], str]
     compare: Callable[[str, Sample], float]
+
+
+@lru_cache(maxsize=8192)
+def _kind(reference: Reference) -> Literal["yesno", "open", "choice"]:
+    """Kept, as every protocol asks it of every row."""
+    return reference.kind
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,7 @@ class Protocol:
         return self.name.partition("/")[0].endswith("-asis")
 
     def rule_of(self, sample: Sample) -> Rule:
-        kind: Kind = sample.reference.kind
-        return {"yesno": self.yesno, "open": self.open, "choice": self.choice}[kind]
+        return {"yesno": self.yesno, "open": self.open, "choice": self.choice}[_kind(sample.reference)]
 
     def read(self, prediction: Prediction, sample: Sample) -> str:
         """What is taken of the model's text."""
@@ -105,7 +109,7 @@ def score(marks: Iterable[Mark]) -> Fraction | None:
 def closed(sample: Sample) -> bool:
     """Whether the data call the question closed; where they say nothing, whether it is to be answered by yes or no."""
     told = sample.slices.get("answer_type", "").strip().upper()
-    return told == "CLOSED" if told in ("OPEN", "CLOSED") else sample.reference.kind == "yesno"
+    return told == "CLOSED" if told in ("OPEN", "CLOSED") else _kind(sample.reference) == "yesno"
 
 
 #: NAME/answer reads the answer alone that the harness takes out of a text: what is left of a reasoning model's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable
+from functools import lru_cache
 
 from harness.records import Prediction, Sample
 from harness.scoring.protocols.protocol import best
@@ -18,6 +19,7 @@ _STOP = re.compile(r"\.(?!\d)")
 _NEGATED = re.compile(r"(ai|are|ca|could|did|does|do|had|has|have|is|might|must|need|ought|sha|should|was|were|wo|would)nt")
 
 
+@lru_cache(maxsize=8192)
 def vqa_form(text: str) -> str:
     """The VQA evaluator's form (Antol et al. 2015), which LLaVA-Med, VQA-Med 2020 and VLMEvalKit use.
 
@@ -61,6 +63,7 @@ def _short(text: str) -> str:
     return " ".join(_ASIDE.sub(" ", text.strip().lower()).translate(_BLANKED).split())
 
 
+@lru_cache(maxsize=8192)
 def lmms_form(text: str) -> str:
     """lmms-eval's form of a SLAKE answer: yes and no by their synonyms, "x ray" as "xray".
 
@@ -73,6 +76,7 @@ def lmms_form(text: str) -> str:
     return "yes" if found in _LMMS_YES else "no" if found in _LMMS_NO else found or text.strip().lower()
 
 
+@lru_cache(maxsize=8192)
 def evalscope_form(text: str) -> str:
     """evalscope's form of a SLAKE answer: the same with numbers as digits ("none" is 0) and without articles.
 
