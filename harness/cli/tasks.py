@@ -42,14 +42,16 @@ def list_tasks(
         return
     from rich.table import Table
 
-    table = Table("task", "title", "kind", box=None, header_style="bold")
-    table.add_column("rows", justify="right")
-    for column in ("data", "license", "verified"):
-        table.add_column(column)
+    table = Table(box=None, header_style="bold")
+    whole = {"task": max(len(s.name) for s in found), "rows": 6, "kind": 7, "from": 7, "verified": 8}
+    for column, width in whole.items():
+        table.add_column(column, justify="right" if column == "rows" else "left", min_width=width, no_wrap=True)
+    table.add_column("license", max_width=16, no_wrap=True)  # --json and --markdown have the whole terms
+    table.add_column("title", no_wrap=True)
     for s in found:
-        data = [k for k, v in (("local", s.local), ("hub", s.hub)) if v] + (["bundled"] if s.bundled else [])
         rows = f"{s.rows[s.split]:,}" if s.split in s.rows else "?"
-        table.add_row(s.name, s.title, s.kind, rows, ", ".join(data), s.license, "yes" if s.verified else "no")
+        at_hand = "bundled" if s.bundled else "hub" if s.hub else "local"  # what a run without --data-dir reads
+        table.add_row(s.name, rows, s.kind, at_hand, "yes" if s.verified else "no", s.license, s.title)
     ui.out.print(table)
     if not all(s.verified for s in found):
         ui.note(
