@@ -45,7 +45,8 @@ def main() -> None:
     import torch
 
     from harness import data, specs
-    from harness.models.transformers_model import TransformersModel, group_by_images
+    from harness.models.packs import group_by_images
+    from harness.models.transformers_model import TransformersModel
 
     torch.set_num_threads(1)
     ((spec, path),) = specs.find("slake")

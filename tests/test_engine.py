@@ -12,7 +12,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from harness.errors import DataError, ModelError, UserError
 from harness.models import engine
 from harness.models.engine import Roomy, with_room
-from harness.models.transformers_model import TransformersModel, balanced, evenly, group_by_images
+from harness.models.packs import balanced, evenly, group_by_images
+from harness.models.transformers_model import TransformersModel
 from harness.pipeline import askable
 from harness.prompts import PROMPTS, Prompt
 from harness.records import GenerationArgs

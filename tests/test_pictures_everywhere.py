@@ -100,7 +100,7 @@ def test_a_row_names_its_frame(own):
 
 
 def test_rows_about_two_frames_never_share_a_prefix(own):
-    from harness.models.transformers_model import group_by_images
+    from harness.models.packs import group_by_images
 
     assert len(group_by_images(own("stack.tif#2", "stack.tif#3", "stack.tif#2").samples)) == 2
 

@@ -27,7 +27,7 @@ from harness.errors import RunError
 from harness.models import engine, loading, proof
 from harness.models.families import parts
 from harness.models.families.prompting import BY_TOKEN
-from harness.models.transformers_model import evenly, out_of_memory
+from harness.models.packs import evenly, out_of_memory
 from harness.records import GenerationArgs, Reference
 from harness.runs import append_jsonl
 from harness.threads import on_all_cores
