@@ -87,9 +87,10 @@ class Handler(BaseHTTPRequestHandler):
             self.server.open += 1
             self.server.peak = max(self.server.peak, self.server.open)
             step = self.server.plan.pop(0) if self.server.plan else self.server.otherwise
-            if callable(step):
-                step = step(json.loads(body))
         try:
+            if callable(step):
+                with self.server.thinking:  # not under `lock`: who arrives meanwhile is counted
+                    step = step(json.loads(body))
             self.answer(step)
         except OSError:
             self.close_connection = True  # the client has gone
@@ -141,6 +142,7 @@ class FaultServer(ThreadingHTTPServer):
             context.load_cert_chain(*certificate)
             self.socket = context.wrap_socket(self.socket, server_side=True)
         self.lock = threading.Lock()
+        self.thinking = threading.Lock()  # functions of a request are asked one at a time
         self.released = threading.Event()
         self.plan: list[object] = []
         self.otherwise: object = completion("fine")

@@ -179,9 +179,9 @@ def test_open_answers_in_other_forms(text, reference, right):
         "The answer is CT. No, ", ") ",
     ],
 )  # fmt: skip
-def test_long_texts_of_one_part_are_read_in_a_second(part):
+def test_long_texts_of_one_part_are_read_in_linear_time(part):
     text = (part * 300_000)[:300_000]
     for read in (answers.read, answers.yes_no, answers.short, lambda t: answers.letter(t, ("pneumonia", *CHOICES))):
         start = time.process_time()
         read(text)
-        assert time.process_time() - start < 1, part
+        assert time.process_time() - start < 30, part  # well under a second; a quadratic reading takes an hour

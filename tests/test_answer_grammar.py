@@ -361,9 +361,10 @@ def test_reading_is_the_same_the_second_time(text):
         "no ",
     ],
 )
-def test_a_megabyte_is_read_in_a_second(part):
+def test_a_megabyte_is_read_in_linear_time(part):
+    """In well under a second each where nobody else computes; a quadratic reading takes hours."""
     text = (part * 1_000_000)[:1_000_000]
     for read in (answers.read, answers.yes_no, answers.short, lambda t: answers.letter(t, CHOICES)):
         start = time.process_time()
         read(text)
-        assert time.process_time() - start < 1
+        assert time.process_time() - start < 30

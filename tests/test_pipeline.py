@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import data, pipeline, specs
+from harness import answers, data, pipeline, specs
 from harness.models.litellm_model import LitellmModel
 from harness.pipeline import add_usage, repeated
 from harness.prompts import PROMPTS
@@ -18,6 +18,7 @@ from tests.conftest import load
 from tests.servers import FaultServer, completion
 
 ARGS = GenerationArgs(max_new_tokens=8)
+EXACT = f"exact@{answers.VERSION}"
 
 
 def run(model, task, runs, args=ARGS, **options):
@@ -67,7 +68,7 @@ def test_another_server_is_another_run(own, server, tmp_path):
     finally:
         other.stop()
     assert [{p.text for p in f.predictions().values()} for f in folders] == [{"yes"}, {"no"}]
-    assert [f.scores()["judges"]["exact@3"]["final"] for f in folders] == [1.0, 0.0]
+    assert [f.scores()["judges"][EXACT]["final"] for f in folders] == [1.0, 0.0]
 
 
 def test_the_key_holds_what_could_change_a_text(own, tmp_path):
@@ -88,14 +89,14 @@ def test_the_key_holds_what_could_change_a_text(own, tmp_path):
 def test_other_slices_are_taken_up_without_asking_again(own, server, tmp_path):
     model = LitellmModel(f"openai/m@{server.base}")
     before = run(model, own("ababab"), tmp_path / "runs")
-    assert {k: v["n"] for k, v in before.scores()["judges"]["exact@3"]["slices"]["side"].items()} == {"a": 3, "b": 3}
+    assert {k: v["n"] for k, v in before.scores()["judges"][EXACT]["slices"]["side"].items()} == {"a": 3, "b": 3}
     spec = (tmp_path / "mine.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(spec + "description: other slices\n")
     task = own("abcccc")
     after = run(model, task, tmp_path / "runs")
     assert after.path == before.path
     assert len(server.hits) == 6
-    assert {k: v["n"] for k, v in after.scores()["judges"]["exact@3"]["slices"]["side"].items()} == {"a": 1, "b": 1, "c": 4}
+    assert {k: v["n"] for k, v in after.scores()["judges"][EXACT]["slices"]["side"].items()} == {"a": 1, "b": 1, "c": 4}
     assert [r["slices"]["side"] for r in after.samples()] == list("abcccc")
     assert after.card().data == task.card
 

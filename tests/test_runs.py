@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import pipeline
+from harness import answers, pipeline
 from harness.errors import RunError
 from harness.prompts import PROMPTS
 from harness.records import GenerationArgs, Prediction, Verdict
@@ -18,6 +18,7 @@ from judges.exact import ExactJudge
 from tests.conftest import load
 
 ARGS = GenerationArgs(max_new_tokens=16)
+EXACT = f"exact@{answers.VERSION}"
 
 
 def verdict(i: int) -> Verdict:
@@ -67,11 +68,11 @@ def test_run_records_everything(tiny, task, tmp_path):
     assert card.model.weights_sha256
     assert card.prompt_sha256 == PROMPTS["question"].sha256
     assert card.finished
-    assert set(folder.predictions()) == set(folder.verdicts("exact", "3")) == {s.id for s in task.samples}
+    assert set(folder.predictions()) == set(folder.verdicts("exact", str(answers.VERSION))) == {s.id for s in task.samples}
     scores = json.loads((folder.path / "scores.json").read_text())
-    right = sum(v.final for v in folder.verdicts("exact", "3").values())
-    assert scores["judges"]["exact@3"]["final"] == right / 60
-    by_slice = scores["judges"]["exact@3"]["slices"]["modality"].values()
+    right = sum(v.final for v in folder.verdicts("exact", str(answers.VERSION)).values())
+    assert scores["judges"][EXACT]["final"] == right / 60
+    by_slice = scores["judges"][EXACT]["slices"]["modality"].values()
     assert sum(s["n"] for s in by_slice) == 60
     assert find(tmp_path)[0].path == folder.path
 
