@@ -36,14 +36,14 @@ def finite(folder):
 # -- what is not finite ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error:.*not computed by group")  # one step of bfloat16 is no difference
 @pytest.mark.parametrize(
     ("name", "settings"), [("sft", ()), ("rarl", ()), ("grpo", ("lora=null", "precision=bfloat16"))], ids=str
 )
 def test_an_absurd_rate_stops_at_its_step_and_nothing_of_it_is_saved(rows, tmp_path, name, settings):
-    more = ("rewards={length: 1, format: 1}",) if name != "sft" else ()
-    trainer, _ = make(
-        name, rows, tmp_path / "x", "learning_rate=1e30", *more, *settings, *(("max_completion_length=24",) * bool(more))
-    )
+    # hot and long: completions of one prompt must differ in reward, or the first step has no gradient and rightly saves itself
+    more = ("rewards={length: 1, format: 1}", "max_completion_length=24", "num_generations=4", "temperature=3")
+    trainer, _ = make(name, rows, tmp_path / "x", "learning_rate=1e30", *settings, *(more if name != "sft" else ()))
     with pytest.raises(Halted, match=r"stopped at step [12]: .*(finite|nan)") as e:
         trainer.fit()
     assert e.value.exit_code == 1

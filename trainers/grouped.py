@@ -308,7 +308,7 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
                     traces,
                     plain,
                     lambda: [t for row in rows for t in proof.generated(model, reader.batch([row]), end)],
-                    exact=self._exact,
+                    self._computed_in,
                 )
         except Exception as e:  # whatever an unknown model raises: its own generate decides what is an error
             return _unable(e)
@@ -321,7 +321,8 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
     ) -> str | None:
         """None where a few rows' log-probabilities are TRL's own, within rounding.
 
-        In a shorter format than fp32: twice what TRL's own differ by when each row is read alone, with less padding or more.
+        In a shorter format than fp32: one step of the format, or twice what TRL's own differ by when each row is read alone, with
+        less padding or more.
         """
         training = self.model.training
         self.model.eval()  # so that no dropout makes them differ
@@ -330,9 +331,10 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
             most = float(theirs.abs().max().clamp(min=1))
             difference = float((ours - theirs).abs().max()) / most
             allowed = proof.ROUNDING
-            if difference > allowed and not self._exact:
+            if difference > allowed and self._computed_in != torch.float32:
                 alone = [torch.cat([plain([i], less(i))[0] for i in rows]) for less in (padding.__getitem__, lambda _: -7)]
-                allowed = 2 * max(float((a - theirs).abs().max()) for a in alone) / most
+                spread = max(float((a - theirs).abs().max()) for a in alone) / most
+                allowed = max(torch.finfo(self._computed_in).eps, 2 * spread)
         except Exception as e:
             return _unable(e)
         finally:
@@ -342,8 +344,9 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         return f"compared with TRL's own they differ by {difference:.1g} of their size"
 
     @property
-    def _exact(self) -> bool:
-        return self.inner(self.model).dtype == torch.float32 and not self.args.bf16
+    def _computed_in(self) -> torch.dtype:
+        kept: torch.dtype = self.inner(self.model).dtype
+        return torch.bfloat16 if self.args.bf16 else kept
 
 
 def _unable(e: Exception) -> str:

@@ -349,7 +349,7 @@ class TransformersModel:
         found, own = on_all_cores(lambda way: way(), ways) if self._kind == "cpu" else [way() for way in ways]
         if not isinstance(found, list):
             return found  # type: ignore[no-any-return]
-        return proof.why_not(found, own, alone, exact=self.model.dtype == torch.float32)
+        return proof.why_not(found, own, alone, self.model.dtype)
 
 
 def _shown(image: ImageRef) -> Any:
