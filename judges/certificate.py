@@ -30,6 +30,9 @@ FOLDER = ".certificates"
 #: How many failures of an attack are kept, word for word.
 EXAMPLES = 3
 
+#: A text of more different words than this is a report.
+REPORT = 20
+
 _SIDES = {"left": "right", "right": "left"}
 _SIDE = re.compile(r"\b(left|right)\b", re.I)
 
@@ -77,8 +80,12 @@ def _findings(thought: str) -> str:
 
 
 def _unlike(a: str, b: str) -> bool:
-    """Whether no word of one begins a word of the other: "R frontal lobe" may mean "Right"."""
-    return not any(x.startswith(y) or y.startswith(x) for x in _words(a) for y in _words(b))
+    """Whether no word of one begins a word of the other: "R frontal lobe" may mean "Right". Whole reports always share words:
+    of those, whether they share less than half of them."""
+    mine, others = _words(a), _words(b)
+    if min(len(mine), len(others)) > REPORT:
+        return 2 * len(mine & others) < len(mine | others)
+    return not any(x.startswith(y) or y.startswith(x) for x in mine for y in others)
 
 
 def reference(s: Sample, o: Sample) -> Case:
@@ -166,11 +173,39 @@ def negated(s: Sample, o: Sample) -> Case | None:
     return None
 
 
+_NO = re.compile(r"\b(?:no|without) (?:evidence of |signs? of )?", re.I)
+_IS = re.compile(r"\b(is|are|was|were)\b(?! not\b)", re.I)
+
+
+def _opposite(sentence: str) -> str | None:
+    """The sentence with its own denial taken out, or one put in; None where it is not known how."""
+    label, said = re.match(r"((?:[A-Z][a-z]+: )?)(.*)", sentence, re.S).groups()  # type: ignore[union-attr]
+    if (out := _NO.sub("", said, count=1)) != said:
+        return f"{label}{out[:1].upper()}{out[1:]}"
+    if (out := re.sub(r"\bnot ", "", said, count=1)) != said:
+        return f"{label}{out}"
+    if (out := _IS.sub(r"\1 not", said, count=1)) != said:
+        return f"{label}{out}"
+    bare = re.sub(r"^(?:an?|the) ", "", said, flags=re.I)
+    return f"{label}No {bare[:1].lower()}{bare[1:]}" if _FINDING.fullmatch(bare.rstrip(".")) else None
+
+
+def denial(s: Sample, o: Sample) -> Case | None:
+    """The opposite by one small word a sentence: "no pleural effusion" for "pleural effusion" (known to fool similarities)."""
+    if s.reference.kind != "open":
+        return None
+    sentences = re.split(r"(?<=\.)\s+", _reference(s).strip())
+    opposites = [_opposite(x) for x in sentences]
+    if 2 * sum(x is not None for x in opposites) <= len(sentences):
+        return None  # most of it would still be true
+    return Case("", " ".join(x or kept for x, kept in zip(opposites, sentences, strict=True)), 0)
+
+
 ATTACKS: dict[str, Attack] = {
     f.__name__: f
     for f in (
         reference, sentence, capitals, other_row, empty, opener, punctuation, instruction, fake_verdict, break_out, question_back,
-        hedged, wrong_reasoning, side_swapped, negated,
+        hedged, wrong_reasoning, side_swapped, negated, denial,
     )
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.inter_rater import cohens_kappa as statsmodels_kappa
 
-from harness import pipeline, plugins
+from harness import answers, pipeline, plugins
 from harness.contracts import JudgeOptions
 from harness.errors import UserError
 from harness.pipeline import make_judges
@@ -455,6 +455,60 @@ def test_every_case_is_on_an_image_of_its_own_and_deserves_what_it_says():
             assert not (right and case.final == 0), (name, s.id)
             assert p.text == f"<think>{case.thought}</think><answer>{case.answer}</answer>"
     assert all(c.final == 1 and c.reasoning == 0 for _, _, c in found["wrong_reasoning"])
+
+
+REPORTS = (
+    "Findings: The heart is normal in size. There is no pleural effusion. The lungs are clear of any focal consolidation. "
+    "Impression: No acute cardiopulmonary process, and nothing that asks for another look in the next days.",
+    "Findings: A large opacity fills the right upper lobe with air bronchograms. Mediastinal contours are unremarkable. "
+    "Impression: Right upper lobe pneumonia, follow until it has gone and exclude an obstructing mass behind it.",
+    "Findings: Sternotomy wires and a dual chamber pacemaker were seen in place. Pulmonary vessels show cephalisation. "
+    "Impression: Moderate oedema with bilateral small effusions; cardiomegaly has grown since that earlier film.",
+)
+
+
+def test_a_metric_is_certified_and_denial_fools_what_counts_words(tmp_path):
+    """Whole reports, where the opposite finding is one small word away."""
+    rows = [sample(str(i), text) for i, text in enumerate(REPORTS)]
+    (judge,) = make_judges("metric:rougeL:0.6", JudgeOptions(runs=tmp_path))
+    assert (judge.name, judge.version) == ("metric:rougeL", f"{answers.VERSION}-0.6")
+    made = certify(judge, rows, {"reports": "x"})
+    share = {name: (r.passed, r.n) for name, r in made.attacks.items()}
+    assert share["reference"] == share["other_row"] == share["empty"] == (3, 3)
+    assert share["denial"] == (0, 3)
+    denied = {f["sample_id"]: f["answer"] for f in made.attacks["denial"].failures}["denial/0"]
+    assert denied.startswith("Findings: The heart is not normal in size. There is pleural effusion. The lungs are not clear")
+    exact = certify(ExactJudge(), rows, {"reports": "x"})
+    assert exact.attacks["denial"].share == 1
+
+
+def test_a_metric_judge_says_the_value_and_leaves_out_what_it_does_not_apply_to(tmp_path):
+    (judge,) = make_judges("metric:choice_accuracy", JudgeOptions(runs=tmp_path))
+    (verdict,) = judge.judge([(sample(answer="Kidney"), says("Kidney"))])
+    assert (verdict.final, verdict.missing) == (None, "choice_accuracy does not apply to this row")
+    (judge,) = make_judges("metric:token_f1", JudgeOptions(runs=tmp_path))
+    values = [next(iter(judge.judge([(sample(answer="left lower lobe"), says(a))]))) for a in ("left lobe", "liver")]
+    assert [(v.final, v.rationale) for v in values] == [(1, "token_f1 0.800"), (0, "token_f1 0.000")]
+    for wrong, words in (("metric", "which one"), ("metric:rouge", "did you mean"), ("metric:bleu:2", "threshold")):
+        with pytest.raises(UserError) as e:
+            make_judges(wrong, JudgeOptions(runs=tmp_path))
+        assert words in f"{e.value} {e.value.hint}"
+
+
+def test_a_denial_is_one_small_word(tmp_path):
+    from judges.certificate import denial
+
+    o = sample("o", "Kidney")
+    given = (
+        "Pleural effusion",
+        "No mass",
+        "There is no evidence of pneumothorax.",
+        "The heart is normal.",
+        "Lungs are not clear.",
+    )
+    wanted = ("No pleural effusion", "Mass", "There is pneumothorax.", "The heart is not normal.", "Lungs are clear.")
+    assert tuple(denial(sample(answer=a), o).answer for a in given) == wanted
+    assert [denial(sample(answer=a), o) for a in ("6", "0", "Yes")] == [None] * 3
 
 
 def test_certificate_command(command, tmp_path):

@@ -1,9 +1,11 @@
 """Reward parts, each against numbers worked out by hand from the paper's section 2.2.2."""
 
 import doctest
+import importlib.util
 
 import pytest
 
+from harness.errors import UserError
 from harness.records import Reference
 from trainers import rewards
 from trainers.rewards import Rollout
@@ -87,6 +89,27 @@ def test_reasoning_is_none_without_reference_and_zero_without_reasoning():
     assert one("reasoning", "<think></think><answer>pneumonia</answer>", OPEN) == 0.0
     assert one("reasoning", good, OPEN) == pytest.approx(1.0, abs=1e-4)
     assert one("reasoning", "<think>bananas are yellow</think><answer>pneumonia</answer>", OPEN) < 0.8
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "token_f1", "rougeL", "report_bleu", "report_bertscore", "bertscore"])
+def test_every_metric_is_a_reward(metric):
+    """What the harness would measure of the text, tagged or not."""
+    part = rewards.part(f"metric:{metric}")
+    report = Reference(answers=("There is no pleural effusion.",))
+    texts = ("<think>a</think><answer>There is no pleural effusion.</answer>", "There is no pleural effusion.", "Bananas.", "")
+    right, bare, wrong, empty = part([Rollout(t, 5, report) for t in texts])
+    assert (right, bare, empty) == (1.0, 1.0, 0.0)
+    assert wrong < 0.5
+    assert part([Rollout("<answer>perhaps</answer>", 5, YES)]) == [0.0] or metric in ("bertscore", "report_bertscore")
+
+
+def test_a_metric_that_is_none_or_has_no_weights_is_no_reward():
+    with pytest.raises(UserError, match="no metric named 'rougel'"):
+        rewards.check("metric:rougel")
+    assert rewards.part("metric:choice_accuracy")([Rollout("kidney", 5, OPEN)]) == [None]
+    if importlib.util.find_spec("radeval") is None:
+        with pytest.raises(UserError, match="metric 'radgraph' needs RadEval"):
+            rewards.check("metric:radgraph")
 
 
 def test_a_batch_keeps_its_order():

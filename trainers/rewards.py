@@ -19,6 +19,7 @@ from harness import answers
 from harness.errors import RunError, UserError
 from harness.plugins import did_you_mean
 from harness.records import Prediction, Reference, Sample
+from harness.scoring import unread
 from harness.scoring.bertscore import bertscore_f1
 
 
@@ -155,19 +156,34 @@ def judged(judge_name: str, of: Literal["final", "reasoning"]) -> Part:
     judge.prepare([Outgoing("training", 0, may_leave=False)])
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
-        pairs = []
-        for i, r in enumerate(rollouts):
-            reasoning, answer = answers.read(r.text)
-            asked = Sample(id=str(i), images=(), question=r.question, reference=r.reference)
-            given = Prediction(
-                sample_id=str(i), text=r.text, reasoning=reasoning, answer=answer, finish="stop", prompt_tokens=0,
-                completion_tokens=r.tokens,
-            )  # fmt: skip
-            pairs.append((asked, given))
+        asked = [Sample(id=str(i), images=(), question=r.question, reference=r.reference) for i, r in enumerate(rollouts)]
+        pairs = [(sample, _prediction(sample.id, r)) for sample, r in zip(asked, rollouts, strict=True)]
         verdicts = {v.sample_id: getattr(v, of) for v in judge.judge(pairs)}
         return [None if verdicts.get(str(i)) is None else float(verdicts[str(i)]) for i in range(len(rollouts))]
 
     return reward
+
+
+def measured(metric: str) -> Part:
+    """A metric of harness/scoring/metrics.py as a reward: its value of the answer, None on a question that it does not apply to.
+
+    Raises UserError for one that does not exist or whose weights cannot be had.
+    """
+    from harness.scoring import metrics, reports
+
+    metrics.check([metric])
+    reports.prepare([metric])
+    return lambda rollouts: metrics.METRICS[metric]([(_prediction("", r), r.reference) for r in rollouts])
+
+
+def _prediction(sample_id: str, r: Rollout) -> Prediction:
+    """A completion as a judge or a metric reads it."""
+    given = answers.read(r.text)
+    read = Prediction(
+        sample_id=sample_id, text=r.text, reasoning=given.reasoning, answer=given.answer, finish="stop", prompt_tokens=0,
+        completion_tokens=r.tokens,
+    )  # fmt: skip
+    return unread.noted(read, r.reference)
 
 
 PARTS: dict[str, Part] = {
@@ -193,8 +209,9 @@ def check(name: str) -> None:
 
 
 def part(name: str, references: Sequence[Reference] = ()) -> Part:
-    """The reward of that name: one of PARTS, `reasoning:bertscore_rescaled`, `accuracy:judge:NAME`, `reasoning:judge:NAME`, or
-    `package.module.function` (a function of the user's own with a Part's signature, installed or in the working directory).
+    """The reward of that name: one of PARTS, `reasoning:bertscore_rescaled`, `accuracy:judge:NAME`, `reasoning:judge:NAME`,
+    `metric:NAME`, or `package.module.function` (a function of the user's own with a Part's signature, installed or in the
+    working directory).
 
     `references` are those of all rows. Raises UserError as `check`.
     """
@@ -202,6 +219,8 @@ def part(name: str, references: Sequence[Reference] = ()) -> Part:
         return rescaled(references)
     if name in PARTS:
         return PARTS[name]
+    if name.startswith("metric:"):
+        return measured(name.removeprefix("metric:"))
     what, _, judge = name.partition(":judge:")
     if judge and what in ("accuracy", "reasoning"):
         return judged(judge, "final" if what == "accuracy" else "reasoning")
