@@ -74,7 +74,7 @@ def case(images: str, share: float, icc: float) -> dict[str, Any]:
         ours = stats.totals_interval(sums, sizes)
         percentile, studentised = bootstraps(sums, sizes, rng)
         found = {
-            "wilson on rows": stats._wilson(float(sums.sum()) / n, n, stats._z(0.95)),
+            "wilson on rows": stats.wilson(float(sums.sum()) / n, n, stats._z(0.95)),
             "cluster t": cluster_t(sums, sizes),
             "bootstrap": percentile,
             "bootstrap-t": studentised,

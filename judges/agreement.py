@@ -1,14 +1,15 @@
-"""How far two judges agree on the same rows: raw agreement, Cohen's kappa, Gwet's AC1, the confusion, the rows that differ.
+"""How far judges agree on the same rows: raw agreement, Cohen's kappa, Gwet's AC1, the confusion, the rows that differ; and of
+any number of raters, of whom not all judged every row, Krippendorff's alpha.
 
 Questions about one image are not independent. Raw agreement is a share of rows and has the interval of one
-(leaderboard/stats.py); those of kappa and AC1 are a jackknife over images (delete one image at a time, t with images - 1
+(leaderboard/stats.py); those of kappa, AC1 and alpha are a jackknife over images (delete one image at a time, t with images - 1
 degrees of freedom). The terminal, the pages and the plots all show what `agreement` gives.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,30 @@ def agreement(a: Mapping[str, int | None], b: Mapping[str, int | None], cluster:
         only_one=one,
         differ=tuple(i for i in both if a[i] != b[i]),
     )
+
+
+def krippendorffs_alpha(m: Counts) -> Counts:
+    """Krippendorff 2004, nominal, from (..., 3): observed disagreement, and how many 0 and 1 were said of rows judged by several.
+
+    NaN where all said the same.
+    """
+    disagreed, zeros, ones = m[..., 0], m[..., 1], m[..., 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(zeros * ones > 0, 1 - disagreed * (zeros + ones - 1) / (2 * zeros * ones), math.nan)
+
+
+def alpha(votes: Mapping[str, Sequence[int]], cluster: Mapping[str, Hashable]) -> Estimate:
+    """Krippendorff's alpha of each row's votes; rows with fewer than two tell nothing."""
+    parts: dict[Hashable, Counts] = {}
+    for i in cluster:
+        if len(said := votes.get(i, ())) >= 2:
+            ones = sum(said)
+            zeros = len(said) - ones
+            parts.setdefault(cluster[i], np.zeros(3))[:] += (2 * ones * zeros / (len(said) - 1), zeros, ones)
+    if not parts:
+        return Estimate(value=None)
+    counted = np.array(list(parts.values()))
+    return _estimate(krippendorffs_alpha, counted.sum(axis=0), counted)
 
 
 def _raw(parts: Counts) -> Estimate:

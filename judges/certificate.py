@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness import answers
 from harness.contracts import Judge
@@ -239,6 +239,8 @@ class Certificate(Record):
     tasks: dict[str, str]
     attacks: dict[str, Rate]
     card: dict[str, object] = {}
+    #: run -> sensitivity and specificity against people who judged rows of it (`harness calibrate`).
+    people: dict[str, dict[str, Any]] = {}
 
     @property
     def accepts(self) -> float:
@@ -256,7 +258,11 @@ class Certificate(Record):
         """One line, as the leaderboard shows it."""
         share, worst = self.withstands
         fooled = f"{percent(share)} % of attacks; {worst.replace('_', ' ')}: {percent(self.attacks[worst].share)} %"
-        return f"accepts {percent(self.accepts)} % of right answers, withstands {'all attacks' if share == 1 else fooled}"
+        told = f"accepts {percent(self.accepts)} % of right answers, withstands {'all attacks' if share == 1 else fooled}"
+        for run, found in self.people.items():
+            sides = (f"{k} {percent(found[k]['value'])} %" for k in ("sensitivity", "specificity") if found.get(k))
+            told += f"; against people on {run}: {', '.join(sides)} ({found['labels']} rows)"
+        return told
 
 
 def _order(sample: Sample) -> str:

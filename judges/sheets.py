@@ -1,5 +1,5 @@
-"""Reading verdicts of people from a file, as a spreadsheet writes it: CSV with commas, semicolons or tabs, in UTF-8 or UTF-16, or
-JSON lines. What could be read in two ways is refused, with its row.
+"""Reading verdicts of people from a file, as a spreadsheet writes it: CSV with commas, semicolons or tabs, in UTF-8 or UTF-16,
+JSON lines, or Label Studio's JSON. What could be read in two ways is refused, with its row.
 
     for line, cells in rows(Path("ward.csv")): ...
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.plugins import did_you_mean
+from judges import label_studio
 
 COLUMNS = ("sample_id", "final", "reasoning", "annotator", "comment", "text", "pair")
 NEEDED = ("sample_id", "final")
@@ -23,9 +24,14 @@ NEEDED = ("sample_id", "final")
 _NAMING = ("sample_id", "text", "pair")
 _CSV = (".csv", ".tsv", ".txt", ".tab")
 _NUMBER = re.compile(r"\+?0*([01])(?:[.,]0*)?")
-#: How spreadsheets write true and false: English, German, French, Spanish, Italian, Portuguese, Dutch.
-_TRUE = ("true", "wahr", "vrai", "verdadero", "vero", "verdadeiro", "waar")
-_FALSE = ("false", "falsch", "faux", "falso", "onwaar")
+#: What people write for 1 and 0, and how spreadsheets write true and false: English, German, French, Spanish, Italian,
+#: Portuguese, Dutch.
+_TRUE = ("right", "correct", "true", "wahr", "vrai", "verdadero", "vero", "verdadeiro", "waar")
+_FALSE = ("wrong", "incorrect", "false", "falsch", "faux", "falso", "onwaar")
+
+
+#: How a person says that a row cannot be judged.
+CANNOT = ("cannot", "cannot judge", "c")
 
 
 def score(cell: str) -> int | None:
@@ -44,9 +50,17 @@ def score(cell: str) -> int | None:
     raise ValueError(f"'{cell.strip()[:40]}' is not 0, 1 or nothing")
 
 
+def inert(text: str) -> str:
+    """The text so that no spreadsheet takes it for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, cells by column) of each row with anything in it. Raises UserError naming file and line."""
     text, guessed = _text(path)
+    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+        yield from _label_studio(path, text)
+        return
     is_csv = path.suffix.lower() in _CSV or (path.suffix.lower() not in (".jsonl", ".json") and not text.lstrip().startswith("{"))
     for line, row in _csv(path, text) if is_csv else _json(path, text):
         if guessed and not all(str(row.get(c) or "").isascii() for c in _NAMING):
@@ -126,6 +140,14 @@ def _header(path: Path, line: int, cells: list[str]) -> list[str]:
     if twice := [n for n in COLUMNS if names.count(n) > 1]:
         raise UserError(f"{path}:{line}: two columns are called '{twice[0]}'", hint="take one away")
     return names
+
+
+def _label_studio(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of the annotation, its cells)."""
+    try:
+        yield from enumerate(label_studio.flat(json.loads(text)), start=1)
+    except (ValueError, TypeError, AttributeError, KeyError) as e:
+        raise UserError(f"{path}: not Label Studio's JSON: {e}", hint="export it as JSON or JSON-MIN") from None
 
 
 def _json(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:

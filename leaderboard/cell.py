@@ -26,6 +26,8 @@ from leaderboard.stats import Floats, totals_interval
 RANK_COVERAGE = 0.98
 #: The slice value of rows that have none, in a run where others do.
 NO_VALUE = "(not given)"
+#: What people would have said of all rows (`harness calibrate`); it stands among the metrics.
+CALIBRATED = "calibrated"
 #: How many reasons for missing verdicts a cell names; the others are counted together.
 MAX_REASONS = 5
 
@@ -158,6 +160,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
     finished = card.finished is not None and predicted == samples
     certificate = _certificate(run, judged) if judged else None
     about = judge_card(card, judged) if judged else {}
+    calibrated = about.get("calibrated", {}).get("calibrated") if slice_ is None else None
     return Cell(
         model=card.model.name,
         configuration=_configuration(card, card.generation.model_dump_json()),
@@ -201,6 +204,8 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         truncated=int(np.count_nonzero(finish == FINISH.index("length"))) / predicted if predicted else 0.0,
         reasoning=int(reasoned.sum()) / len(reasoned) if len(reasoned) else None,
         reasoning_n=len(reasoned),
+        metrics={CALIBRATED: calibrated["value"]} if calibrated else {},
+        metric_limits={CALIBRATED: (calibrated["low"], calibrated["high"])} if calibrated else {},
         seconds=card.seconds.get("generate"),
         cost=cost_of(card.usage),
         judge_seconds=judge_seconds(card, judged) if judged else None,

@@ -31,7 +31,7 @@ def with_metrics(found: Sequence[Cell], runs: Mapping[str, Run], names: Sequence
     for c in found:
         means = dict(_means(c, scores[c.run], names))
         limits = {n: limit for n in means if (limit := _limits(c, runs[c.run], values[c.run][n])) is not None}
-        out.append(c.model_copy(update={"metrics": means, "metric_limits": limits}))
+        out.append(c.model_copy(update={"metrics": c.metrics | means, "metric_limits": c.metric_limits | limits}))
     return out
 
 

@@ -88,7 +88,7 @@ def average_interval(values: Sequence[float], clusters: Sequence[Hashable], leve
         raise ValueError("an interval needs rows, each with a number and a cluster")
     sums, sizes = _totals(y, clusters)
     count = effective(sizes)
-    half = _t(level, count) * math.sqrt(_variance(sums, sizes)) if count > 1 else 1.0
+    half = t_quantile(level, count) * math.sqrt(_variance(sums, sizes)) if count > 1 else 1.0
     mean = float(y.mean())
     value, low, high = (min(1.0, max(0.0, x)) for x in (mean, mean - half, mean + half))
     return Interval(value, low, high, len(y), len(sizes), CLUSTER_T)
@@ -105,14 +105,14 @@ def totals_interval(sums: Sequence[float] | Floats, sizes: Sequence[int] | Float
     value = float(s.sum() / n)
     variance = _variance(s, m)
     if m.max() == 1 and np.isin(s, (0, 1)).all():
-        limits, method = _wilson(value, n, _z(level)), WILSON
+        limits, method = wilson(value, n, _z(level)), WILSON
     elif count < MIN_CLUSTERS or variance == 0:
-        limits, method = _wilson(value, _kish(m), _z(level)), WILSON_CLUSTERS
+        limits, method = wilson(value, _kish(m), _z(level)), WILSON_CLUSTERS
     elif _departing(s, m, (0, 1)) < MIN_MIXED:
         rows = min(max(value * (1 - value) / variance, _kish(m)), n)
-        limits, method = _wilson(value, rows, _t(level, count)), WILSON_ROWS
+        limits, method = wilson(value, rows, t_quantile(level, count)), WILSON_ROWS
     else:
-        half = _t(level, count) * math.sqrt(variance)
+        half = t_quantile(level, count) * math.sqrt(variance)
         limits, method = (value - half, value + half), CLUSTER_T
     low, high = _around(value, limits, 0.0, 1.0)
     return Interval(value, low, high, int(n), len(m), method)
@@ -139,7 +139,7 @@ def macro_interval(parts: Sequence[tuple[Sequence[Hashable], Floats, Floats]], l
     n, count = sum(i.n for i in own), len(influence)
     if all(_bears_t(np.asarray(s, dtype=np.float64), np.asarray(m, dtype=np.float64), (0, 1)) for _, s, m in parts):
         variance = count / (count - 1) * math.fsum(r * r for r in influence.values())
-        half = _t(level, min(effective(np.asarray(m, dtype=np.float64)) for _, _, m in parts)) * math.sqrt(variance)
+        half = t_quantile(level, min(effective(np.asarray(m, dtype=np.float64)) for _, _, m in parts)) * math.sqrt(variance)
         limits, method = (value - half, value + half), MACRO_T
     else:
         below, above = [i.value - i.low for i in own], [i.high - i.value for i in own]
@@ -167,7 +167,7 @@ def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Has
     differ = float(np.mean(x != y))
     single = m.max() == 1
     if not single and _bears_t(d, m, (-1, 0, 1)):
-        error, t = math.sqrt(variance), _t(level, count)
+        error, t = math.sqrt(variance), t_quantile(level, count)
         low, high = _around(value, (value - t * error, value + t * error), -1.0, 1.0)
         return Difference(value, low, high, int(n), len(m), CLUSTER_T, _t_test(value / error, count), "cluster t test")
     if single:
@@ -175,7 +175,7 @@ def paired_difference(a: Sequence[int], b: Sequence[int], clusters: Sequence[Has
     elif count < MIN_CLUSTERS or variance == 0:
         rows, factor, method = _kish(m), _z(level), BONETT_PRICE_CLUSTERS
     else:
-        rows, factor, method = min(max((differ - value**2) / variance, _kish(m)), n), _t(level, count), BONETT_PRICE_ROWS
+        rows, factor, method = min(max((differ - value**2) / variance, _kish(m)), n), t_quantile(level, count), BONETT_PRICE_ROWS
     low, high = _around(value, _bonett_price(value, differ, rows, factor), -1.0, 1.0)
     test = "exact McNemar" if single else "exact cluster sign flip"
     return Difference(value, low, high, int(n), len(m), method, _sign_flip(d), test)
@@ -224,7 +224,7 @@ def scoring_difference(a: Scoring, b: Scoring, clusters: Sequence[Hashable], lev
     if count < MIN_CLUSTERS or _kish(sizes[np.abs(sums) > 1e-12]) < MIN_MIXED:
         return None
     error, value = math.sqrt(groups / (groups - 1) * float(sums @ sums)), a.value - b.value
-    half = _t(level, count) * error
+    half = t_quantile(level, count) * error
     return Difference(
         value, value - half, value + half, len(rows), groups, RATIO_T, _t_test(value / error, count), "cluster t test"
     )
@@ -307,7 +307,8 @@ def _z(level: float) -> float:
 
 
 @functools.lru_cache(maxsize=1024)
-def _t(level: float, clusters: float) -> float:
+def t_quantile(level: float, clusters: float) -> float:
+    """Student's t with clusters - 1 degrees of freedom: how many standard errors a limit is away."""
     from scipy.special import stdtrit
 
     return float(stdtrit(clusters - 1, 0.5 + level / 2))
@@ -319,7 +320,7 @@ def _t_test(t: float, clusters: float) -> float:
     return float(min(1.0, 2 * stdtr(clusters - 1, -abs(t))))
 
 
-def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
+def wilson(p: float, n: float, z: float) -> tuple[float, float]:
     """Wilson's score interval of a share `p` of `n` rows; with a t quantile for `z` that of Dean & Pagano (2015) for clusters."""
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

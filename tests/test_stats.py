@@ -215,7 +215,7 @@ def coverage(images: int, each: int, share: float, icc: float, draws: int) -> tu
     sums = rng.binomial(each, rng.beta(share * k, (1 - share) * k, (draws, images)))
     sizes = [each] * images
     ours = [totals_interval(s, sizes) for s in sums]
-    naive = [stats._wilson(i.value, i.n, 1.96) for i in ours]
+    naive = [stats.wilson(i.value, i.n, 1.96) for i in ours]
     return float(np.mean([i.low <= share <= i.high for i in ours])), float(np.mean([low <= share <= high for low, high in naive]))
 
 

@@ -162,3 +162,100 @@ def _say_how_far(desk: Desk, found: list[RunFolder]) -> None:
         ui.line(f"{rater}: {done} of {desk.places(rater)} judged in {spent}")
     runs = " ".join(str(f.path) for f in found)
     ui.line(f"the verdicts are in {desk.folder.path}; use them:  harness judge {runs} --judge human")
+
+
+@app.command("adjudicate")
+def adjudicate(
+    folders: Folders,
+    rater: Annotated[str, typer.Option("--rater", help="Who decides.")],
+    data_dir: opt.DataDir = None,
+    tasks: OwnTasks = None,
+    host: Annotated[str, typer.Option("--host", help="Address to answer on, for tablets and other machines.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help=f"{PORT}, or a free one.")] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
+) -> None:
+    """Serve a page with the rows on which raters differ.
+
+    One person decides, as blind as the raters were; from then on their word
+    stands for these rows.
+
+    harness annotate adjudicate runs/a/slake-1a2b3c4d --rater carol
+    """
+    from harness.cli import ui
+    from judges.human import drawing, labels
+
+    found, (name,) = run_folders(folders), _raters(rater)
+    disputed = labels.disputed(found[0].root, {drawing.run_name(f) for f in found})
+    if not disputed:
+        raise UserError("raters differ on no row of these runs", hint="`harness agreement RUN` shows how far they agree")
+    folder = _place(found, ["adjudicate", sorted(drawing.run_name(f) for f in found), name, sorted(i.key for i in disputed)])
+    if not (folder.path / "study.json").exists():
+        folder.write(drawing.to_decide(disputed, name))
+    ui.note(f"{count(len(disputed), 'row')} on which raters differ")
+    _serve(folder, folder.study, found, data_dir, tasks, host, port, no_open)
+
+
+@app.command("export")
+def export(
+    folders: Folders,
+    out: Annotated[Path, typer.Option("--out", "-o", help="FILE.csv, FILE.jsonl, or FILE.json for Label Studio.")],
+) -> None:
+    """Write what people said of runs to a file.
+
+    A row for each rater and text, with question, reference and answer.
+
+    harness annotate export runs/a/slake-1a2b3c4d -o ward.csv
+    """
+    from harness.cli import ui
+    from harness.runs import write_atomic
+    from judges.human import exchange
+
+    rows = exchange.export(run_folders(folders))
+    write_atomic(out, exchange.written(rows, out))
+    people = len({row["annotator"] for row in rows})
+    ui.line(f"{count(len(rows), 'verdict')} of {people} {'person' if people == 1 else 'people'} in {out}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV, JSON lines, or Label Studio's JSON or JSON-MIN.", show_default=False)],
+    folders: Folders,
+    rater: Annotated[str, typer.Option("--rater", help="Who judged, where the file does not say.")] = "imported",
+    drawn_at_random: Annotated[
+        bool,
+        typer.Option("--drawn-at-random", help="Say that the rows were drawn at random, so that they can calibrate a judge."),
+    ] = False,
+) -> None:
+    """Take in verdicts that people gave elsewhere.
+
+    They count like those of `harness annotate`. A row that is about another
+    text than a run's is left out, and counted.
+
+    harness annotate import ward.csv runs/a/slake-1a2b3c4d
+    """
+    import hashlib
+
+    from harness.cli import ui
+    from judges.human import drawing, exchange, given
+    from judges.human.study import UNIFORM, UNKNOWN
+
+    found = run_folders(folders)
+    rows = list(given.read(file))
+    sampling = UNIFORM if drawn_at_random else UNKNOWN
+    study, said, others = exchange.adopt(rows, found, sampling, rater)
+    _raters(",".join(study.order))
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    folder = _place(found, ["import", sorted(drawing.run_name(f) for f in found), content, sampling, rater])
+    if (folder.path / "study.json").exists():
+        ui.note(f"{file} was taken in before: {folder.path}")
+        return
+    for name, lines in said.items():
+        folder.labels_path(name).unlink(missing_ok=True)  # of an import that was cut off
+        folder.add_all(name, lines)
+    folder.write(study)  # last: without it nothing of this counts
+    ui.line(f"{count(sum(map(len, said.values())), 'verdict')} of {', '.join(sorted(said))} taken in: {folder.path}")
+    if others:
+        ui.note(f"{count(others, 'row')} of the file {'is' if others == 1 else 'are'} about no answer of these runs")
+    if not drawn_at_random:
+        ui.note("how these rows were drawn is not known: `harness calibrate` leaves them out (--drawn-at-random says so)")
+    ui.line(f"use them:  harness judge {' '.join(str(f.path) for f in found)} --judge human")

@@ -1,4 +1,4 @@
-"""harness judge, harness agreement: judge stored answers again, and see how far two judges agree."""
+"""harness judge: judge stored answers again."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import typer
 
 from harness.cli import options as opt
 from harness.errors import UserError
-from harness.shown import cluster_of, coefficient, count, percent, with_interval
 
 if TYPE_CHECKING:
     from harness.answers import Tags
     from harness.contracts import JudgeOptions
     from harness.models.endpoint import Outgoing
     from harness.runs import RunFolder
-    from judges.agreement import Agreement
 
 Folders = Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs.", show_default=False)]
 
@@ -151,6 +149,7 @@ def _retest(found: list[RunFolder], by: str, options: JudgeOptions, share: float
     from hashlib import sha256
 
     from harness.cli import ui
+    from harness.cli.agreement import agreed
     from harness.pipeline import make_judges, update_card, verdicts_of
     from judges.agreement import agreement as agree
 
@@ -169,7 +168,7 @@ def _retest(found: list[RunFolder], by: str, options: JudgeOptions, share: float
                 continue
             same = agree({i: first[i].final for i in second}, second, clusters)
             update_card(folder, f"{one.name}@{one.version}", {"retest": same.model_dump(mode="json")})
-            ui.line(f"{one.name} asked again on {same.n} rows of {folder.path.name}: the same verdict on {_agreed(same)}")
+            ui.line(f"{one.name} asked again on {same.n} rows of {folder.path.name}: the same verdict on {agreed(same)}")
         ui.say_use(one)
 
 
@@ -188,60 +187,3 @@ def version_of(folder: RunFolder, judge: str) -> tuple[str, str]:
             hint=f"name one of {', '.join(f'{n}@{v}' for n, v in found)}",
         )
     return found[0]
-
-
-def agreement(
-    folders: Folders,
-    judges: Annotated[str, typer.Option("--judges", "-j", help="Two judges, as A,B: NAME or NAME@VERSION.")],
-    json: opt.Json = False,
-) -> None:
-    """How far two judges agree, and where not.
-
-    Raw agreement, Cohen's kappa and Gwet's AC1 with intervals, and the rows that differ.
-
-    harness agreement runs/tiny/slake-1a2b3c4d --judges exact,human:ward
-    """
-    from harness.cli import ui
-
-    names = judges.split(",")
-    if len(names) != 2 or not all(names) or names[0] == names[1]:
-        raise UserError(f"--judges {judges}: expected two", hint="as in --judges exact,bertscore")
-    found = [(f, agree_on(f, names[0], names[1])) for f in run_folders(folders)]
-    if json:
-        ui.print_json([{"run": str(f.path), **a.model_dump(mode="json")} for f, a in found])
-        return
-    for folder, same in found:
-        show_agreement(folder, names[0], names[1], same)
-
-
-def agree_on(folder: RunFolder, a: str, b: str) -> Agreement:
-    from judges.agreement import agreement as agree
-
-    finals = []
-    for name in (a, b):
-        finals.append({i: v.final for i, v in folder.verdicts(*version_of(folder, name)).items()})
-    try:
-        return agree(finals[0], finals[1], {r["id"]: r["cluster"] for r in folder.samples()})
-    except ValueError as e:
-        raise UserError(f"{folder.path}: {a} and {b}: {e}") from None
-
-
-def show_agreement(folder: RunFolder, a: str, b: str, same: Agreement) -> None:
-    from harness.cli import ui
-
-    (n00, n01), (n10, n11) = same.confusion
-    missing = f"; {same.only_one} rows judged by one alone" if same.only_one else ""
-    ui.line(f"{folder.path}", "bold")
-    about = count(same.clusters, cluster_of(folder.card().data))
-    ui.line(f"  {count(same.n, 'row')} on {about}{missing}")
-    ui.line(f"  {a}: {percent(same.share_a)} % right    {b}: {percent(same.share_b)} % right")
-    kappa, ac1 = coefficient(same.kappa), coefficient(same.ac1)
-    ui.line(f"  agree on {_agreed(same)}    Cohen's kappa {kappa}    Gwet's AC1 {ac1}")
-    ui.line(f"  both 1: {n11}    both 0: {n00}    only {a}: {n10}    only {b}: {n01}")
-    if same.differ:
-        first = ", ".join(same.differ[:10])
-        ui.line(f"  they differ on {first}{f' and {len(same.differ) - 10} more' if len(same.differ) > 10 else ''}", "dim")
-
-
-def _agreed(same: Agreement) -> str:
-    return f"{with_interval(same.raw.value, same.raw.low, same.raw.high)} %"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import options as opt
-from harness.cli.judge import Folders, agree_on, run_folders, show_agreement, version_of
+from harness.cli.agreement import agree_on, show_agreement
+from harness.cli.judge import Folders, run_folders, version_of
 from harness.errors import UserError
 from harness.shown import between, p_value, percent, plain, points
 
@@ -174,6 +175,8 @@ def try_out(
                 one, samples, {t.spec.name: t.card.fingerprint for t in loaded}, count=rows,
                 report=ui.reporter(bar, f"testing {one.name}"),
             )  # fmt: skip
+        before = certificate.load(runs, made.judge, made.version)
+        made = made.model_copy(update={"people": before.people if before else {}})  # what people said stays true
         where = certificate.save(made, runs)
         found.append(made)
         if not json:
@@ -280,7 +283,7 @@ def sheet(
     from harness.cli import ui
     from harness.runs import write_atomic
     from judges.replay import pair
-    from judges.sheets import COLUMNS
+    from judges.sheets import COLUMNS, inert
 
     (found,) = run_folders([folder])
     predictions = found.predictions()
@@ -292,15 +295,10 @@ def sheet(
     writer.writerow([*COLUMNS[:5], "question", "reference", "reference_reasoning", "model_text", "pair"])
     for s in samples:
         texts = [s.question, " | ".join(s.reference.answers), s.reference.reasoning or "", predictions[s.id].text]
-        writer.writerow([s.id, "", "", "", "", *map(_inert, texts), pair(s, predictions[s.id])])
+        writer.writerow([s.id, "", "", "", "", *map(inert, texts), pair(s, predictions[s.id])])
     write_atomic(out, text.getvalue())
     ui.line(f"{len(samples)} rows in {out}: fill in final (and reasoning) with 0 or 1")
     ui.line(f"use them:  harness judge {folder} --judge human:{out}")
-
-
-def _inert(text: str) -> str:
-    """The text so that no spreadsheet takes it for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 @app.command("bridge")

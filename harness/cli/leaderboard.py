@@ -175,6 +175,12 @@ def power(
     difference: Annotated[float | None, typer.Option("--difference", help="A wished difference, in points.")] = None,
     chance: Annotated[float, typer.Option("--power", help="Probability of finding it.")] = 0.8,
     judge: Annotated[str | None, typer.Option("--judge", "-j", help="Whose verdicts, where two runs are given.")] = None,
+    human: Annotated[
+        bool, typer.Option("--human", help="How many labels of people buy which width for a judge, calibrated on --n rows.")
+    ] = False,
+    score: Annotated[float, typer.Option("--score", min=0, max=1, help="Share that people would call right.")] = 0.6,
+    sensitivity: Annotated[float, typer.Option("--sensitivity", min=0, max=1, help="The judge's, against people.")] = 0.9,
+    specificity: Annotated[float, typer.Option("--specificity", min=0, max=1, help="The judge's, against people.")] = 0.8,
     json: opt.Json = False,
 ) -> None:
     """What difference so many rows can show.
@@ -183,11 +189,15 @@ def power(
 
     harness power --n 148                       harness power --difference 5
     harness power runs/a/slake-1 runs/b/slake-2 (n, images, discordance and clustering as these two runs show them)
+    harness power --human --n 1061 --images 96 --icc 0.15
     """
     from harness.cli import ui
     from harness.shown import count, percent
     from leaderboard import power as powers
 
+    if human:
+        _labels(n, images, icc, score, sensitivity, specificity, json)
+        return
     if n is None and difference is None and not runs:
         raise UserError("give --n, --difference or two runs", hint="harness power --n 148 --discordance 0.2")
     _used(runs, n, images, icc, discordance, judge)
@@ -224,6 +234,44 @@ def power(
     if difference is not None:
         ui.line(f"A difference of {difference:g} points takes {document['rows_needed']:,} rows.")
     ui.line(told, "dim")
+
+
+#: Numbers of labels that `harness power --human` shows.
+LABELS = (60, 100, 150, 200, 300, 500)
+
+
+def _labels(
+    n: int | None, images: int | None, icc: float | None, score: float, sensitivity: float, specificity: float, json: bool
+) -> None:
+    """How wide the intervals of people alone and of a calibrated judge would be."""
+    from rich.table import Table
+
+    from harness.cli import ui
+    from harness.shown import percent, points
+    from leaderboard.calibration import plan
+
+    if n is None or n < LABELS[0]:
+        raise UserError(
+            f"--human plans labels for --n rows, {LABELS[0]} or more", hint="harness power --human --n 1061 --images 96"
+        )
+    about = {"score": score, "sensitivity": sensitivity, "specificity": specificity, "images": images, "icc": icc or 0.0}
+    try:
+        found = plan([x for x in LABELS if x <= n], n, **about)  # type: ignore[arg-type]
+    except ValueError as e:
+        raise UserError(str(e)) from None
+    if json:
+        ui.print_json({"n": n, **about, "plan": [vars(p) for p in found]})
+        return
+    table = Table("labels", "people alone, ± points", "calibrated, ± points", box=None, header_style="bold")
+    for p in found:
+        table.add_row(str(p.labels), points(p.people).lstrip("+"), points(p.calibrated).lstrip("+"))
+    ui.out.print(table)
+    ui.line(
+        f"half of the 95 % interval; {n:,} rows, {percent(score)} % right; judge: sensitivity {percent(sensitivity)} %, "
+        f"specificity {percent(specificity)} %"
+        f"{f', {images} images with icc {icc or 0:g}' if images else ''}",
+        "dim",
+    )
 
 
 def _used(

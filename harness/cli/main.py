@@ -13,6 +13,7 @@ import sys
 import typer
 
 from harness.cli import (
+    agreement,
     annotate,
     doctor,
     evaluate,
@@ -41,7 +42,8 @@ app = typer.Typer(
 app.command("quickstart", rich_help_panel="Start here")(quickstart.quickstart)
 app.command("run", rich_help_panel="Evaluate")(evaluate.run)
 app.command("judge", rich_help_panel="Evaluate")(judge.judge)
-app.command("agreement", rich_help_panel="Evaluate")(judge.agreement)
+app.command("agreement", rich_help_panel="Evaluate")(agreement.agreement)
+app.command("calibrate", rich_help_panel="Evaluate")(agreement.calibrate)
 app.command("leaderboard", rich_help_panel="Evaluate")(leaderboard.leaderboard)
 app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
 app.command("explain", rich_help_panel="Evaluate")(explain.explain)

@@ -1,52 +1,30 @@
-"""Human judge (`--judge human:FILE`): verdicts that people gave, as CSV or JSONL.
+"""Human judge (`--judge human`): verdicts that people gave, on the pages of `harness annotate` or in a file.
 
-`harness judges sheet` writes a file to fill in. Columns: sample_id and final (0, 1 or empty); where given also reasoning,
-annotator, comment, and pair (a hash over question, reference and the model's text, which the sheet holds) or text: a verdict
-never counts for another text. Several people may judge one row: the majority counts, a tie is missing; one person who says two
-things of one row is asked which holds.
+    human              what more than half of all raters of these runs say; where one decides (`annotate adjudicate`), their word
+    human:alice        what one rater says
+    human:FILE         verdicts in a CSV or JSON lines (judges/human/given.py)
+
+A tie is missing, as is a row that nobody judged; a verdict counts only for the text that it was given for.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import ValidationError, field_validator
+from typing import Any
 
 from harness.contracts import Judge, JudgeOptions
 from harness.errors import UserError
-from harness.records import Prediction, Record, Sample, Verdict
-from judges import sheets
+from harness.plugins import did_you_mean
+from harness.records import Prediction, Sample, Verdict
+from judges.human import given as files
+from judges.human import labels
+from judges.human.given import Given, Score
 from judges.replay import pair
-from judges.sheets import COLUMNS
 
-Score = Literal[0, 1] | None
-
-
-class Given(Record):
-    """One person's word on one row."""
-
-    sample_id: str
-    final: Score = None
-    reasoning: Score = None
-    annotator: str = ""
-    comment: str = ""
-    text: str | None = None
-    pair: str | None = None
-
-    @field_validator("final", "reasoning", mode="before")
-    @classmethod
-    def _score(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return sheets.score(value)
-        if type(value) is float and value in (0, 1):
-            return int(value)
-        if type(value) is not int and value is not None:
-            raise ValueError("expected 0, 1 or nothing")
-        return value
+NAME = "human"
 
 
 def majority(votes: Sequence[int]) -> Score:
@@ -58,18 +36,16 @@ def majority(votes: Sequence[int]) -> Score:
 
 
 class HumanJudge(Judge):
-    """Fulfils harness.contracts.Judge. Named after its file; its version is a hash of what is in it."""
+    """Fulfils harness.contracts.Judge. Its version is a hash of what people said."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, name: str, version: str, rows: Iterable[Given], source: str) -> None:
+        self.name, self.version, self.source = name, version, source
         #: sample id -> each person's word, by what it is about.
         self.given: dict[str, dict[tuple[str, str | None], Given]] = defaultdict(dict)
-        for row in _read(path):
+        for row in rows:
             key = (row.annotator, row.pair or row.text)
             if row.final is not None or key not in self.given[row.sample_id]:
                 self.given[row.sample_id][key] = row
-        self.name = f"human:{path.stem}"
-        self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterator[Verdict]:
         for sample, prediction in pairs:
@@ -82,11 +58,7 @@ class HumanJudge(Judge):
         votes = [r.final for r in about_this if r.final is not None]
         final = majority(votes)
         if final is None:
-            if rows and not about_this:
-                why = "the human verdict is about another text"
-            else:
-                why = f"people disagree: {votes.count(1)} say 1, {votes.count(0)} say 0" if votes else "no human verdict"
-            return Verdict(**about, final=None, missing=why)
+            return Verdict(**about, final=None, missing=_why(rows, about_this, votes))
         reasoning = majority([r.reasoning for r in about_this if r.reasoning is not None])
         words = [f"{r.annotator}: {r.comment}" if r.annotator else r.comment for r in about_this if r.comment]
         return Verdict(**about, final=final, reasoning=reasoning, rationale="; ".join(words) or None)
@@ -99,40 +71,38 @@ class HumanJudge(Judge):
 
     def card(self) -> dict[str, Any]:
         people = {r.annotator for rows in self.given.values() for r in rows.values() if r.annotator}
-        return {"file": self.path.name, "rows": len(self.given), "annotators": len(people) or None}
+        return {"source": self.source, "rows": len(self.given), "annotators": len(people) or None}
 
 
-def _read(path: Path) -> Iterator[Given]:
-    """The file's rows. Raises UserError naming file, line and column, and where one person says two things of one row."""
-    seen: dict[tuple[str, str, str | None], tuple[int, Given]] = {}
-    for n, row in sheets.rows(path):
-        if not str(row.get("sample_id") or "").strip():
-            raise UserError(f"{path}:{n}: no sample_id", hint=f"the columns are {', '.join(COLUMNS)}")
-        try:
-            given = Given.model_validate({k: v for k, v in row.items() if k in COLUMNS and v not in (None, "")})
-        except ValidationError as e:
-            first = e.errors()[0]
-            said = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"{path}:{n}: column '{first['loc'][0]}': {said}", hint="0, 1 or empty") from None
-        about = (given.sample_id, given.annotator, given.pair or given.text)
-        line, before = seen.get(about, (n, given))
-        for column in ("final", "reasoning"):
-            one, other = getattr(before, column), getattr(given, column)
-            if None not in (one, other) and one != other:
-                who = f"'{given.annotator}' says" if given.annotator else "the file says"
-                raise UserError(
-                    f"{path}:{n}: {who} {column} {other} of '{given.sample_id}', and {one} in line {line}",
-                    hint="leave one of the two; several people are told apart by the column 'annotator'",
-                )
-        if given.final is not None or about not in seen:
-            seen[about] = (n, given)
-        yield given
-    if not seen:
-        raise UserError(f"{path}: holds no verdicts", hint=f"the columns are {', '.join(COLUMNS)}")
+def _why(rows: Sequence[Given], about_this: Sequence[Given], votes: Sequence[int]) -> str:
+    """Why there is no verdict."""
+    if rows and not about_this:
+        return "the human verdict is about another text"
+    if votes:
+        return f"people disagree: {votes.count(1)} say 1, {votes.count(0)} say 0"
+    return "people say that it cannot be judged" if any(r.cannot for r in about_this) else "no human verdict"
 
 
 def create(argument: str, options: JudgeOptions) -> HumanJudge:
-    """The factory behind `--judge human:FILE`."""
-    if not argument:
-        raise UserError("--judge human: names no file", hint="write human:FILE; `harness judges sheet` writes one to fill in")
-    return HumanJudge(Path(argument))
+    """The factory behind `--judge human`, `--judge human:RATER` and `--judge human:FILE`. Raises UserError."""
+    path = Path(argument)
+    if argument and (path.suffix or path.exists() or "/" in argument):
+        rows = list(files.read(path))
+        return HumanJudge(f"{NAME}:{path.stem}", hashlib.sha256(path.read_bytes()).hexdigest()[:8], rows, path.name)
+    said = labels.given(options.runs, argument or None)
+    if not said:
+        known = labels.raters(options.runs)
+        hint = f"human:FILE reads a file; {did_you_mean(argument, known)}" if argument and known else _HOW
+        raise UserError(
+            f"--judge {NAME}{f':{argument}' if argument else ''}: nobody{_of(argument)} has judged a row here", hint=hint
+        )
+    content = "".join(sorted(row.model_dump_json() for row in said))
+    version = hashlib.sha256(content.encode()).hexdigest()[:8]
+    return HumanJudge(f"{NAME}:{argument}" if argument else NAME, version, said, "harness annotate")
+
+
+_HOW = "`harness annotate RUN --raters NAME` serves a page to judge on; human:FILE reads a file"
+
+
+def _of(argument: str) -> str:
+    return f" called '{argument}'" if argument else ""

@@ -24,7 +24,7 @@ REPEATS, ENOUGH = 0.05, 12
 NO_VALUE = "(not given)"
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """An answered row of a run."""
 
     sample: Sample
@@ -79,20 +79,20 @@ def _hash(seed: int, *what: str) -> str:
     return hashlib.sha256("\0".join((str(seed), *what)).encode()).hexdigest()
 
 
-def _answered(folder: RunFolder) -> list[_Row]:
+def answered(folder: RunFolder) -> list[Row]:
     """The rows that can be judged, in an order that follows from nothing but the seed later on."""
     predictions = folder.predictions()
     clusters = {row["id"]: row["cluster"] for row in folder.samples()}
     return [
-        _Row(s, pair(s, predictions[s.id]), clusters[s.id], bool((predictions[s.id].reasoning or "").strip()))
+        Row(s, pair(s, predictions[s.id]), clusters[s.id], bool((predictions[s.id].reasoning or "").strip()))
         for s in folder.questions()
         if s.id in predictions and predictions[s.id].finish != "error"
     ]
 
 
-def _chosen(folder: RunFolder, rows: int, sampling: str, seed: int) -> list[tuple[_Row, float]]:
+def _chosen(folder: RunFolder, rows: int, sampling: str, seed: int) -> list[tuple[Row, float]]:
     """The rows drawn from a run, each with the number of rows that it stands for."""
-    there = sorted(_answered(folder), key=lambda row: _hash(seed, row.sample.id))
+    there = sorted(answered(folder), key=lambda row: _hash(seed, row.sample.id))
     if not there:
         raise UserError(f"{folder.path}: has no answers to judge", hint="run its own command again")
     kind, _, name = sampling.partition(":")
@@ -106,14 +106,14 @@ def _chosen(folder: RunFolder, rows: int, sampling: str, seed: int) -> list[tupl
     raise UserError(f"--sampling {sampling}: no such design", hint=f"{UNIFORM}, {STRATIFIED}:SLICE or {DISAGREEMENT}")
 
 
-def _stratified(folder: RunFolder, there: Sequence[_Row], rows: int, name: str) -> list[tuple[_Row, float]]:
-    strata: dict[str, list[_Row]] = defaultdict(list)
+def _stratified(folder: RunFolder, there: Sequence[Row], rows: int, name: str) -> list[tuple[Row, float]]:
+    strata: dict[str, list[Row]] = defaultdict(list)
     for row in there:
         strata[row.sample.slices.get(name, NO_VALUE)].append(row)
     if set(strata) == {NO_VALUE}:
         known = sorted({slice_ for row in there for slice_ in row.sample.slices})
         raise UserError(f"{folder.path}: no slice '{name}'", hint=did_you_mean(name, known))
-    out: list[tuple[_Row, float]] = []
+    out: list[tuple[Row, float]] = []
     left = rows
     for k, own in enumerate(sorted(strata.values(), key=len)):  # what a small one cannot give, the larger ones do
         take = min(len(own), math.ceil(left / (len(strata) - k)))

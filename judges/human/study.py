@@ -11,7 +11,7 @@ nothing else. Two models that wrote the same text for one question are one item.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -146,7 +146,10 @@ class StudyFolder:
 
     def add(self, rater: str, label: Label) -> None:
         """Append and fsync: once this returns, nothing loses it."""
-        append_jsonl(self.labels_path(rater), [label])
+        self.add_all(rater, [label])
+
+    def add_all(self, rater: str, labels: Sequence[Label]) -> None:
+        append_jsonl(self.labels_path(rater), labels)
 
 
 def studies(runs: Path) -> Iterator[tuple[StudyFolder, Study]]:
