@@ -159,7 +159,7 @@ class GroupedGRPOTrainer(Saves, GRPOTrainer):  # type: ignore[misc]
         if what not in self.proved:
             self.proved[what] = why = prove()
             if why:
-                warnings.warn(f"{what} are not computed by group: {why}", stacklevel=2)
+                warnings.warn(f"{what} are not computed by group: {why}", stacklevel=1)
         return self.proved[what] is None
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:

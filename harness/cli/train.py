@@ -294,7 +294,6 @@ def _fit(trainer: Any, report: Progress, resume: Path | None, *, as_json: bool) 
         _say_where(trainer.out)
     if note := loading.other_base(trainer.checkpoint):
         ui.announce(note)
-    trainer.warn = ui.warning if distributed.current().main else lambda *_: None
     try:
         with Panel(report.label, trainer.steps()) as report.panel:
             folder = trainer.fit(resume)

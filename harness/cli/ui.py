@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -111,6 +112,10 @@ def reporter(bar: Progress, label: str) -> Any:
     return lambda *state: bar.update(line, completed=state[-2], total=state[-1])
 
 
+#: The packages whose warnings are for the user.
+_OURS = ("harness", "tasks", "judges", "trainers", "leaderboard")
+
+
 def quiet_libraries() -> None:
     """Keep the libraries' own bars and advice off the screen; their errors still come as exceptions."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -122,3 +127,18 @@ def quiet_libraries() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
+) -> None:
+    """Our own warnings in our own form, from the process that speaks for all; others' as ever."""
+    from harness import distributed
+
+    root = Path(__file__).parents[2]
+    if category is UserWarning and any(Path(filename).is_relative_to(root / package) for package in _OURS):
+        if distributed.current().main:
+            warning(str(message))
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
