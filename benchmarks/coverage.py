@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 
 def cluster_t(sums: Floats, sizes: Floats) -> tuple[float, float]:
     value = float(sums.sum() / sizes.sum())
-    half = stats._t(0.95, len(sums)) * stats.standard_error(sums, sizes)
+    half = stats.t_quantile(0.95, len(sums)) * stats.standard_error(sums, sizes)
     return value - half, value + half
 
 

@@ -51,6 +51,8 @@ class Columns(Strict):
     """The same question for every row, where the table has none: "Write the report."."""
     messages: str | None = None
     """A conversation (ShareGPT, LLaVA, OpenAI) that holds the question and, unless `answer` is named, the answer."""
+    earlier_turns: bool = False
+    """Whether the model is shown the turns of `messages` before the last question; else a longer conversation is a bad row."""
     answer: Names = ["answer"]
     """The acceptable answers: a text or number, a list of them, or several columns."""
     choices: Names | None = None
@@ -63,6 +65,9 @@ class Columns(Strict):
     the words and refuses what could be two, a number among them. yesno: every answer is a yes or no, also as true, Y or 1."""
     reasoning: str | None = None
     """Reference reasoning, where there is any."""
+    rubric: str | None = None
+    """Criteria with points, as a list of objects (`criterion`, `points`, `tags`), in place of an answer. Scored by `--judge
+    rubric:NAME`."""
     split: str | None = None
     """Keep the rows where this column holds the split's name, for files that hold all splits."""
     cluster: str | None = None

@@ -136,7 +136,7 @@ class _Checker:
     def _problem(self, s: Sample) -> str | None:
         if not s.question.strip():
             return "empty question"
-        if not any(a.strip() for a in s.reference.answers):
+        if not s.reference.rubric and not any(a.strip() for a in s.reference.answers):
             return "no reference answer"
         if broken := next((i for i in s.images if self.images[id(i)][1]), None):
             near = nearest(broken.path) if broken.path and broken.member is None and not os.path.exists(broken.path) else None
@@ -183,6 +183,7 @@ class Tally:
         self.rows += 1
         told = [s.id, s.question, s.reference.model_dump(mode="json"), [i.pixels_key for i in s.images]]
         told += [{"system": s.system, "group": s.group}] if s.system or s.group else []
+        told += [{"history": s.history}] if s.history else []
         self._hash.update(json.dumps(told).encode())
         for image in s.images:
             if image.sha256 not in self._images:

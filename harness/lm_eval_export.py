@@ -161,8 +161,9 @@ def export(task: LoadedTask, prompt: Prompt, out: Path, *, max_new_tokens: int |
     data = out.resolve() / f"{task.spec.name}-{split}-{task.card.fingerprint[:8]}"
     text = yaml_text(task, prompt, data, name, max_new_tokens or task.spec.max_new_tokens)
     for sample in task.samples:
-        if sample.system or placed(sample.question, len(sample.images)):
-            what = "a system turn" if sample.system else "images within its question"
+        if sample.system or sample.history or not sample.reference.answers or placed(sample.question, len(sample.images)):
+            kinds = {"a system turn": sample.system, "earlier turns": sample.history, "no answer": not sample.reference.answers}
+            what = next((kind for kind, there in kinds.items() if there), "images within its question")
             raise DataError(f"task '{task.spec.name}', row {sample.id}: {what}, which lm-eval's task format cannot hold")
         if IMAGE in sample.question:
             raise DataError(f"task '{task.spec.name}', row {sample.id}: the question holds {IMAGE}, lm-eval's own placeholder")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +35,10 @@ Report = Callable[[Literal["generate", "judge"], int, int], None]
 KEEP_EVERY = 5.0
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers", "pillow", "torchvision")
+
+
+#: Judges that need no answer to compare with.
+READERS_OF_RUBRICS = ("rubric", "human", "replay")
 
 
 def now() -> str:
@@ -96,6 +100,18 @@ def make_judges(names: str, options: JudgeOptions) -> list[Judge]:
     if twice := [j.name for i, j in enumerate(out) if (j.name, j.version) in {(k.name, k.version) for k in out[:i]}]:
         raise UserError(f"--judge names {twice[0]} twice")
     return out
+
+
+def check_readers(tasks: Sequence[LoadedTask], judges: Sequence[Judge]) -> None:
+    """Raises UserError for a task whose rows have rubrics in place of answers where no judge reads rubrics."""
+    reading = [one for one in judges if one.name.partition(":")[0] in READERS_OF_RUBRICS]
+    for task in tasks:
+        if not reading and not any(s.reference.answers for s in task.samples):
+            names = ", ".join(one.name for one in judges)
+            raise UserError(
+                f"task '{task.spec.name}' has rubrics in place of answers, and judge {names} reads none",
+                hint="--judge rubric:NAME asks an LLM judge about each criterion",
+            )
 
 
 def askable(task: LoadedTask, model: Model, prompt: Prompt, on_bad_row: OnBadRow) -> LoadedTask:
@@ -311,12 +327,19 @@ def read_again(prediction: Prediction, tags: answers.Tags) -> Prediction:
 
 
 def verdicts_of(judge: Judge, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterator[Verdict]:
-    """The judge's verdicts; a prediction that failed is missing without asking, whoever the judge is."""
+    """The judge's verdicts; a prediction that failed is missing without asking, whoever the judge is. So is a row that has a
+    rubric and no answer to compare with, unless the judge is one of rubrics, or people."""
+    asked = []
     for sample, prediction in pairs:
         if prediction.finish == "error":
             why = f"no prediction: {prediction.error}"
-            yield Verdict(sample_id=sample.id, judge=judge.name, final=None, missing=why)
-    yield from judge.judge([(s, p) for s, p in pairs if p.finish != "error"])
+        elif not sample.reference.answers and judge.name.partition(":")[0] not in READERS_OF_RUBRICS:
+            why = "the row has a rubric and no answer to compare with (--judge rubric:NAME)"
+        else:
+            asked.append((sample, prediction))
+            continue
+        yield Verdict(sample_id=sample.id, judge=judge.name, final=None, missing=why)
+    yield from judge.judge(asked)
 
 
 def judge(folder: RunFolder, judges: Sequence[Judge], report: Report) -> None:
@@ -372,11 +395,17 @@ def _added_up(held: dict[str, Any], before: dict[str, Any], after: dict[str, Any
     return out
 
 
+def _finer(verdicts: Mapping[str, Mapping[str, Verdict]], judge: str) -> dict[str, float | None]:
+    """{sample id: score} of a judge whose rule is finer than right or wrong; with several versions, the last one's."""
+    return {i: v.score for some in verdicts.values() for i, v in some.items() if v.judge == judge and v.score is not None}
+
+
 def write_scores(folder: RunFolder, slices: Sequence[str], metrics: Sequence[str], aggregate: str | None) -> None:
     """Rebuild measures.jsonl and scores.json from the records."""
     every = {f"{name}@{v}": folder.verdicts(name, v) for name, v in folder.judges()}
     rows, predictions, repeats = folder.samples(), folder.predictions(), folder.card().data.repeats
-    measured = measure(rows, predictions, metrics, folder.measured())
+    finer = {name: some for name, _ in folder.judges() if (some := _finer(every, name))}
+    measured = measure(rows, predictions, [m for m in metrics if m not in finer], folder.measured()) | finer
     folder.write_measured(measures(predictions, measured))
     folder.write_scores(scores(rows, predictions, every, slices, measured=measured, aggregate=aggregate, repeats=repeats))
 

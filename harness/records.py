@@ -122,8 +122,16 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Criterion(Record):
+    """One line of a rubric: what an answer is looked through for, and what it is worth; below 0 where it should not be found."""
+
+    text: str
+    points: float
+    tags: tuple[str, ...] = ()
+
+
 class Reference(Record):
-    """What is held to be right: one or more acceptable answers, choices if any, reasoning if any.
+    """What is held to be right: one or more acceptable answers, choices if any, reasoning if any; or a rubric, and no answer.
 
     A choice's place is its letter. An empty one ("") is a gap: no prompt shows it, and its letter names nothing.
     """
@@ -131,6 +139,15 @@ class Reference(Record):
     answers: tuple[str, ...]
     choices: tuple[str, ...] | None = None
     reasoning: str | None = None
+    rubric: tuple[Criterion, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_no_rubric(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As it was written before there were rubrics, where it has none: hashes of references stay what they were."""
+        out: dict[str, Any] = write(self)
+        if not self.rubric:
+            out.pop("rubric", None)
+        return out
 
     @property
     def kind(self) -> Literal["choice", "yesno", "open"]:
@@ -163,6 +180,8 @@ class Sample(Record):
     slices: dict[str, str] = {}
     #: What the model is told before the question, where the data say so (a system turn).
     system: str | None = None
+    #: Earlier turns of the conversation, which the model is shown: (what the user said, what the assistant said).
+    history: tuple[tuple[str, str], ...] = ()
     #: The patient or study, as "patient:HASH", where the data name one.
     group: str | None = None
     #: The id of the question that this is one more answer to (--num-samples).
@@ -189,6 +208,7 @@ class Sample(Record):
             "images": [i.name for i in self.images],
             "question": self.question,
             **({"system": self.system} if self.system else {}),
+            **({"history": self.history} if self.history else {}),
             "reference": self.reference.model_dump(mode="json"),
             "slices": self.slices,
             "cluster": self.cluster,
@@ -229,6 +249,8 @@ class Verdict(Record):
     judge: str
     final: Literal[0, 1] | None
     reasoning: Literal[0, 1] | None = None
+    #: What the judge counts it as, where its rule is finer than right or wrong; it may be below 0.
+    score: float | None = None
     missing: str | None = None
     rationale: str | None = None
     #: The judge's own words, whole, where it was a model.

@@ -213,6 +213,8 @@ class RunFolder:
                 question=row["question"],
                 reference=Reference.model_validate(row["reference"]),
                 slices=row["slices"],
+                system=row.get("system"),
+                history=row.get("history", ()),
             )
             for row in self.samples()
         ]

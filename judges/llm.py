@@ -124,7 +124,7 @@ class LlmJudge(Judge):
 
     def probe(self, sample: Sample) -> None:
         """Ask about one row, its reference as the answer; the verdict is kept like any other. Raises UserError without one."""
-        if self.endpoint.in_process or not self.options.use_store:
+        if self.endpoint.in_process or not self.options.use_store or not sample.reference.answers:
             return
         reference = sample.reference
         answer, thought = reference.answers[0], reference.reasoning

@@ -17,6 +17,8 @@ from harness.plugins import did_you_mean
 from harness.records import Prediction, Reference, Sample
 
 FOLDER = Path(__file__).with_name("prompts")
+#: What the rubric judge asks; it means nothing for a row without a rubric, so it is no prompt to choose.
+RUBRIC = "rubric-v1"
 #: Characters of one text that a judge is shown; what is cut is said.
 LONGEST = 4000
 
@@ -27,6 +29,8 @@ def names() -> list[str]:
 
 @cache
 def _text(name: str) -> str:
+    if name == RUBRIC:
+        return (FOLDER / "rubric" / f"{name}.txt").read_text(encoding="utf-8")
     if name not in names():
         raise UserError(f"no judge prompt named '{name}'", hint=did_you_mean(name, names()))
     return (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
@@ -48,7 +52,7 @@ def messages(name: str, sample: Sample, prediction: Prediction) -> list[dict[str
     """The chat messages that ask for one verdict; reasoning is asked about where the reference has some."""
     reference = sample.reference
     reasoning = reference.reasoning is not None
-    case = _case(sample, prediction)
+    case = _criterion(sample, prediction) if name == RUBRIC else _case(sample, prediction)
     text = _template(name).render(
         reasoning=reasoning,
         question=_cut(sample.question),
@@ -73,6 +77,15 @@ def _case(sample: Sample, prediction: Prediction) -> str:
         case["reasoning"] = _cut(prediction.reasoning or "")
     case["answer"] = _cut(prediction.said or "")
     return json.dumps(case)
+
+
+def _criterion(sample: Sample, prediction: Prediction) -> str:
+    """The conversation with its last answer, and the one criterion. Nothing is cut: what is looked for may stand at the end."""
+    turns = [{"system": sample.system}] if sample.system else []
+    for said, answer in sample.history:
+        turns += [{"user": said}, {"assistant": answer}]
+    turns.append({"user": sample.question})
+    return json.dumps({"turns": turns, "answer": prediction.said or "", "criterion": sample.reference.rubric[0].text})
 
 
 def _answers(reference: Reference) -> list[str]:

@@ -19,13 +19,16 @@ from leaderboard.reading import Run
 from leaderboard.stats import average_interval
 
 
-def with_metrics(found: Sequence[Cell], runs: Mapping[str, Run], names: Sequence[str]) -> list[Cell]:
-    """The cells with the metrics that their runs' scores.json has. Raises UserError for one that no run has."""
+def with_metrics(
+    found: Sequence[Cell], runs: Mapping[str, Run], names: Sequence[str], where_known: Sequence[str] = ()
+) -> list[Cell]:
+    """The cells with the metrics that their runs' scores.json has. Raises UserError for one of `names` that no run has."""
     scores = {run: _scores(Path(run)) for run in {c.run for c in found}}
     for name in names:
         if found and not any(name in own for own in scores.values()):
             known = sorted({metric for own in scores.values() for metric in own})
             raise UserError(f"no run was scored by metric '{name}'", hint=did_you_mean(name, known))
+    names = list(dict.fromkeys([*names, *where_known]))
     values = {run: _values(runs[run], names) for run in scores}
     out = []
     for c in found:

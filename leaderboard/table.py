@@ -136,8 +136,10 @@ def of_runs(
         _known("judge", judges, {name for one in counted for name in _judge_names(one.cell)})
         counted = [one for one in counted if any(_matches(name, judges) for name in _judge_names(one.cell))]
     found = list(_with_ranks(counted))
-    if metrics:
-        found = with_metrics(found, {str(run.folder): run for run in runs}, metrics)
+    # the verdict of a judge of rubrics is only whether a row has all points: its score is a metric of its name
+    rubrics = sorted({c.judge for c in found if c.judge and c.judge.startswith("rubric:")})
+    if metrics or rubrics:
+        found = with_metrics(found, {str(run.folder): run for run in runs}, metrics, rubrics)
     whole = {c.comparable for c in found if c.limit is None}  # what --limit cut short comes after the rest of its task
 
     def place(c: Cell) -> tuple[Any, ...]:

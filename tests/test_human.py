@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 
+from benchmarks.calibration import made_up
 from harness.contracts import JudgeOptions
 from harness.errors import UserError
 from harness.pipeline import make_judges, write_scores
@@ -246,17 +247,6 @@ def test_agreement_of_people_and_of_judges_with_them(run, command):
 
 
 # -- calibration --------------------------------------------------------------------------------------------------------------
-
-
-def made_up(rng, n, score, sensitivity, specificity, groups=96, per=11, icc=0.15):
-    """Verdicts of a judge on groups x per rows, and of people on n of these, drawn at random."""
-    shares = rng.beta(score * (1 / icc - 1), (1 - score) * (1 / icc - 1), groups)
-    y = (rng.random((groups, per)) < shares[:, None]).astype(int).ravel()
-    says = np.where(rng.random(y.size) < np.where(y == 1, sensitivity, 1 - specificity), 1, 0)
-    ids = [str(i) for i in range(y.size)]
-    drawn = [ids[i] for i in rng.choice(y.size, n, replace=False)]
-    given = {i: int(y[int(i)]) for i in drawn}
-    return dict(zip(ids, says.tolist(), strict=True)), given, dict.fromkeys(drawn, 1.0), {i: int(i) // per for i in ids}
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def check(samples: Sequence[Sample]) -> None:
     """Raises DataError for a row without an image: these trainers are for vision-language rows."""
     if bare := next((s.id for s in samples if not s.images), None):
         raise DataError(f"row {bare}: no image, and the trainers need one", hint="leave rows without images out of the split")
+    if talked := next((s.id for s in samples if s.history or not s.reference.answers), None):
+        raise DataError(f"row {talked}: earlier turns, or a rubric in place of an answer, which the trainers do not take")
     if within := next((s.id for s in samples if placed(s.question, len(s.images))), None):
         raise DataError(f"row {within}: images within the question, and the trainers show them before it")
 

@@ -94,7 +94,7 @@ def run(
     from harness.models.endpoint import is_api_model, outgoing
     from harness.models.lm_eval_bridge import load_tasks as load_foreign
     from harness.models.lm_eval_bridge import split_tasks
-    from harness.pipeline import askable, make_judges, repeated
+    from harness.pipeline import askable, check_readers, make_judges, repeated
     from harness.records import GenerationArgs
     from harness.runs import check_writable
     from harness.scoring import reports
@@ -181,11 +181,12 @@ def run(
         found = [plan.estimate(*one) for one in asked] + [plan.foreign(name, task, limit) for name, task in foreign.items()]
         ui.print_json(found) if json else ui.out.print(dryrun.render(found))
         return
+    check_readers(loaded, judges)
     check_writable(runs)
     for one in judges if rank.main else ():
         for note in one.prepare([outgoing(t, images=False) for t, _, _ in asked]):
             ui.announce(note)
-        if first := next((s for t in loaded for s in t.samples if s.reference.answers), None):
+        if first := next((s for t in loaded for s in t.samples if s.reference.answers or s.reference.rubric), None):
             one.probe(first)
     answering = load_model(
         model, loaded, backend=backend, spread=device_map is not None,

@@ -202,6 +202,8 @@ class LitellmModel:
         for shot in prompt.shots:
             chat.append(_user(prompt.render(shot.question), shot.images))
             chat.append({"role": "assistant", "content": shot.answer})
+        for said, answer in sample.history:
+            chat += [{"role": "user", "content": said}, {"role": "assistant", "content": answer}]
         return [*chat, _user(prompt.render(sample.question), sample.images)]
 
     def _sent(self, sample: Sample, args: GenerationArgs) -> dict[str, Any]:

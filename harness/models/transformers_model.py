@@ -94,7 +94,7 @@ class TransformersModel:
         if samples:
             self.written.begin(self.prompting.texts([asked(prompt, samples[0])._replace(text="?")])[0])
         # where the question says itself where its images stand, nothing comes before it that others could share
-        ahead = [s for s in samples if s.images and not placed(prompt.render(s.question), len(s.images))]
+        ahead = [s for s in samples if s.images and not s.history and not placed(prompt.render(s.question), len(s.images))]
         why = self.why_plain or (self._prove(ahead, prompt) if ahead else None)
         self.sharing = f"off: {why}" if why else f"proved on {min(len(ahead), proof.ROWS)} rows" if ahead else None
         if ahead and why is None:

@@ -19,7 +19,7 @@ from harness.columns import Columns
 from harness.data import POLAR, View, question_word
 from harness.errors import DataError, RowError
 from harness.records import ImageRef, Reference, Sample
-from tasks.layouts import cells, choices, yesno
+from tasks.layouts import cells, choices, rubrics, yesno
 from tasks.layouts.cells import BadCell, short
 from tasks.layouts.choices import Choices
 from tasks.layouts.files import KINDS, parts_of, rows_of, split_part
@@ -58,8 +58,8 @@ def table(view: View) -> Iterator[Sample]:
 def wanted(c: Columns) -> list[str]:
     """Every path that is read."""
     asked = [] if c.messages or c.ask else [c.question]
-    answers = [] if c.messages and "answer" not in c.model_fields_set else c.answer
-    given = [c.id, *(c.image or []), c.messages, *asked, *answers, *(c.choices or []), c.reasoning, c.split, c.cluster]
+    answers = [] if (c.messages or c.rubric) and "answer" not in c.model_fields_set else c.answer
+    given = [c.id, *(c.image or []), c.messages, *asked, *answers, *(c.choices or []), c.reasoning, c.rubric, c.split, c.cluster]
     return list(dict.fromkeys(path for column in [*given, *c.slices.values()] if column for path in cells.names(column)))
 
 
@@ -101,10 +101,12 @@ class _Reader:
 
     def sample(self, name: str, row: dict[str, Any], where: str) -> Sample:
         c = self.columns
-        said = exchange(cells.pick(row, c.messages), c.messages, where) if c.messages else None
+        said = exchange(cells.pick(row, c.messages), c.messages, where, earlier=c.earlier_turns) if c.messages else None
         question = said.question if said else c.ask or cells.written(row, c.question, where)
         found = self.choices(row, question, where)
-        answers, reasoning = self.answers(row, said, found, where)
+        rubric = rubrics.read(cells.pick(row, c.rubric), c.rubric) if c.rubric else ()
+        named = not rubric or "answer" in c.model_fields_set
+        answers, reasoning = self.answers(row, said, found, where) if named else ((), None)
         if found and question and not choices.shows(question, found):
             question += found.shown()
         slots = self.slots(row, said, where)
@@ -116,7 +118,8 @@ class _Reader:
             images=images,
             question=settle(question, [bool(slot) for slot in slots]),
             system=said.system if said else None,
-            reference=Reference(answers=answers, choices=found.words if found else None, reasoning=reasoning),
+            history=said.history if said else (),
+            reference=Reference(answers=answers, choices=found.words if found else None, reasoning=reasoning, rubric=rubric),
             slices=self.slices(row, where),
             group=self.group(row, where),
         )

@@ -1,7 +1,7 @@
 """Conversations: ShareGPT and LLaVA (`from`, `value`), OpenAI (`role`, `content`, content in parts).
 
 A row is one question and its answer, after any system turns. A longer conversation is refused: which of its questions is
-meant, and what the model may see of the others, is for the data's owner to say.
+meant, and what the model may see of the others, is for the data's owner to say (`earlier_turns: true`: the last one, and all).
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ class Exchange(NamedTuple):
     answer: str | None
     reasoning: str | None
     pictures: list[Any]
+    #: Earlier turns: (what the user said, what the assistant said).
+    history: tuple[tuple[str, str], ...] = ()
 
 
-def exchange(value: Any, column: str, where: str) -> Exchange:
-    """One question and its answer. Raises BadCell for anything else."""
+def exchange(value: Any, column: str, where: str, *, earlier: bool = False) -> Exchange:
+    """One question and its answer; with `earlier` the last ones, after those before. Raises BadCell for anything else."""
     if isinstance(value, str):
         value = literal(value, most=1 << 20)
     if isinstance(value, dict) and len(lists := [v for v in value.values() if isinstance(v, list)]) == 1:
@@ -44,6 +46,13 @@ def exchange(value: Any, column: str, where: str) -> Exchange:
     turns = [_turn(t, column, where, pictures) for t in value]
     system = "\n".join(words for who, words in turns if who == "system" and words)
     rest = [(who, words) for who, words in turns if who != "system"]
+    history: tuple[tuple[str, str], ...] = ()
+    if earlier and not pictures:
+        last = max((i for i, (who, _) in enumerate(rest) if who == "user"), default=0)
+        before, rest = rest[:last], rest[last:]
+        if [who for who, _ in before] != ["user", "assistant"] * (len(before) // 2):
+            raise BadCell(f"column '{column}': its turns ({short(', '.join(who for who, _ in before))}, ...) do not alternate")
+        history = tuple((before[i][1], before[i + 1][1]) for i in range(0, len(before), 2))
     if [who for who, _ in rest] not in (["user"], ["user", "assistant"]):
         asked = sum(who == "user" for who, _ in rest)
         raise BadCell(
@@ -53,7 +62,7 @@ def exchange(value: Any, column: str, where: str) -> Exchange:
     reasoning, answer = (None, None)
     if len(rest) == 2:
         reasoning, answer = split_reasoning(rest[1][1])
-    return Exchange(system or None, rest[0][1], answer, reasoning, pictures)
+    return Exchange(system or None, rest[0][1], answer, reasoning, pictures, history)
 
 
 def split_reasoning(answer: str) -> tuple[str | None, str]:

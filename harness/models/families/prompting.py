@@ -58,6 +58,7 @@ def asked(prompt: Prompt, sample: Sample, show: Callable[[ImageRef], Any] | None
     """A sample's prompt; each picture as `show` gives it, or, without, only how many there are."""
     images = (*prompt.images, *sample.images)
     shots = tuple(Turn(len(s.images), prompt.render(s.question), s.answer) for s in prompt.shots)
+    shots += tuple(Turn(0, said, answer) for said, answer in sample.history)
     pictures = len(images) if show is None else tuple(map(show, images))
     return Ask(pictures, prompt.render(sample.question), sample.system or prompt.system, shots)
 
