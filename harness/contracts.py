@@ -74,6 +74,8 @@ class JudgeOptions:
     use_store: bool = True
     #: Whether a judge is asked again about rows that it has answered, and been paid for, without a verdict.
     ask_again: bool = False
+    #: Whether a retired judge's registered successor answers in its place, under both names.
+    accept_successor: bool = False
 
 
 @runtime_checkable

@@ -408,6 +408,11 @@ def create(argument: str, options: JudgeOptions) -> LlmJudge:
     known, today = registry.read(options.registry), datetime.date.today()
     if found := known.find(argument):
         name, entry = found
+        if options.accept_successor and (after := registry.in_its_place(entry, today)):
+            judge = create(after, options)
+            # nowhere under the old name alone: what it says is another judge's word
+            judge.name = f"{name} -> {judge.name}"
+            return judge
         registry.refuse_ended(name, entry, today)
         judge = LlmJudge(name, Endpoint.parse(entry.model, entry.api_base), options, entry)
         judge.ending = registry.ends_soon(name, entry, today)

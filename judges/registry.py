@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import datetime
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -111,10 +113,26 @@ def refuse_ended(name: str, known: Known, today: datetime.date) -> None:
         if known.successor
         else ""
     )
+    hint = f"{successor}recorded verdicts can be used with --judge replay:FILE"
+    if known.successor and (command := _with({name, known.model}, known.successor)):
+        hint += f"\n  with the successor:  {command}"
+        hint += f"\n  --accept-successor does the same, and shows it as '{name} -> {known.successor}'"
     raise UserError(
         f"judge '{name}' was retired on {known.ends}: {known.model} is no longer served, and nothing is put in its place",
-        hint=f"{successor}recorded verdicts can be used with --judge replay:FILE",
+        hint=hint,
     )
+
+
+def _with(names: set[str], other: str) -> str | None:
+    """The command that was typed, with another judge's name in this one's place; None where it does not stand in it."""
+    words = [",".join(other if part in names else part for part in word.split(",")) for word in sys.argv[1:]]
+    return f"harness {shlex.join(words)}" if words != sys.argv[1:] else None
+
+
+def in_its_place(known: Known, today: datetime.date) -> str | None:
+    """The successor of a judge that has ended; None for one that has not, or has none."""
+    left = known.days_left(today)
+    return known.successor if left is not None and left <= 0 else None
 
 
 def ends_soon(name: str, known: Known, today: datetime.date) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,7 +197,26 @@ def test_a_retired_judge_ends_the_command_before_any_work(command, tmp_path):
         assert "retired on 2025-09-24" in err
         assert "--judge gemini-3.5-flash-lite" in err
         assert "--judge replay:FILE" in err
+        assert f"harness run --model tiny --tasks slake --judge gemini-3.5-flash-lite --runs {tmp_path / 'r'}" in err
         assert not (tmp_path / "r").exists()
+
+
+def test_a_successor_is_accepted_by_word_and_shown_under_both_names(tmp_path):
+    own = tmp_path / "mine.yaml"
+    own.write_text(
+        "checked: 2026-01-01\njudges:\n  old: {model: openai/old-1, ends: 2026-01-01, successor: new}\n"
+        "  new: {model: openai/new-1, price: [1, 1]}\n"
+    )
+    options = JudgeOptions(runs=tmp_path, registry=own)
+    with pytest.raises(UserError, match="'old' was retired"):
+        make_judges("old", options)
+    (judge,) = make_judges("old", replace(options, accept_successor=True))
+    (after,) = make_judges("new", options)
+    assert (judge.name, judge.version, judge.endpoint) == ("old -> new", after.version, after.endpoint)
+    assert judge.card()["model"] == "openai/new-1"
+    own.write_text("checked: 2026-01-01\njudges:\n  old: {model: openai/old-1, ends: 2026-01-01}\n")
+    with pytest.raises(UserError, match="was retired"):  # no successor, nobody in its place
+        make_judges("old", replace(options, accept_successor=True))
 
 
 def test_every_entry_of_the_registry():

@@ -142,28 +142,32 @@ def _show_people(folder: RunFolder, found: Reliability, heading: str) -> None:
     ui.line(f"{count(found.rows, 'row')} judged by people, {found.several} by several; intervals over {over}")
     table = Table("rater", "rows", "cannot", "right %", "with themselves %", "repeats", box=None, header_style="bold")
     for r in found.raters:
-        itself = (_shown(r.itself), str(r.repeats)) if r.repeats else ("–", "")
-        table.add_row(plain(r.name), str(r.n), str(r.cannot or ""), _shown(r.right), *itself)
+        itself = (_below(_shown(r.itself)), str(r.repeats)) if r.repeats else ("–", "")
+        table.add_row(plain(r.name), str(r.n), str(r.cannot or ""), _below(_shown(r.right)), *itself)
     ui.out.print(table)
     rows = [(f"{p.a}, {p.b}", p.found) for p in found.pairs]
     if rows:
         table = Table("raters", "rows", "agree %", "Cohen's kappa", "Gwet's AC1", box=None, header_style="bold")
         for name, same in rows:
-            table.add_row(plain(name), str(same.n), _shown(same.raw), coefficient(same.kappa), coefficient(same.ac1))
+            table.add_row(
+                plain(name), str(same.n), *map(_below, (_shown(same.raw), coefficient(same.kappa), coefficient(same.ac1)))
+            )
         ui.out.print(table)
         ui.line(f"Krippendorff's alpha over all raters: {coefficient(found.alpha)}")
     if found.judges:
-        table = Table(
-            "judge against people", "rows", "sensitivity %", "specificity %", "agree %", "kappa", box=None, header_style="bold"
-        )
+        ui.line("Judges against people:")
+        table = Table("judge", "rows", "sensitivity %", "specificity %", "agree %", "kappa", box=None, header_style="bold")
         for j in found.judges:
-            table.add_row(
-                plain(j.judge), str(j.found.n), _shown(j.sensitivity), _shown(j.specificity), _shown(j.found.raw),
-                coefficient(j.found.kappa),
-            )  # fmt: skip
+            cells = (_shown(j.sensitivity), _shown(j.specificity), _shown(j.found.raw), coefficient(j.found.kappa))
+            table.add_row(plain(j.judge), str(j.found.n), *map(_below, cells))
         ui.out.print(table)
     if found.several and any(p.found.differ for p in found.pairs):
         ui.line(f"one person decides where they differ: harness annotate adjudicate {folder.path} --rater NAME", "dim")
+
+
+def _below(text: str) -> str:
+    """A value with its interval below it: narrower than beside it."""
+    return text.replace(" (", "\n(")
 
 
 def calibrate(

@@ -69,6 +69,7 @@ def run(
     judge_registry: opt.JudgeRegistry = None,
     max_cost: opt.MaxCost = None,
     ask_again: opt.AskAgain = False,
+    accept_successor: opt.AcceptSuccessor = False,
     on_bad_row: Annotated[
         str, typer.Option("--on-bad-row", help="fail before anything is generated, or skip and count.")
     ] = "fail",
@@ -111,7 +112,7 @@ def run(
     rows = rows_a_batch(batch_size)
     options = opt.judge_options(
         runs, judge_prompt, allow_external, max_cost, judge_in_flight, judge_rpm, judge_tpm, judge_registry, judge_seed, device,
-        ask_again,
+        ask_again, accept_successor,
     )  # fmt: skip
     judges = make_judges(judge, options)  # a wrong or retired one fails before anything is read
     measures = opt.metrics(metrics)

@@ -57,6 +57,7 @@ def judge(
     allow_external: opt.AllowExternal = False,
     max_cost: opt.MaxCost = None,
     ask_again: opt.AskAgain = False,
+    accept_successor: opt.AcceptSuccessor = False,
     judge_in_flight: opt.JudgeInFlight = 64,
     judge_rpm: opt.JudgeRpm = None,
     judge_tpm: opt.JudgeTpm = None,
@@ -106,6 +107,7 @@ def judge(
         judge_seed,
         device,
         ask_again,
+        accept_successor,
     )
     chosen = make_judges(by, options) if by else []
     for folder in found:

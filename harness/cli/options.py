@@ -29,6 +29,9 @@ JudgeRegistry = Annotated[
 MaxCost = Annotated[
     float | None, typer.Option("--max-cost", min=0, help="US dollars that LLM judges may spend; stops before it is passed.")
 ]
+AcceptSuccessor = Annotated[
+    bool, typer.Option("--accept-successor", help="A retired judge's successor answers, shown as OLD -> NEW.")
+]
 AskAgain = Annotated[
     bool, typer.Option("--ask-again", help="Ask an LLM judge again where it answered, and was paid, without a verdict.")
 ]
@@ -131,7 +134,7 @@ def metrics(given: str | None) -> tuple[str, ...]:
 
 def judge_options(
     runs: Path, prompt: str, allow_external: bool, max_cost: float | None, in_flight: int, rpm: float | None, tpm: float | None,
-    registry: Path | None, seed: int, device: str, ask_again: bool = False,
+    registry: Path | None, seed: int, device: str, ask_again: bool = False, accept_successor: bool = False,
 ) -> JudgeOptions:  # fmt: skip
     """The options of one command's judges."""
     import math
@@ -147,4 +150,5 @@ def judge_options(
     return JudgeOptions(
         prompt=prompt, runs=runs, allow_external=allow_external, budget=Budget(max_cost), limits=Limits(rpm, tpm),
         max_in_flight=in_flight, registry=registry, seed=seed, device=device, ask_again=ask_again,
+        accept_successor=accept_successor,
     )  # fmt: skip
