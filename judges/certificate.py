@@ -25,8 +25,11 @@ from harness.records import Prediction, Record, Sample, Verdict
 from harness.runs import slug, write_atomic
 from harness.scoring.exact import same
 from harness.shown import percent
+from judges.reply import UNASKED
 
 FOLDER = ".certificates"
+#: A judge fails where its share of right verdicts on a kind of answer is surely below this.
+FAILS = 0.5
 #: How many failures of an attack are kept, word for word.
 EXAMPLES = 3
 
@@ -219,6 +222,8 @@ class Rate(Record):
     missing: int
     low: float
     high: float
+    #: Rows that never reached the judge, as an empty answer does not: they say nothing of it.
+    unasked: int = 0
     #: Over the rows where the reasoning was judged and matters.
     reasoning_n: int = 0
     reasoning_passed: int = 0
@@ -250,9 +255,18 @@ class Certificate(Record):
 
     @property
     def withstands(self) -> tuple[float, str]:
-        """Share of wrong answers that it refuses, over the attacks, and the attack that fools it most."""
-        rates = {name: r.share for name, r in self.attacks.items() if not r.deserves}
+        """Share of wrong answers that it refuses, over the attacks that reach it, and the attack that fools it most."""
+        rates = {name: r.share for name, r in self.attacks.items() if not r.deserves and r.unasked < r.n}
         return sum(rates.values()) / len(rates), min(rates, key=lambda n: rates[n])
+
+    @property
+    def fails(self) -> str | None:
+        """What it gets wrong more often than right, beyond chance (95 %), the worst of it; None where there is nothing."""
+        failed = {name: r.share for name, r in self.attacks.items() if r.high < FAILS and r.unasked < r.n}
+        if not failed:
+            return None
+        worst = min(failed, key=lambda n: failed[n])
+        return f"{worst.replace('_', ' ')}: {percent(failed[worst])} %"
 
     def summary(self) -> str:
         """One line, as the leaderboard shows it."""
@@ -345,6 +359,7 @@ def _rate(rows: list[tuple[Sample, Prediction, Case, Verdict]]) -> Rate:
     ]  # fmt: skip
     return Rate(
         deserves=rows[0][2].final, n=len(rows), passed=passed, missing=sum(v.final is None for _, _, _, v in rows),
+        unasked=sum(v.rationale == UNASKED for _, _, _, v in rows),
         low=float(low), high=float(high), reasoning_n=len(reasoned), reasoning_passed=sum(reasoned),
         failures=tuple(failed[:EXAMPLES]),
     )  # fmt: skip

@@ -244,7 +244,7 @@ class LlmJudge(Judge):
         if answered or (sample.reference.reasoning is not None and prediction.reasoning):
             return None
         reasoning: Any = 0 if sample.reference.reasoning is not None else None
-        return Verdict(**about, final=0, reasoning=reasoning, rationale="no readable answer: 0 without asking the judge")
+        return Verdict(**about, final=0, reasoning=reasoning, rationale=reply.UNASKED)
 
     @staticmethod
     def _final(verdict: Verdict, prediction: Prediction) -> Verdict:

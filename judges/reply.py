@@ -18,6 +18,9 @@ from harness.records import Sample, Verdict
 #: Why a verdict is missing where the model that was asked is not the one that answered.
 OTHER_MODEL = "answered by another model"
 
+#: Of a row on which no judge is asked: there is nothing in it that could be judged.
+UNASKED = "no readable answer: 0 without asking the judge"
+
 #: What a server may leave of a reasoning model's thinking, its opening tag or not.
 _THOUGHT_END = "</think>"
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?```", re.S | re.I)

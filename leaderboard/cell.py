@@ -51,6 +51,8 @@ class Cell(Record):
     certified: bool | None
     #: What it says, in a line.
     certificate: str | None = None
+    #: What the judge gets wrong more often than right, by its certificate: nothing is ranked by such a judge.
+    fails: str | None = None
     #: (name, value); None for all rows.
     slice: tuple[str, str] | None
     #: Hash over which row has which value of the slice.
@@ -158,7 +160,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
     reasoned = judged.reasoning[rows][judged.reasoning[rows] != NONE] if judged else np.empty(0)
     predicted = int(np.count_nonzero(finish != NONE))
     finished = card.finished is not None and predicted == samples
-    certificate = _certificate(run, judged) if judged else None
+    certificate, fails = _certificate(run, judged) if judged else (None, None)
     about = judge_card(card, judged) if judged else {}
     calibrated = about.get("calibrated", {}).get("calibrated") if slice_ is None else None
     return Cell(
@@ -173,6 +175,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         judge_version=judged.version if judged else None,
         certified=certificate is not None or (False if "model" in about else None),
         certificate=certificate,
+        fails=fails,
         slice=slice_,
         slice_sha256=run.asked.slice_hashes[slice_[0]] if slice_ else None,
         data_fingerprint=card.data.fingerprint,
@@ -200,7 +203,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         bound_low=correct / samples,
         bound_high=(correct + samples - n) / samples,
         finished=finished,
-        ranked=finished and n / samples >= RANK_COVERAGE,
+        ranked=finished and n / samples >= RANK_COVERAGE and fails is None,
         truncated=int(np.count_nonzero(finish == FINISH.index("length"))) / predicted if predicted else 0.0,
         reasoning=int(reasoned.sum()) / len(reasoned) if len(reasoned) else None,
         reasoning_n=len(reasoned),
@@ -241,22 +244,22 @@ def limit_of(card: RunCard) -> int | None:
     return card.limit if card.limit is not None and used >= card.limit else None
 
 
-def _certificate(run: Run, judged: Judged) -> str | None:
-    """How far the judge was found to be right, and what fools it most; None where nobody has tried."""
+def _certificate(run: Run, judged: Judged) -> tuple[str | None, str | None]:
+    """How far the judge was found to be right, and what it fails; None where nobody has tried, and where it fails nothing."""
     runs = run.folder.absolute().parent.parent
     try:
         changed = (runs / ".certificates" / f"{judged.path.stem}.json").stat().st_mtime_ns
     except OSError:
-        return None
+        return None, None
     return _summary(runs, judged.judge, judged.version, changed)
 
 
 @cache
-def _summary(runs: Path, judge: str, version: str, changed: int) -> str | None:
+def _summary(runs: Path, judge: str, version: str, changed: int) -> tuple[str | None, str | None]:
     from judges.certificate import load  # here, as it brings more with it than a table needs
 
     found = load(runs, judge, version)
-    return found.summary() if found else None
+    return (found.summary(), found.fails) if found else (None, None)
 
 
 def _configuration(card: RunCard, generation: str) -> str:

@@ -233,6 +233,8 @@ def note(cell: Cell) -> str:
         return "not ranked, the run was not closed"
     if cell.value is None:
         return "not judged"
+    if cell.fails:
+        return f"not ranked, the judge fails its certificate ({cell.fails})"
     if not cell.missing:
         return ""
     bounds = f"{percent(cell.bound_low)} if the other {cell.missing} were all wrong, {percent(cell.bound_high)} if all right"

@@ -487,6 +487,35 @@ REPORTS = (
 )
 
 
+def test_nothing_is_ranked_by_a_judge_that_fails(slake, tmp_path):
+    from judges.certificate import save
+    from leaderboard.table import cells_of, note
+    from tests.run_folders import make_run
+
+    run = make_run(tmp_path, "a", "1010", judge="says 1")
+    (before,), _ = cells_of([run.path])
+    assert (before.ranked, before.fails) == (True, None)
+    made = certify(Says(1), slake.samples, {"slake": "x"}, count=40)
+    assert made.fails.endswith(": 0.0 %")
+    save(made, tmp_path)
+    (cell,), _ = cells_of([run.path])
+    assert (cell.ranked, cell.fails) == (False, made.fails)
+    assert note(cell) == f"not ranked, the judge fails its certificate ({made.fails})"
+    assert certify(ExactJudge(), slake.samples, {"slake": "x"}, count=40).fails is None
+
+
+def test_what_never_reaches_a_judge_does_not_count_for_it(slake):
+    class Unmoved(Says):
+        def judge(self, pairs):
+            for s, p in pairs:
+                bare = not any(c.isalnum() for c in p.answer or "")
+                yield Verdict(sample_id=s.id, judge=self.name, final=0 if bare else 1, rationale=reply.UNASKED if bare else None)
+
+    made = certify(Unmoved(1), slake.samples, {"slake": "x"}, count=20)
+    assert made.attacks["empty"].unasked == made.attacks["punctuation"].unasked == 20
+    assert made.withstands[0] == 0
+
+
 def test_a_metric_is_certified_and_denial_fools_what_counts_words(tmp_path):
     """Whole reports, where the opposite finding is one small word away."""
     rows = [sample(str(i), text) for i, text in enumerate(REPORTS)]
