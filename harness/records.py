@@ -294,6 +294,9 @@ class DataCard(Record):
     #: REPO@COMMIT, for rows of the hub.
     origin: str | None = None
     fingerprint: str
+    #: The control that changed these rows (--control), and the fingerprint of the rows that it changed.
+    control: str | None = None
+    control_of: str | None = None
     spec_sha256: str
     #: What the spec said about sending rows to an API judge or model when they were asked.
     may_leave_machine: bool = False

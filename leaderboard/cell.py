@@ -70,6 +70,8 @@ class Cell(Record):
     generation: dict[str, Any]
     #: How often each question was asked (--num-samples): `samples` and `n` count answers.
     repeats: int = 1
+    #: What was taken from its rows (--control).
+    control: str | None = None
     #: Rows that the run was limited to (--limit), where that left some out.
     limit: int | None = None
     value: float | None
@@ -165,8 +167,8 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
     calibrated = about.get("calibrated", {}).get("calibrated") if slice_ is None else None
     return Cell(
         model=card.model.name,
-        configuration=_configuration(card, card.generation.model_dump_json()),
-        identity=_configuration(card, card.generation.model_dump_json(exclude={"max_new_tokens"})),
+        configuration=configuration(card, card.generation.model_dump_json()),
+        identity=configuration(card, card.generation.model_dump_json(exclude={"max_new_tokens"})),
         trainer=card.model.trainer,
         base=card.model.base,
         task=card.data.task,
@@ -187,6 +189,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         reader=card.reader,
         generation=card.generation.model_dump(mode="json"),
         repeats=card.data.repeats,
+        control=card.data.control,
         limit=limit_of(card),
         value=interval.value if interval else None,
         low=interval.low if interval else None,
@@ -262,7 +265,8 @@ def _summary(runs: Path, judge: str, version: str, changed: int) -> tuple[str | 
     return (found.summary(), found.fails) if found else (None, None)
 
 
-def _configuration(card: RunCard, generation: str) -> str:
+def configuration(card: RunCard, generation: str) -> str:
+    """Hash over weights, settings and these generation arguments."""
     model = card.model
     # a folder may move, an API is its address
     address = {"transformers": [], "vllm": ["vllm"]}.get(model.backend, [model.backend, model.path])

@@ -25,6 +25,7 @@ from leaderboard.cell import NO_VALUE as NO_VALUE
 from leaderboard.cell import RANK_COVERAGE as RANK_COVERAGE
 from leaderboard.cell import Cell as Cell
 from leaderboard.cell import Counted, count
+from leaderboard.gains import with_gains
 from leaderboard.measured import with_metrics
 from leaderboard.ranks import rank_ranges
 from leaderboard.reading import NONE, Run
@@ -125,6 +126,9 @@ def of_runs(
 ) -> Board:
     """`board`, of runs that are read already."""
     without: list[str] = []
+    controls = [r for r in runs if r.card.data.control]
+    if len(controls) < len(runs):  # they stand in tables of their own only where there is nothing else
+        runs = [r for r in runs if not r.card.data.control]
     if slice_by is not None:
         have = [run for run in runs if slice_by in run.asked.slices]
         if runs and not have:
@@ -140,6 +144,7 @@ def of_runs(
     rubrics = sorted({c.judge for c in found if c.judge and c.judge.startswith("rubric:")})
     if metrics or rubrics:
         found = with_metrics(found, {str(run.folder): run for run in runs}, metrics, rubrics)
+    found = with_gains(found, {str(run.folder): run for run in runs}, controls)
     whole = {c.comparable for c in found if c.limit is None}  # what --limit cut short comes after the rest of its task
 
     def place(c: Cell) -> tuple[Any, ...]:
@@ -217,7 +222,8 @@ def labels(found: Iterable[Cell]) -> dict[str, str]:
 def heading(c: Cell) -> str:
     """Of a cell's table: task, split, and the slice or how many questions were asked, and how often."""
     what = f"by {c.slice[0]}" if c.slice else asked(c.samples, c.repeats)
-    return f"{c.task} · {c.split} · {what}" + (f" (--limit {c.limit})" if c.limit is not None else "")
+    limit = f" (--limit {c.limit})" if c.limit is not None else ""
+    return f"{c.task} · {c.split} · {what}{limit}{f' · control {c.control}' if c.control else ''}"
 
 
 def rank(c: Cell) -> str:

@@ -13,6 +13,7 @@ from harness.shown import asked, between, count, dollars, p_number, percent, pla
 from leaderboard.cell import RANK_COVERAGE
 from leaderboard.claims import Claim
 from leaderboard.compare import Comparison
+from leaderboard.gains import unseeing
 from leaderboard.measured import measured
 from leaderboard.overview import Overview
 from leaderboard.standings import Standing, Standings, sentences
@@ -273,6 +274,9 @@ def _caption(shown: Sequence[Cell], names: dict[str, str], left_out: int) -> Tex
     )
     data = f"{first.source} data {first.data_fingerprint[:8]}, {first.resolution}"
     lines += filter(None, [differing(shown)])
+    lines += [
+        f"{names[c.run]}: its visual gain may be 0, so nothing shows that it used the pictures" for c in shown if unseeing(c)
+    ]
     if any(c.rank for c in shown):
         lines.append("rank: the places a model may hold, given which differences are real (paired, Holm, 5 %)")
     return plain("\n".join([*lines, f"{judge} · prompt {first.prompt} · reader {first.reader} · {data}", ""]), "dim")

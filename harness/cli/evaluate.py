@@ -41,6 +41,10 @@ def run(
     split: Annotated[str | None, typer.Option("--split", help="Each task's test split by default.")] = None,
     runs: opt.Runs = Path("runs"),
     limit: opt.Limit = None,
+    control: Annotated[
+        str | None,
+        typer.Option("--control", help="blank-image, shuffled-image, question-only or options-only: what is the picture worth?"),
+    ] = None,
     num_samples: Annotated[int, typer.Option("--num-samples", min=1, help="Answers a question; needs a temperature.")] = 1,
     batch_size: opt.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Each task's own by default.")] = None,
@@ -90,7 +94,7 @@ def run(
 
     harness run --model tiny --tasks slake,vqa_rad --judge exact
     """
-    from harness import distributed, fewshot, specs
+    from harness import controls, distributed, fewshot, specs
     from harness.cli import backends, missing, ui
     from harness.models.endpoint import is_api_model, outgoing
     from harness.models.lm_eval_bridge import load_tasks as load_foreign
@@ -118,8 +122,12 @@ def run(
     measures = opt.metrics(metrics)
     policy = bad_row_policy(on_bad_row)
     tags = opt.reasoning_tags(reasoning_tags)
+    if control is not None:
+        controls.check(control)
     overrides, ends = opt.overrides(chat_template_kwargs, min_pixels, max_pixels), opt.stops(stop)
     own, names = split_tasks(tasks)
+    if names and control is not None:
+        raise UserError("lm_eval: tasks have no controls", hint="run them in a command of their own, without --control")
     if names and (api_base or is_api_model(model)):
         raise UserError("lm_eval: tasks need a checkpoint in process", hint="give --model a folder or a hub id")
     backends.check(backend, model, api_base, rank, foreign=bool(names))
@@ -156,6 +164,9 @@ def run(
         )
         for task, (_, path) in zip(loaded, specs.find(own) if loaded else (), strict=True)
     ]  # fmt: skip
+
+    if control is not None:
+        loaded = [controls.controlled(task, control, seed) for task in loaded]
 
     def asking() -> list[tuple[LoadedTask, Prompt, GenerationArgs]]:
         return [

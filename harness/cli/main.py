@@ -15,6 +15,7 @@ import typer
 from harness.cli import (
     agreement,
     annotate,
+    audit,
     doctor,
     evaluate,
     explain,
@@ -49,6 +50,7 @@ app.command("compare", rich_help_panel="Evaluate")(leaderboard.compare)
 app.command("explain", rich_help_panel="Evaluate")(explain.explain)
 app.command("power", rich_help_panel="Evaluate")(leaderboard.power)
 app.add_typer(annotate.app, name="annotate", rich_help_panel="Evaluate")
+app.add_typer(audit.app, name="audit", rich_help_panel="Evaluate")
 app.command("view", rich_help_panel="Evaluate")(view.view)
 app.command("report", rich_help_panel="Evaluate")(view.report)
 app.add_typer(tasks.app, name="tasks", rich_help_panel="Evaluate")
