@@ -84,6 +84,8 @@ class Judge(Protocol):
 
     name: str
     version: str
+    #: Whether a run forgets the verdicts of this judge's other versions: they can be made again from what it reads.
+    supersedes: ClassVar[bool] = False
 
     def prepare(self, rows: Sequence[Outgoing]) -> list[str]:
         """Called once, before any work: notes to be shown, such as what will be sent to whom and for how much.

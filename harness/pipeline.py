@@ -374,6 +374,10 @@ def judge(folder: RunFolder, judges: Sequence[Judge], report: Report) -> None:
             finally:
                 if buffer:
                     folder.add_verdicts(one.name, one.version, buffer)
+        if getattr(one, "supersedes", False):
+            for name, version in folder.judges():
+                if name == one.name and version != one.version:
+                    folder.forget(name, version)
         report("judge", len(samples), len(samples))
 
 

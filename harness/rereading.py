@@ -21,7 +21,7 @@ from harness.runs import RunFolder, write_atomic
 from harness.scoring import unread
 
 #: Judges that read answers themselves, without a model: their old verdicts are the old reader's.
-READERS = ("exact", "bertscore", "protocol")
+READERS = ("exact", "bertscore", "metric", "protocol")
 
 
 def reread(folder: RunFolder, judges: Sequence[Judge], tags: answers.Tags | None = None) -> tuple[RunFolder, int]:
@@ -56,7 +56,8 @@ def reread(folder: RunFolder, judges: Sequence[Judge], tags: answers.Tags | None
 def readers_of(folder: RunFolder) -> list[str]:
     """The run's judges that read answers themselves, as `--judge` names them; `exact` where it has none."""
     own = [(name, v) for name, v in folder.judges() if _reads(name)]
-    found = [f"{name}:{v.rpartition('-')[2]}" if name == "bertscore" else name for name, v in own]
+    thresholds = ("bertscore", "metric")
+    found = [f"{name}:{v.rpartition('-')[2]}" if name.partition(":")[0] in thresholds else name for name, v in own]
     return list(dict.fromkeys(found)) or ["exact"]
 
 

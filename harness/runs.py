@@ -180,7 +180,7 @@ class RunFolder:
     @property
     def root(self) -> Path:
         """The folder of runs that this one stands in."""
-        return self.path.parent.parent
+        return self.path.absolute().parent.parent
 
     @property
     def card_path(self) -> Path:
@@ -252,6 +252,10 @@ class RunFolder:
             if first and "judge" in first:
                 out.append((first["judge"], p.stem.rpartition("@")[2]))
         return out
+
+    def forget(self, judge: str, version: str) -> None:
+        """Take away a judge's verdicts."""
+        self.verdict_path(judge, version).unlink(missing_ok=True)
 
     def measured(self) -> dict[str, Measured]:
         """Each prediction's metrics as they were last measured; none where that cannot be read, for it can be made again."""

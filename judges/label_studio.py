@@ -30,7 +30,9 @@ def flat(tasks: Sequence[Any]) -> Iterator[dict[str, Any]]:
         for annotation in task["annotations"]:
             if annotation.get("was_cancelled"):
                 continue
-            row = dict(task.get("data", {})) | {"annotator": _who(annotation.get("completed_by"))}
+            row = {k: v for k, v in task.get("data", {}).items() if k not in CONTROLS} | {
+                "annotator": _who(annotation.get("completed_by"))
+            }
             for result in annotation.get("result", ()):
                 said = result.get("value", {}).get("choices") or result.get("value", {}).get("text") or []
                 if result.get("from_name") in CONTROLS:
@@ -39,17 +41,18 @@ def flat(tasks: Sequence[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _who(completed_by: Any) -> str:
-    """A name from an e-mail address, an account's number, or an object with one of these."""
+    """An e-mail address, an account's number, or an object with one of these."""
     if isinstance(completed_by, Mapping):
         completed_by = completed_by.get("email") or completed_by.get("username") or completed_by.get("id")
-    return "" if completed_by is None else str(completed_by).partition("@")[0]
+    return "" if completed_by is None else str(completed_by)
 
 
 def tasks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows (one a rater and text, with `annotator`) as tasks with their annotations, the texts in `data`."""
     out: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
-        data = {k: v for k, v in row.items() if k not in (*CONTROLS, "annotator")}
+        data = {k: v for k, v in row.items() if k not in (*CONTROLS, "annotator", "cannot")}
+        row = {**row, **({"final": "cannot"} if row.get("cannot") else {})}
         task = out.setdefault((row["sample_id"], row["pair"]), {"id": len(out) + 1, "data": data, "annotations": []})
         result = [
             {

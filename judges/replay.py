@@ -35,6 +35,7 @@ class Recorded(Record):
     sample_id: str
     final: Score | None
     reasoning: Score | None = None
+    score: float | None = None
     missing: str | None = None
     rationale: str | None = None
     raw: str | None = None
@@ -45,7 +46,7 @@ class Recorded(Record):
         return cls(pair=pair(sample, prediction), version=version, **verdict.model_dump(exclude={"usage"}))
 
     def verdict(self, sample_id: str, judge: str) -> Verdict:
-        said = self.model_dump(include={"final", "reasoning", "missing", "rationale", "raw", "served"})
+        said = self.model_dump(include={"final", "reasoning", "score", "missing", "rationale", "raw", "served"})
         if self.final is None and self.missing is None:
             said["missing"] = "no reason was recorded"
         return Verdict(sample_id=sample_id, judge=judge, **said)
@@ -65,11 +66,16 @@ class ReplayJudge(Judge):
         self.recorded: dict[str, Recorded] = {}
         for row in rows:
             before = self.recorded.get(row.pair)
-            if before is not None and (before.final, before.reasoning) != (row.final, row.reasoning):
-                row = row.model_copy(update={"final": None, "reasoning": None, "missing": "recorded twice, with other verdicts"})
+            if before is not None and (before.final, before.reasoning, before.score) != (row.final, row.reasoning, row.score):
+                row = row.model_copy(
+                    update={"final": None, "reasoning": None, "score": None, "missing": "recorded twice, with other verdicts"}
+                )
             self.recorded[row.pair] = row
         self.name = f"replay:{judge}"
-        content = json.dumps(sorted((r.pair, r.final, r.reasoning) for r in self.recorded.values()), sort_keys=True)
+        # what has no score is hashed as it was before there were any
+        content = json.dumps(
+            sorted([r.pair, r.final, r.reasoning, *([] if r.score is None else [r.score])] for r in self.recorded.values())
+        )
         self.version = f"{version}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
     def judge(self, pairs: Sequence[tuple[Sample, Prediction]]) -> Iterator[Verdict]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def calibrate(
     """The share of the rows of `clusters` (row -> image) that people would call right.
 
     `judged` and `labels` are 0 or 1 by row; `weights` says for how many rows each label stands. A row without the judge's word
-    gets the judge's mean: any guess leaves the estimate unbiased. Raises TooFewLabels.
+    gets the judge's mean, which leaves the estimate unbiased as long as it is chance which rows lack it. Raises TooFewLabels.
     """
     rows = list(clusters)
     seen = [i for i in rows if i in labels]
@@ -92,18 +93,20 @@ def calibrate(
     trust = min(1.0, max(0.0, -float(alone @ added) / scale)) if scale > 1e-18 else 0.0
     labelled = _by_cluster((w > 0).astype(np.float64), group)
     count = effective(labelled[labelled > 0])
-    # so few of one kind that how they vary is hardly known: the judge's help is not counted then
-    few = min(sum(labels[i] for i in seen), sum(1 - labels[i] for i in seen)) < MIN_MIXED
+    # so few of one kind (counted in the heaviest labels) that how they vary is hardly known: the judge's help is not counted then
+    few = min(float(w[y == said].sum()) for said in (0, 1)) < MIN_MIXED * float(w.max())
 
     def interval(k: float, method: str) -> Interval:
         influence = alone + k * added
-        variance = len(number) / (len(number) - 1) * float(influence @ influence)
+        variance = len(number) / (len(number) - 1) * float(influence @ influence) if len(number) > 1 else 0.0
         value = min(1.0, max(0.0, ours + k * (float(f.mean()) - theirs)))
+        if 0 < value < 1 and variance > 1e-18:
+            worth = value * (1 - value) / variance
+            worth = min(worth, kish(w[w > 0])) if few else worth
+        else:
+            worth = kish(_by_cluster(w, group))  # all said the same: as many as there are images
+        low, high = wilson(value, worth, t_quantile(level, max(count, 1.5)))
         n = len(rows) if k else len(seen)
-        worth = value * (1 - value) / variance if 0 < value < 1 and variance > 0 else float(len(seen))
-        if few:
-            worth = min(worth, float(len(seen)))
-        low, high = wilson(value, worth, t_quantile(level, count))
         return Interval(value, max(0.0, low), min(1.0, high), n, int((labelled > 0).sum()), method)
 
     uniform = len({round(weights[i], 9) for i in seen}) == 1
@@ -111,13 +114,28 @@ def calibrate(
     own = mean_interval([labels[i] for i in seen], about, level) if uniform else interval(0.0, CLUSTER_T)
     sensitivity, specificity = rates(judged, labels, clusters, level)
     return Calibration(
-        calibrated=interval(trust, PPI),
+        calibrated=interval(trust, PPI) if trust > 0 else own,
         people=own,
         judge=mean_interval(known, [clusters[i] for i in rows if i in judged], level) if known else own,
         trust=trust,
         sensitivity=sensitivity,
         specificity=specificity,
     )
+
+
+def kish(weights: Floats) -> float:
+    """How many equal weights would vary a mean as much (Kish 1965); 0 for none."""
+    return float(weights.sum() ** 2 / (weights @ weights)) if len(weights) else 0.0
+
+
+def made_from(root: Path, files: Sequence[Path]) -> dict[str, int]:
+    """Files under a folder of runs, and how long they are: they are only ever added to, so a change shows."""
+    return {str(path.absolute().relative_to(root)): path.stat().st_size if path.exists() else -1 for path in files}
+
+
+def is_current(root: Path, made: Mapping[str, int]) -> bool:
+    """Whether these files are what they were."""
+    return all((root / name).exists() and (root / name).stat().st_size == size for name, size in made.items())
 
 
 def _by_cluster(values: Floats, group: NDArray[np.intp]) -> Floats:

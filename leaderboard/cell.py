@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from harness.records import Record, RunCard
 from harness.shown import Cost, cluster_of, cost_of
+from leaderboard.calibration import is_current
 from leaderboard.reading import FINISH, NONE, Int8, Judged, Run
 from leaderboard.stats import Floats, totals_interval
 
@@ -104,6 +105,8 @@ class Cell(Record):
     #: Those of scores.json that were asked for: means, and their 95 % intervals where each row's value is known.
     metrics: dict[str, float] = {}
     metric_limits: dict[str, tuple[float, float]] = {}
+    #: Whether `harness calibrate` was run before people, the judge or the run said something else.
+    stale_calibration: bool = False
     #: What answering and judging the whole run took, over all tries: seconds, and dollars where an API was paid.
     seconds: float | None = None
     cost: Cost = None
@@ -164,7 +167,9 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
     finished = card.finished is not None and predicted == samples
     certificate, fails = _certificate(run, judged) if judged else (None, None)
     about = judge_card(card, judged) if judged else {}
-    calibrated = about.get("calibrated", {}).get("calibrated") if slice_ is None else None
+    record = about.get("calibrated", {}) if slice_ is None else {}
+    stale = bool(record) and not is_current(run.folder.absolute().parent.parent, record.get("from", {}))
+    calibrated = None if stale else record.get("calibrated")
     return Cell(
         model=card.model.name,
         configuration=configuration(card, card.generation.model_dump_json()),
@@ -210,6 +215,7 @@ def _cell(run: Run, judged: Judged | None, slice_: tuple[str, str] | None, final
         truncated=int(np.count_nonzero(finish == FINISH.index("length"))) / predicted if predicted else 0.0,
         reasoning=int(reasoned.sum()) / len(reasoned) if len(reasoned) else None,
         reasoning_n=len(reasoned),
+        stale_calibration=stale,
         metrics={CALIBRATED: calibrated["value"]} if calibrated else {},
         metric_limits={CALIBRATED: (calibrated["low"], calibrated["high"])} if calibrated else {},
         seconds=card.seconds.get("generate"),

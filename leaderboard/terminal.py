@@ -274,6 +274,8 @@ def _caption(shown: Sequence[Cell], names: dict[str, str], left_out: int) -> Tex
     )
     data = f"{first.source} data {first.data_fingerprint[:8]}, {first.resolution}"
     lines += filter(None, [differing(shown)])
+    again = "was calibrated before labels, verdicts or answers changed: harness calibrate"
+    lines += [f"{names[c.run]}: {again} {c.run} --judge {c.judge}" for c in shown if c.stale_calibration]
     lines += [
         f"{names[c.run]}: its visual gain may be 0, so nothing shows that it used the pictures" for c in shown if unseeing(c)
     ]

@@ -17,7 +17,7 @@ from judges.agreement import alpha
 from judges.human import calibrating, drawing, exchange, labels
 from judges.human.given import read
 from judges.human.reliability import reliability
-from judges.human.study import Label, StudyFolder
+from judges.human.study import Label, StudyFolder, studies
 from leaderboard.calibration import MIN_LABELS, TooFewLabels, calibrate, plan, rates
 from tests.run_folders import make_run, make_samples
 
@@ -87,7 +87,7 @@ def test_a_tie_a_doubt_and_the_one_who_decides(run):
     assert (found[tie].final, found[tie].missing) == (None, "people disagree: 1 say 1, 1 say 0")
     assert (found[doubt].final, found[doubt].missing) == (None, "people say that it cannot be judged")
     assert found[both].final is not None
-    disputed = labels.disputed(run.root, {drawing.run_name(run)})
+    disputed = labels.disputed([run])
     assert [item.sample_id for item in disputed] == [tie]
     decides = StudyFolder(run.root / ".annotations" / "decides")
     decides.write(drawing.to_decide(disputed, "carol"))
@@ -95,7 +95,9 @@ def test_a_tie_a_doubt_and_the_one_who_decides(run):
     after, decided = by(run, "human")
     assert decided[tie].final == 0
     assert after.version != judge.version
-    assert not labels.disputed(run.root, {drawing.run_name(run)})
+    assert not labels.disputed([run])
+    # what they said is still theirs, and goes out whole
+    assert sorted(row["annotator"] for row in exchange.export([run]) if row["sample_id"] == tie) == ["alice", "bob", "carol"]
     assert by(run, "human:alice")[1][tie].final == 1, "what she said is still hers"
 
 
@@ -166,7 +168,7 @@ def test_label_studios_own_exports(run, tmp_path):
     first = list(read(tmp_path / "0.json"))
     assert [(g.sample_id, g.final, g.annotator, g.comment) for g in first] == [
         (ids[0], 0, "3", "vague"),
-        (ids[0], 0, "dora", ""),
+        (ids[0], 0, "dora@ward.example", ""),
     ]
     assert [(g.sample_id, g.final, g.annotator) for g in read(tmp_path / "1.json")] == [(ids[1], 1, "3")]
     (tmp_path / "2.json").write_text("[1]")
@@ -182,7 +184,7 @@ def test_another_text_is_not_taken_in(run, tmp_path, command):
     file.write_text("sample_id,final,text\nq1,0,something else\n")
     code, _, err = command("annotate", "import", file, run.path)
     assert code == 2
-    assert "no row of the file is about an answer of these runs" in err
+    assert "no verdict in the file is about an answer of these runs" in err
 
 
 def test_no_cell_of_an_export_is_a_formula(run, tmp_path, command):
@@ -329,7 +331,7 @@ def test_a_run_is_calibrated_and_the_leaderboard_shows_it(run, command):
 
 def test_what_was_not_drawn_at_random_calibrates_nothing(run, command, tmp_path):
     code, _, err = command("calibrate", run.path, "--judge", "exact")
-    assert (code, "nobody has judged a row here" in err) == (2, True)
+    assert (code, "no rows of it were drawn at random for people" in err) == (2, True)
     studied(run, lambda rater, item, place: truth(item), rows=30)
     code, _, err = command("calibrate", run.path, "--judge", "exact")
     assert code == 2
@@ -343,6 +345,187 @@ def test_what_was_not_drawn_at_random_calibrates_nothing(run, command, tmp_path)
     code, out, err = command("calibrate", run.path, "--judge", "exact", "--human", "human:ward", "--drawn-at-random")
     assert code == 0, err
     assert "against people: sensitivity 50.0" in out
+
+
+def test_only_a_judge_of_all_rows_is_calibrated(run, command):
+    """Which rows it judged may be those that people judged, and then it seems to know."""
+    studied(run, lambda rater, item, place: truth(item))
+    assert command("judge", run.path, "--judge", "human")[0] == 0
+    code, _, err = command("calibrate", run.path, "--judge", "human")
+    assert (code, "people are what a judge is calibrated by" in err) == (2, True)
+    verdicts = run.verdicts("exact", "1")
+    drawn = {i.sample_id for _, study in studies(run.root) for i in study.items}
+    run.add_verdicts("half", "1", [v.model_copy(update={"judge": "half"}) for i, v in verdicts.items() if i in drawn])
+    code, _, err = command("calibrate", run.path, "--judge", "half")
+    assert (code, "half has judged 100 of 240 rows" in err) == (2, True)
+
+
+def calibrated(run):
+    return calibrating.calibrate(run, "exact", "1")[0]
+
+
+def test_strata_are_weighed_by_what_was_labelled_of_them(run):
+    """Several draws, and rows that nobody could judge: each stratum stands for itself. CT is right, MRI wrong, half of each."""
+    kind = {s.id: s.slices["modality"] for s in run.questions()}
+
+    def say(rater, item, place):
+        return int(kind[item.sample_id] == "CT")
+
+    way = {"sampling": "stratified:modality"}
+    studied(run, say, rows=90, **way)
+    assert calibrated(run).people.value == pytest.approx(0.5)
+    studied(run, lambda r, i, p: "cannot" if say(r, i, p) and p % 2 else say(r, i, p), key="k2", seed=1, **way)
+    studied(run, say, key="k3", seed=2, rows=40, **way)
+    found, record = calibrating.calibrate(run, "exact", "1")
+    assert found.people.value == pytest.approx(0.5)
+    assert "taken to be like the others of their stratum" in " ".join(record["notes"])
+
+
+def test_only_words_said_in_the_random_draw_count(run):
+    """A study of disputed rows, and another run's, judge rows that the draw has not come to yet."""
+    wrong = {s.id for s in run.questions()[:60]}
+    studied(run, lambda r, i, place: int(i.sample_id not in wrong) if place <= 80 else None, ["alice"], rows=240, repeats=0)
+    before = calibrated(run)
+    assert before.labels == 80
+    run.add_verdicts(
+        "other", "1", [v.model_copy(update={"judge": "other", "final": 0}) for v in run.verdicts("exact", "1").values()]
+    )
+    studied(run, lambda r, i, place: 0, ["bob"], key="k2", sampling="disagreement", rows=200)
+    after, record = calibrating.calibrate(run, "exact", "1")
+    assert (after.people, after.labels) == (before.people, before.labels)
+    assert "that people judged were drawn otherwise and are left out" in " ".join(record["notes"])
+
+
+def test_a_run_that_was_renamed_keeps_its_draw(run, tmp_path):
+    studied(run, lambda rater, item, place: truth(item) if rater == "alice" else 1)
+    before = calibrated(run)
+    other = run.path.with_name("slake-ffffffff")
+    run.path.rename(other)
+    assert calibrated(RunFolder(other)).calibrated == before.calibrated
+    assert labels.disputed([RunFolder(other)])
+
+
+def test_a_calibration_of_yesterday_is_not_shown(run, command):
+    folder = studied(run, lambda rater, item, place: truth(item))
+    assert command("calibrate", run.path, "--judge", "exact")[0] == 0
+    shown = command("leaderboard", "--runs", run.root, "--judge", "exact")[1]
+    assert "calibrated" in shown
+    folder.add("alice", Label(place=1, final=0, at="2026"))
+    (cell,) = json.loads(command("leaderboard", "--runs", run.root, "--judge", "exact", "--json")[1])["cells"]
+    assert (cell["metrics"], cell["stale_calibration"]) == ({}, True)
+    shown = " ".join(command("leaderboard", "--runs", run.root, "--judge", "exact")[1].split())
+    assert "was calibrated before labels" in shown
+
+
+def test_an_answer_that_is_gone_is_a_drawn_row_without_a_verdict(run):
+    folder = studied(run, lambda rater, item, place: truth(item))
+    lines = (run.path / "predictions.jsonl").read_text().splitlines(keepends=True)
+    gone = folder.study.items[0].sample_id
+    (run.path / "predictions.jsonl").write_text("".join(line for line in lines if json.loads(line)["sample_id"] != gone))
+    found = calibrated(run)
+    assert found.labels == 99
+    assert found.judge.n == 239
+
+
+def test_a_later_word_of_one_rater_stands_in_place_of_the_first(run):
+    studied(run, lambda rater, item, place: 1, ["alice"], rows=40, repeats=0)
+    again = StudyFolder(run.root / ".annotations" / "k2")
+    again.write(drawing.draw([run], ["alice"], rows=40, repeats=0))
+    for place in range(1, 41):
+        again.add("alice", Label(place=place, final="cannot", at=f"2026-01-01T00:00:{place:02d}"))
+    (alice,) = reliability(run).raters
+    assert (alice.n, alice.cannot) == (40, 40)
+
+
+def test_more_labels_take_the_place_of_a_runs_human_verdicts(run, command):
+    studied(run, lambda rater, item, place: truth(item) if place <= 20 else None, ["alice"])
+    assert command("judge", run.path, "--judge", "human")[0] == 0
+    studied(run, lambda rater, item, place: truth(item), ["alice"], key="k2", seed=5)
+    assert command("judge", run.path, "--judge", "human")[0] == 0
+    assert [name for name, _ in run.judges()] == ["exact", "human"]
+
+
+@pytest.mark.parametrize(
+    ("names", "called"),
+    [
+        (("Dr. Müller", "Jane"), {"Dr-Muller", "Jane"}),
+        (("Doe, Jane", "bob"), {"Doe-Jane", "bob"}),
+        ((" alice ", "bob"), {"alice", "bob"}),
+        (("a.b@ward.example", "c@ward.example"), {"a-b", "c"}),
+    ],
+)
+def test_annotators_of_a_file_get_names_that_can_be_typed(run, tmp_path, command, names, called):
+    file = tmp_path / "ward.csv"
+    with open(file, "w", newline="") as f:
+        rows = csv.writer(f)
+        rows.writerow(["sample_id", "final", "annotator"])
+        rows.writerows([f"q{i}", 1, names[i % 2]] for i in range(6))
+    code, _, err = command("annotate", "import", file, run.path)
+    assert code == 0, err
+    assert set(labels.raters(run.root)) == called
+    assert by(run, f"human:{min(called)}")
+
+
+def test_annotators_who_would_be_one_are_refused(run, tmp_path, command):
+    file = tmp_path / "ward.csv"
+    file.write_text("sample_id,final,annotator\nq0,1,a@x.example\nq0,0,a@y.example\n")
+    code, _, err = command("annotate", "import", file, run.path)
+    assert (code, "'a@x.example' and 'a@y.example' would both be called a" in err) == (2, True)
+
+
+def test_one_person_and_one_row_with_two_words_is_refused_whatever_text_is_named(tmp_path):
+    file = tmp_path / "ward.csv"
+    file.write_text("sample_id,final,annotator,text\nq1,1,fay,yes\nq1,0,fay,\n")
+    with pytest.raises(UserError, match="'fay' says final 0 of 'q1', and 1 in line 2"):
+        list(read(file))
+
+
+def test_a_file_that_says_nothing_is_not_taken_in(run, tmp_path, command):
+    file = tmp_path / "ward.csv"
+    file.write_text("sample_id,final\nq0,\nq1,\n")
+    code, _, err = command("annotate", "import", file, run.path)
+    assert (code, "no verdict in the file is about" in err) == (2, True)
+    assert not (run.root / ".annotations").exists()
+
+
+def test_runs_of_two_folders_are_not_mixed(run, tmp_path, command):
+    other = make_run(tmp_path / "elsewhere", "model-b", "10" * 120, samples=make_samples(240, per_image=4))
+    studied(run, lambda rater, item, place: 1)
+    code, _, err = command("annotate", "export", run.path, other.path, "-o", tmp_path / "x.csv")
+    assert (code, "different folders of runs" in err) == (2, True)
+
+
+def test_a_run_may_be_named_from_where_one_stands(run, command, monkeypatch):
+    studied(run, lambda rater, item, place: truth(item))
+    monkeypatch.chdir(run.path.parent)
+    code, _, err = command("calibrate", run.path.name, "--judge", "exact")
+    assert code == 0, err
+
+
+def test_stratified_draws_near_the_edge_hold():
+    """Two strata of very different weight, the few errors mostly in the lighter one."""
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(300):
+        right = np.concatenate([rng.random(100) < 0.77, rng.random(900) < 0.97]).astype(int)
+        says = np.where(rng.random(1000) < 0.9, right, 1 - right)
+        drawn = [*rng.choice(100, 50, replace=False), *(100 + rng.choice(900, 50, replace=False))]
+        weights = {str(i): 2.0 if i < 100 else 18.0 for i in drawn}
+        found = calibrate(
+            {str(i): int(says[i]) for i in range(1000)}, {str(i): int(right[i]) for i in drawn}, weights,
+            {str(i): i for i in range(1000)},
+        )  # fmt: skip
+        held += found.calibrated.low <= 0.95 <= found.calibrated.high
+    assert held / 300 >= 0.93
+
+
+def test_labels_that_are_all_the_same_count_by_image():
+    ids = [str(i) for i in range(1000)]
+    found = calibrate(
+        dict.fromkeys(ids, 1), dict.fromkeys(ids[:100], 1), dict.fromkeys(ids[:100], 10.0), {i: int(i) // 10 for i in ids}
+    )
+    assert found.calibrated == found.people
+    assert found.people.low < 0.75, "ten images"
 
 
 def test_a_certificate_carries_what_people_found(run, command):

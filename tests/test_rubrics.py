@@ -119,7 +119,7 @@ def test_a_row_is_its_points_and_each_criterion_is_asked_once(place, grader, tmp
     assert len(grader.server.hits) == 4
     assert grader.cases[0]["turns"][:2] == [{"user": "My chest hurts."}, {"assistant": "Since when?"}] or len(grader.cases) == 4
     again = {v.sample_id: v for v in judge_of(grader, tmp_path).judge(pairs)}
-    assert [v.score for v in again.values()] == [v.score for v in found.values()]
+    assert {i: v.score for i, v in again.items()} == {i: v.score for i, v in found.items()}
     assert len(grader.server.hits) == 4, "kept, criterion by criterion"
 
 
@@ -165,6 +165,11 @@ def test_a_run_from_rows_to_leaderboard(place, grader, tmp_path, command):
     code, _, err = command("judge", folder.path, "--judge", judge)
     assert (code, len(grader.server.hits)) == (0, asked_before), err
     assert folder.scores()["metrics"][name]["value"] == pytest.approx(sum(values) / 2)
+    # and goes to a replay file and back with its fractions
+    assert command("judges", "export", folder.path, "--judge", name, "-o", tmp_path / "kept.jsonl")[0] == 0
+    assert command("judge", folder.path, "--judge", f"replay:{tmp_path / 'kept.jsonl'}")[0] == 0
+    ((_, again),) = [(n, v) for n, v in folder.judges() if n.startswith("replay:")]
+    assert [v.score for v in folder.verdicts(f"replay:{name}", again).values()] == values
     assert folder.questions()[0].history == (("My chest hurts.", "Since when?"),)
 
 

@@ -115,13 +115,11 @@ def _place(found: list[RunFolder], what: list[object]) -> StudyFolder:
     import hashlib
     import json
 
+    from judges.human.labels import one_root
     from judges.human.study import FOLDER, StudyFolder
 
-    roots = {f.path.absolute().parent.parent for f in found}
-    if len(roots) > 1:
-        raise UserError("these runs are in different folders of runs", hint="annotate one folder's runs at a time")
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
-    return StudyFolder(found[0].root / FOLDER / key)
+    return StudyFolder(one_root(found) / FOLDER / key)
 
 
 def _serve(
@@ -185,7 +183,7 @@ def adjudicate(
     from judges.human import drawing, labels
 
     found, (name,) = run_folders(folders), _raters(rater)
-    disputed = labels.disputed(found[0].root, {drawing.run_name(f) for f in found})
+    disputed = labels.disputed(found)
     if not disputed:
         raise UserError("raters differ on no row of these runs", hint="`harness agreement RUN` shows how far they agree")
     folder = _place(found, ["adjudicate", sorted(drawing.run_name(f) for f in found), name, sorted(i.key for i in disputed)])
@@ -242,8 +240,10 @@ def import_(
     found = run_folders(folders)
     rows = list(given.read(file))
     sampling = UNIFORM if drawn_at_random else UNKNOWN
-    study, said, others = exchange.adopt(rows, found, sampling, rater)
-    _raters(",".join(study.order))
+    (rater,) = _raters(rater)
+    study, said, others, renamed = exchange.adopt(rows, found, sampling, rater)
+    for told, name in renamed.items():
+        ui.note(f"'{told}' is called {name} here")
     content = hashlib.sha256(file.read_bytes()).hexdigest()
     folder = _place(found, ["import", sorted(drawing.run_name(f) for f in found), content, sampling, rater])
     if (folder.path / "study.json").exists():

@@ -58,8 +58,8 @@ def bertscore(pairs: Sequence[Pair]) -> list[float | None]:
 
 
 def _report(similarity: Similarity) -> Metric:
-    """A metric of whole texts."""
-    return lambda pairs: _best(pairs, similarity, lambda text, _: text)
+    """A metric of whole texts; of choice questions it compares words, as the other similarities do."""
+    return lambda pairs: _best(pairs, similarity, lambda text, ref: _in_words(text, ref) if ref.choices else text)
 
 
 METRICS: dict[str, Metric] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ def majority(votes: Sequence[int]) -> Score:
 class HumanJudge(Judge):
     """Fulfils harness.contracts.Judge. Its version is a hash of what people said."""
 
+    #: What people said before is still in their studies or files: a run keeps only what they say now.
+    supersedes = True
+
     def __init__(self, name: str, version: str, rows: Iterable[Given], source: str) -> None:
         self.name, self.version, self.source = name, version, source
         #: sample id -> each person's word, by what it is about.
@@ -55,11 +58,12 @@ class HumanJudge(Judge):
         about: dict[str, Any] = {"sample_id": sample.id, "judge": self.name}
         rows = list(self.given.get(sample.id, {}).values())
         about_this = [r for r in rows if self._is_about(r, sample, prediction)]
-        votes = [r.final for r in about_this if r.final is not None]
+        # two lines of one person are one vote (given.read refuses those that differ)
+        votes = [*{r.annotator: r.final for r in about_this if r.final is not None}.values()]
         final = majority(votes)
         if final is None:
             return Verdict(**about, final=None, missing=_why(rows, about_this, votes))
-        reasoning = majority([r.reasoning for r in about_this if r.reasoning is not None])
+        reasoning = majority([*{r.annotator: r.reasoning for r in about_this if r.reasoning is not None}.values()])
         words = [f"{r.annotator}: {r.comment}" if r.annotator else r.comment for r in about_this if r.comment]
         return Verdict(**about, final=final, reasoning=reasoning, rationale="; ".join(words) or None)
 
@@ -89,20 +93,20 @@ def create(argument: str, options: JudgeOptions) -> HumanJudge:
     if argument and (path.suffix or path.exists() or "/" in argument):
         rows = list(files.read(path))
         return HumanJudge(f"{NAME}:{path.stem}", hashlib.sha256(path.read_bytes()).hexdigest()[:8], rows, path.name)
-    said = labels.given(options.runs, argument or None)
+    return people(options.runs, argument or None)
+
+
+def people(runs: Path, rater: str | None = None, within: Collection[Path] | None = None) -> HumanJudge:
+    """What the raters of these runs say, or one of them; within some studies only, where they are named. Raises UserError."""
+    said = labels.given(runs, rater, within)
     if not said:
-        known = labels.raters(options.runs)
-        hint = f"human:FILE reads a file; {did_you_mean(argument, known)}" if argument and known else _HOW
-        raise UserError(
-            f"--judge {NAME}{f':{argument}' if argument else ''}: nobody{_of(argument)} has judged a row here", hint=hint
-        )
+        known = labels.raters(runs)
+        hint = f"human:FILE reads a file; {did_you_mean(rater, known)}" if rater and known else _HOW
+        whose = f" called '{rater}'" if rater else ""
+        raise UserError(f"--judge {NAME}{f':{rater}' if rater else ''}: nobody{whose} has judged a row here", hint=hint)
     content = "".join(sorted(row.model_dump_json() for row in said))
     version = hashlib.sha256(content.encode()).hexdigest()[:8]
-    return HumanJudge(f"{NAME}:{argument}" if argument else NAME, version, said, "harness annotate")
+    return HumanJudge(f"{NAME}:{rater}" if rater else NAME, version, said, "harness annotate")
 
 
 _HOW = "`harness annotate RUN --raters NAME` serves a page to judge on; human:FILE reads a file"
-
-
-def _of(argument: str) -> str:
-    return f" called '{argument}'" if argument else ""

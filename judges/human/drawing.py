@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from harness.errors import UserError
@@ -66,6 +66,24 @@ def run_name(folder: RunFolder) -> str:
     """MODEL/TASK-KEY, as the folder is called under its folder of runs."""
     path = folder.path.absolute()
     return f"{path.parent.name}/{path.name}"
+
+
+def name_in(study: Study, folder: RunFolder, there: Collection[tuple[str, str]]) -> str | None:
+    """The name under which a study drew rows of this run, whose answers are `there` (row, hash over its texts).
+
+    Its own; or that of a run which is no longer there, and all of whose drawn answers this one has: a folder takes another
+    name when its answers are read again, or its model's folder is renamed. None where the study drew nothing of it.
+    """
+    names = dict.fromkeys(name for item in study.items for name in item.weights)
+    own = run_name(folder)
+    if own in names:
+        return own
+    for name in names:
+        if not (folder.root / name / "card.json").exists():
+            drawn = [item.key for item in study.items if name in item.weights]
+            if all(key in there for key in drawn):
+                return name
+    return None
 
 
 def to_decide(disputed: Sequence[Item], rater: str, seed: int = 0) -> Study:

@@ -7,9 +7,12 @@ study, labels = adopt(given, folders, ...)    a study of what a file says, as if
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +27,24 @@ from judges.human.study import UNIFORM, Item, Label, Study, stamp
 
 def export(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
     """Each rater's last word on each text of these runs, with the texts. Raises UserError where there is none."""
+    words: dict[tuple[str, str], list[Given]] = {}
+    for word in labels.latest(labels.one_root(folders)):
+        words.setdefault(word.item.key, []).append(word.given())
     out = []
-    given = labels.given(folders[0].root)
     for folder in folders:
-        there = {(row.sample.id, row.pair): row for row in answered(folder)}
         predictions = folder.predictions()
-        for one in given:
-            if (row := there.get((one.sample_id, one.pair or ""))) is None:
-                continue
-            said = {"final": one.final, "reasoning": one.reasoning}
+        for row in answered(folder):
             reference = row.sample.reference
-            out.append(
-                {
-                    "sample_id": one.sample_id, **{k: "" if v is None else v for k, v in said.items()},
-                    "annotator": one.annotator, "comment": one.comment, "text": predictions[one.sample_id].text, "pair": one.pair,
-                    "cannot": int(one.cannot), "run": run_name(folder), "question": row.sample.question,
-                    "reference": " | ".join(reference.answers), "reference_reasoning": reference.reasoning or "",
-                }
-            )  # fmt: skip
+            for one in words.get((row.sample.id, row.pair), ()):
+                said = {"final": one.final, "reasoning": one.reasoning}
+                out.append(
+                    {
+                        "sample_id": one.sample_id, **{k: "" if v is None else v for k, v in said.items()},
+                        "annotator": one.annotator, "comment": one.comment, "text": predictions[one.sample_id].text,
+                        "pair": one.pair, "cannot": int(one.cannot), "run": run_name(folder), "question": row.sample.question,
+                        "reference": " | ".join(reference.answers), "reference_reasoning": reference.reasoning or "",
+                    }
+                )  # fmt: skip
     if not out:
         raise UserError(
             "nobody has judged a row of these runs", hint="`harness annotate RUN --raters NAME` serves a page to judge on"
@@ -66,18 +69,21 @@ def written(rows: Sequence[dict[str, Any]], path: Path) -> str:
 
 def adopt(
     given: Sequence[Given], folders: Sequence[RunFolder], sampling: str, rater: str
-) -> tuple[Study, dict[str, list[Label]], int]:
-    """A study of what people said elsewhere of these runs' texts, each person's labels, and how many rows are of no run.
+) -> tuple[Study, dict[str, list[Label]], int, dict[str, str]]:
+    """A study of what people said elsewhere of these runs' texts, each person's labels, how many rows are about no such text,
+    and who had to take another name.
 
     Who said a thing stands in its `annotator`, else `rater` did. `sampling` is how the rows were drawn. Raises UserError where
-    no row is about a text of these runs.
+    no row says anything about a text of these runs.
     """
+    words = [g for g in given if g.final is not None or g.cannot]
+    names = _names(dict.fromkeys(g.annotator for g in words if g.annotator))
     items: dict[tuple[str, str], Item] = {}
     about: list[tuple[Given, Item]] = []
     for folder in folders:
         there = {row.sample.id: row for row in answered(folder)}
         predictions, name = folder.predictions(), run_name(folder)
-        mine = [(g, there[g.sample_id]) for g in given if g.sample_id in there]
+        mine = [(g, there[g.sample_id]) for g in words if g.sample_id in there]
         mine = [(g, row) for g, row in mine if _is_about(g, row, predictions[row.sample.id].text)]
         drawn = len({row.sample.id for _, row in mine})
         for one, row in mine:
@@ -88,24 +94,45 @@ def adopt(
             items[key] = Item(sample_id=key[0], pair=row.pair, cluster=row.cluster, weights=weights, reasoned=reasoned)
             about.append((one, items[key]))
     if not about:
-        raise UserError("no row of the file is about an answer of these runs", hint="are these the runs that were judged?")
+        raise UserError("no verdict in the file is about an answer of these runs", hint="are these the runs that were judged?")
     numbers = {key: n for n, key in enumerate(items)}
     order: dict[str, list[int]] = {}
     said: dict[str, list[Label]] = {}
     for one, item in about:
-        who, number = one.annotator or rater, numbers[item.key]
-        mine_ = order.setdefault(who, [])
-        if number not in mine_ and (one.final is not None or one.cannot):
-            mine_.append(number)
-            word = "cannot" if one.final is None else one.final
-            thought = ("cannot" if one.reasoning is None else one.reasoning) if items[item.key].reasoned else None
-            label = Label(place=len(mine_), final=word, reasoning=thought, comment=one.comment, at=stamp())
-            said.setdefault(who, []).append(label)
-    study = Study(
-        created=stamp(), seed=0, sampling=sampling, items=tuple(items.values()), order={k: tuple(v) for k, v in order.items()}
-    )
+        who, number = names.get(one.annotator, rater), numbers[item.key]
+        own = order.setdefault(who, [])
+        if number in own:
+            continue
+        own.append(number)
+        thought = ("cannot" if one.reasoning is None else one.reasoning) if items[item.key].reasoned else None
+        label = Label(
+            place=len(own), final="cannot" if one.final is None else one.final, reasoning=thought, comment=one.comment, at=stamp()
+        )
+        said.setdefault(who, []).append(label)
+    places = {who: tuple(numbers_) for who, numbers_ in order.items()}
+    study = Study(created=stamp(), seed=0, sampling=sampling, items=tuple(items.values()), order=places)
     matched = {id(one) for one, _ in about}
-    return study, said, sum(id(one) not in matched for one in given)
+    renamed = {told: name for told, name in names.items() if told != name}
+    return study, said, sum(id(one) not in matched for one in words), renamed
+
+
+def _names(told: Iterable[str]) -> dict[str, str]:
+    """What each annotator of a file is called here: letters, digits, - and _; of an e-mail address what stands before the @.
+
+    Raises UserError where two would be one.
+    """
+    out: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for one in told:
+        plain = unicodedata.normalize("NFKD", one.partition("@")[0]).encode("ascii", "ignore").decode()
+        name = re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_")[:40] or f"rater-{hashlib.sha256(one.encode()).hexdigest()[:6]}"
+        if (other := taken.setdefault(name.lower(), one)) != one:
+            raise UserError(
+                f"annotators '{other}' and '{one}' would both be called {name}",
+                hint="name them apart in the file, by their first words",
+            )
+        out[one] = name
+    return out
 
 
 def _is_about(given: Given, row: Row, text: str) -> bool:

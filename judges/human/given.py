@@ -7,6 +7,7 @@ who says two things of one row is asked which holds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -48,11 +49,14 @@ class Given(Record):
 
 def read(path: Path) -> Iterator[Given]:
     """The file's rows. Raises UserError naming file, line and column, and where one person says two things of one row."""
-    seen: dict[tuple[str, str, str | None], tuple[int, Given]] = {}
+    seen: dict[tuple[str, str], list[tuple[int, Given]]] = {}
     for n, row in sheets.rows(path):
         if not str(row.get("sample_id") or "").strip():
             raise UserError(f"{path}:{n}: no sample_id", hint=f"the columns are {', '.join(COLUMNS)}")
         cells = {k: v for k, v in row.items() if k in COLUMNS and v not in (None, "")}
+        for name in ("sample_id", "annotator"):
+            if isinstance(cells.get(name), str):
+                cells[name] = cells[name].strip()
         unable = [k for k in ("final", "reasoning") if str(cells.get(k)).strip().lower() in sheets.CANNOT]
         cells = {k: v for k, v in cells.items() if k not in unable} | {
             "cannot": "final" in unable or row.get("cannot") in (1, "1")
@@ -63,9 +67,11 @@ def read(path: Path) -> Iterator[Given]:
             first = e.errors()[0]
             said = first["msg"].removeprefix("Value error, ")
             raise UserError(f"{path}:{n}: column '{first['loc'][0]}': {said}", hint="0, 1 or empty") from None
-        about = (given.sample_id, given.annotator, given.pair or given.text)
-        line, before = seen.get(about, (n, given))
-        for column in ("final", "reasoning"):
+        earlier = seen.setdefault((given.sample_id, given.annotator), [])
+        about = given.pair or given.text
+        # a line that does not say which text it is about is about all of them
+        same = [(line, other) for line, other in earlier if None in (about, held := other.pair or other.text) or held == about]
+        for (line, before), column in itertools.product(same, ("final", "reasoning")):
             one, other = getattr(before, column), getattr(given, column)
             if None not in (one, other) and one != other:
                 who = f"'{given.annotator}' says" if given.annotator else "the file says"
@@ -73,8 +79,7 @@ def read(path: Path) -> Iterator[Given]:
                     f"{path}:{n}: {who} {column} {other} of '{given.sample_id}', and {one} in line {line}",
                     hint="leave one of the two; several people are told apart by the column 'annotator'",
                 )
-        if given.final is not None or about not in seen:
-            seen[about] = (n, given)
+        earlier.append((n, given))
         yield given
     if not seen:
         raise UserError(f"{path}: holds no verdicts", hint=f"the columns are {', '.join(COLUMNS)}")

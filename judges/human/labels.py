@@ -6,12 +6,18 @@ one person decided after others had disagreed, their word stands alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.errors import UserError
+from harness.runs import RunFolder
+from judges.human.drawing import answered
 from judges.human.given import Given
 from judges.human.study import Item, Label, Study, StudyFolder, by_place, studies
+
+#: What a verdict is about: a row and the hash over its texts.
+Key = tuple[str, str]
 
 
 class Said(NamedTuple):
@@ -45,22 +51,25 @@ def said(runs: Path) -> Iterator[Said]:
                     yield Said(folder, study, rater, study.item(rater, place), label, again.get(place))
 
 
-def given(runs: Path, rater: str | None = None) -> list[Given]:
-    """Each rater's last word on each text, or one rater's."""
-    last: dict[tuple[str, tuple[str, str]], Said] = {}
-    decided: dict[tuple[str, str], Said] = {}
+def latest(runs: Path, within: Collection[Path] | None = None) -> list[Said]:
+    """Each rater's last word on each text; within these studies only, if any are named."""
+    last: dict[tuple[str, Key], Said] = {}
     for one in said(runs):
-        if rater is not None and one.rater != rater:
-            continue
         about = (one.rater, one.item.key)
+        if within is not None and one.folder.path not in within:
+            continue
         if about not in last or last[about].label.at <= one.label.at:
             last[about] = one
-        if one.study.adjudicates and one.label.final != "cannot":
-            decided[one.item.key] = one
+    return list(last.values())
+
+
+def given(runs: Path, rater: str | None = None, within: Collection[Path] | None = None) -> list[Given]:
+    """What counts: each rater's last word on each text, or one rater's; where somebody decided, their word alone."""
+    words = latest(runs, within)
     if rater is not None:
-        return [one.given() for one in last.values()]
-    open_ = [one.given() for one in last.values() if one.item.key not in decided]
-    return open_ + [one.given() for one in decided.values()]
+        return [one.given() for one in words if one.rater == rater]
+    decided = {one.item.key: one for one in words if one.study.adjudicates and one.label.final != "cannot"}
+    return [one.given() for one in words if one.item.key not in decided] + [one.given() for one in decided.values()]
 
 
 def raters(runs: Path) -> list[str]:
@@ -68,11 +77,21 @@ def raters(runs: Path) -> list[str]:
     return sorted({rater for _, study in studies(runs) for rater in study.order})
 
 
-def disputed(runs: Path, names: Collection[str]) -> list[Item]:
-    """The items of these runs on which people differ, and on which nobody has decided yet."""
-    words: dict[tuple[str, str], set[int]] = {}
+def disputed(folders: Sequence[RunFolder]) -> list[Item]:
+    """The texts of these runs on which people differ, and on which nobody has decided yet. Raises UserError for several roots."""
+    runs = one_root(folders)
+    words: dict[Key, set[int]] = {}
     for one in given(runs):
         if one.final is not None:
             words.setdefault((one.sample_id, one.pair or ""), set()).add(one.final)
+    there = {(row.sample.id, row.pair) for folder in folders for row in answered(folder)}
     items = {item.key: item for _, study in studies(runs) if not study.adjudicates for item in study.items}
-    return [items[key] for key, said_ in words.items() if len(said_) == 2 and key in items and items[key].weights.keys() & names]
+    return [items[key] for key, said_ in words.items() if len(said_) == 2 and key in items and key in there]
+
+
+def one_root(folders: Sequence[RunFolder]) -> Path:
+    """The folder of runs that all of these stand in. Raises UserError for several."""
+    roots = {folder.root for folder in folders}
+    if len(roots) > 1:
+        raise UserError("these runs are in different folders of runs", hint="give one folder's runs at a time")
+    return folders[0].root

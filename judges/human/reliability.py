@@ -10,11 +10,10 @@ from collections import defaultdict
 from collections.abc import Collection
 from itertools import combinations
 
-from harness.contracts import JudgeOptions
 from harness.records import Record
 from harness.runs import RunFolder
 from judges.agreement import Agreement, Estimate, agreement, alpha
-from judges.human import NAME, create, labels
+from judges.human import NAME, labels, people
 from judges.human.drawing import answered, run_name
 from leaderboard.calibration import rates
 from leaderboard.stats import Interval, mean_interval
@@ -66,8 +65,8 @@ def reliability(folder: RunFolder, keep: Collection[str] | None = None) -> Relia
     finals: dict[str, dict[str, int]] = defaultdict(dict)
     seconds: dict[str, list[tuple[str, bool]]] = defaultdict(list)
     cannot: dict[str, set[str]] = defaultdict(set)
-    people = people_of(folder)
-    for one in labels.said(folder.root):
+    together = people_of(folder)
+    for one in labels.latest(folder.root):
         if one.item.key not in there or one.study.adjudicates:
             continue
         i = one.item.sample_id
@@ -94,15 +93,14 @@ def reliability(folder: RunFolder, keep: Collection[str] | None = None) -> Relia
         ),
         pairs=tuple(pairs),
         alpha=alpha(votes, clusters),
-        judges=tuple(_against(folder, {i: v for i, v in people.items() if i in clusters}, clusters)),
+        judges=tuple(_against(folder, {i: v for i, v in together.items() if i in clusters}, clusters)),
     )
 
 
 def people_of(folder: RunFolder) -> dict[str, int]:
     """What people together say of a run's rows, as `--judge human` would. Raises UserError where nobody said anything."""
-    judge = create("", JudgeOptions(runs=folder.root))
     predictions = folder.predictions()
-    verdicts = judge.judge([(s, predictions[s.id]) for s in folder.questions() if s.id in predictions])
+    verdicts = people(folder.root).judge([(s, predictions[s.id]) for s in folder.questions() if s.id in predictions])
     return {v.sample_id: v.final for v in verdicts if v.final is not None}
 
 
