@@ -82,7 +82,7 @@ class Look:
 
     def as_json(self) -> dict[str, Any]:
         own = {k: getattr(self, k) for k in ("control", "judge", "score", "without", "p_holm")}
-        parts = [{"slice": name, "value": value, **asdict(part)} for name, value, part in self.slices]
+        parts = [{"slice": name, "value": value, "gain": asdict(part)} for name, value, part in self.slices]
         return own | {"gain": asdict(self.gain), "slices": parts}
 
 

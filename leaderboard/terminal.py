@@ -224,9 +224,9 @@ def _table(group: list[Cell], console: Console, top: int | None, group_by: Group
     if any(c.cost is not None for c in shown):
         extra["cost"] = [dollars(c.cost) for c in shown]
     for name in sorted({name for c in shown for name in c.metrics}):
-        extra[name.replace("_", "\n")] = [measured(c, name) for c in shown]
+        extra[name.replace("_", "\n").replace(" ", "\n")] = [_below(measured(c, name)) for c in shown]
     extra = {head: column for head, column in extra.items() if any(column)}
-    table.add_column("model", overflow="fold")
+    table.add_column("model", overflow="fold", min_width=min(6, max(len(names[c.run]) for c in shown)))
     table.add_column("trainer", no_wrap=True)
     for head in ("score\n%", "95 %\ninterval", "n", plural(first.clustered_by), *extra):
         table.add_column(head, justify="right", no_wrap=True)
@@ -243,6 +243,11 @@ def _table(group: list[Cell], console: Console, top: int | None, group_by: Group
             end_section=after is None or _section(after, group_by) != _section(c, group_by),
         )
     return table
+
+
+def _below(text: str) -> str:
+    """A value with its interval on a line of its own: narrower than beside it."""
+    return text.replace(" (", "\n").removesuffix(")")
 
 
 def _section(c: Cell, group_by: GroupBy | None) -> tuple[object, ...]:

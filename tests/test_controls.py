@@ -117,6 +117,9 @@ def test_a_blind_model_gains_nothing_and_a_seeing_one_does(task, tmp_path, comma
     assert code == 0, err
     looks = {look["control"]: look for look in json.loads(out)}
     assert looks["blank-image"]["gain"]["value"] == gain
+    parts = {part["value"]: part["gain"] for part in looks["blank-image"]["slices"] if part["slice"] == "form"}
+    assert sum(part["n"] for part in parts.values()) == 120
+    assert set(parts) <= {"open", "yes/no", "choice"}
     shown = command("leaderboard", "--runs", tmp_path / "runs")[1]
     if blind:
         assert (gain, low <= 0 <= high) == (0.0, True)
