@@ -285,7 +285,7 @@ def _order(sample: Sample) -> str:
 
 def partners(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
     """Every row, in an order of its own, with a row of its kind (and content type, if there is one) whose answer is unlike."""
-    ordered = sorted(samples, key=_order)
+    ordered = sorted((s for s in samples if s.reference.answers), key=_order)
     for i, s in enumerate(ordered):
         rest = ordered[i + 1 :] + ordered[:i]
         alike = (o for o in rest if o.slices.get("content_type") == s.slices.get("content_type") and _is_partner(s, o))

@@ -54,6 +54,13 @@ class Survey:
         self.images[len(s.images)] += 1
         self.slices.update(s.slices)
         reference = s.reference
+        key = hashlib.blake2b(
+            repr((s.question, s.system, s.history, s.pictured if s.images else "")).encode(), digest_size=8
+        ).digest()
+        self.repeats += key in self._seen
+        self._seen.add(key)
+        if reference.rubric:
+            return  # it has no answers to look at
         first = reference.answers[0]
         if reference.choices:
             self.choices[len(reference.lettered)] += 1
@@ -66,9 +73,6 @@ class Survey:
         answer = first.strip("()") if reference.choices else normalise(first)[:60] or first[:60]
         if answer in self.answers or len(self.answers) < 10_000:
             self.answers[answer] += 1
-        key = hashlib.blake2b(repr((s.question, s.system, s.pictured if s.images else "")).encode(), digest_size=8).digest()
-        self.repeats += key in self._seen
-        self._seen.add(key)
 
     def line(self) -> str:
         """ "12 rows (12 yes/no), 8 images (1 a row)" and so on."""

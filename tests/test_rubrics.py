@@ -101,6 +101,17 @@ def test_rows_hold_their_turns_and_criteria(place):
     assert first.reference.answers == ()
 
 
+@pytest.mark.parametrize("task", ["healthbench", "healthbench_hard", "healthbench_consensus"])
+def test_validate_reads_each_of_them(place, command, task):
+    ((spec, _),) = specs.find(task)
+    (file,) = spec.local.splits.values()
+    folder = place / "healthbench"
+    (folder / "2025-05-07-06-14-12_oss_eval.jsonl").rename(folder / file)
+    _, out, err = command("tasks", "validate", task, "--data", "local", "--data-dir", place, "--json")
+    (report,) = json.loads(out or err)
+    assert (report["rows"], report["problems"]) == (2, {})
+
+
 def test_the_model_is_shown_every_turn(place, tiny):
     first, _ = load(place).samples
     chat = tiny.prompting.texts([asked(PROMPTS["question"], first)])[0]
@@ -212,6 +223,16 @@ def test_references_without_rubrics_hash_as_they_did():
 def test_trainers_take_no_such_rows(place):
     with pytest.raises(DataError, match="no image"):
         training_rows.check(load(place).samples)
+
+
+def test_no_rule_that_compares_answers_counts_such_a_row(place):
+    from harness.scoring.metrics import METRICS
+    from harness.scoring.protocols import PROTOCOLS
+
+    first, _ = load(place).samples
+    assert not any(p.mark(says(first, "yes"), first).counting.counted for p in PROTOCOLS.values())
+    offline = [m for name, m in METRICS.items() if name in ("exact_match", "token_f1", "bleu", "rougeL", "choice_accuracy")]
+    assert [m([(says(first, "yes"), first.reference)]) for m in offline] == [[None]] * 5
 
 
 def test_which_judge():

@@ -33,8 +33,8 @@ Metric = Callable[[Sequence[Pair]], list[float | None]]
 
 
 def exact_match(pairs: Sequence[Pair]) -> list[float | None]:
-    """1 where the answer is the reference, read as the exact judge reads it (harness/scoring/exact.py), else 0."""
-    return [float(is_correct(p.answer, r)) for p, r in pairs]
+    """1 where the answer is the reference, read as the exact judge reads it (harness/scoring/exact.py), else 0; None without."""
+    return [float(is_correct(p.answer, r)) if r.answers else None for p, r in pairs]
 
 
 def choice_accuracy(pairs: Sequence[Pair]) -> list[float | None]:

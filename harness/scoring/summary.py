@@ -90,10 +90,11 @@ def scores(
     if repeats > 1:
         groups: dict[str, tuple[list[Prediction], Reference]] = {}
         for r in rows:
-            if r["id"] in predictions:
+            if r["id"] in predictions and r["reference"]["answers"]:
                 question = groups.setdefault(r["id"].rpartition("#")[0], ([], Reference.model_validate(r["reference"])))
                 question[0].append(predictions[r["id"]])
-        out["sampled"] = sampled(list(groups.values()), ks=(1, repeats))
+        if groups:
+            out["sampled"] = sampled(list(groups.values()), ks=(1, repeats))
     return out
 
 

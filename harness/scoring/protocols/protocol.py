@@ -93,7 +93,9 @@ class Protocol:
         return self.rule_of(sample).compare(read, sample) if read.strip() or self.as_is else 0.0
 
     def mark(self, prediction: Prediction, sample: Sample) -> Mark:
-        """The answer's mark."""
+        """The answer's mark; a row without an answer to compare with counts under no rule."""
+        if not sample.reference.answers:
+            return Mark("", 0.0, NOT_AT_ALL)
         read = self.read(prediction, sample)
         value = self.compare(read, sample)
         return Mark(read, value, self.count(sample, read, value))
