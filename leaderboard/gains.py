@@ -59,7 +59,7 @@ def is_control(other: Run, run: Run, control: str) -> bool:
     return (
         a.data.control == control
         and a.data.control_of == b.data.fingerprint
-        and (a.prompt_sha256, a.reader) == (b.prompt_sha256, b.reader)
+        and (a.prompt_sha256, a.reader, a.reasoning_tags) == (b.prompt_sha256, b.reader, b.reasoning_tags)
         and configuration(a, a.generation.model_dump_json()) == configuration(b, b.generation.model_dump_json())
     )
 

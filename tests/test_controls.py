@@ -131,6 +131,15 @@ def test_a_blind_model_gains_nothing_and_a_seeing_one_does(task, tmp_path, comma
         assert looks["question-only"]["gain"]["p"] < 0.001
 
 
+def test_several_answers_a_question_have_their_control_too(tmp_path, command):
+    ask = ["run", "--model", "tiny", "--tasks", "slake", "--data", "bundled", "--limit", "6", "--runs", tmp_path, "--json"]
+    ask += ["--max-new-tokens", "4", "--num-samples", "2", "--temperature", "0.7"]
+    for more in ([], ["--control", "blank-image"]):
+        assert command(*ask, *more)[0] == 0
+    (cell,) = json.loads(command("leaderboard", "--runs", tmp_path, "--json")[1])["cells"]
+    assert (cell["n"], "visual gain" in cell["metrics"]) == (12, True)
+
+
 def test_an_audit_runs_what_is_missing(tmp_path, command):
     runs = tmp_path / "runs"
     ask = [

@@ -165,13 +165,14 @@ def run(
         for task, (_, path) in zip(loaded, specs.find(own) if loaded else (), strict=True)
     ]  # fmt: skip
 
-    if control is not None:
-        loaded = [controls.controlled(task, control, seed) for task in loaded]
+    def asked_of(task: LoadedTask) -> LoadedTask:
+        several = repeated(task, num_samples)
+        return several if control is None else controls.controlled(several, control, seed)
 
     def asking() -> list[tuple[LoadedTask, Prompt, GenerationArgs]]:
         return [
             (
-                repeated(task, num_samples),
+                asked_of(task),
                 chosen,
                 GenerationArgs(
                     max_new_tokens=max_new_tokens or task.spec.max_new_tokens, temperature=temperature, top_p=top_p, seed=seed,
