@@ -172,7 +172,8 @@ def _folders(path: Path) -> list[Path]:
         raise UserError(
             f"{path}: no run folder", hint="give a folder that `harness run` printed after 'records:', or the one above it"
         )
-    return found
+    # a run's controls stand beside it, and are compared with it by `harness audit vision`
+    return [run for run in found if not RunFolder(run).card().data.control] or found
 
 
 def _read(folders: Sequence[Path]) -> list[Run]:
@@ -229,7 +230,9 @@ def _same_question(run_a: Run, run_b: Run, across_prompts: bool) -> None:
             f"cannot compare: {run_a.folder} and {run_b.folder} asked different data "
             f"({a.data.task} {a.data.split}, {a.data.rows} rows, {a.data.source} against "
             f"{b.data.task} {b.data.split}, {b.data.rows} rows, {b.data.source})",
-            hint="run both with the same --tasks, --data and --limit",
+            hint="`harness audit vision` compares a run with its controls"
+            if a.data.control != b.data.control
+            else "run both with the same --tasks, --data and --limit",
         )
     if run_a.asked.content != run_b.asked.content:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from collections import defaultdict
 
 import pytest
@@ -163,6 +164,18 @@ def test_an_audit_runs_what_is_missing(tmp_path, command):
     assert code == 0, err
     assert "question-only" in out
     assert len([*runs.glob("*/*/card.json")]) == 2
+    # beside its run it stands in no comparison, and nobody is asked to judge it
+    other = run.parent.with_name("other")
+    shutil.copytree(run.parent, other)
+    code, out, err = command("compare", run.parent, other, "--json")
+    assert code == 0, err
+    assert json.loads(out)["comparisons"] == 1
+    control = next(p.parent for p in run.parent.glob("*/card.json") if p.parent != run)
+    code, _, err = command("compare", run, control)
+    assert (code, "`harness audit vision` compares" in err) == (2, True)
+    code, _, err = command("annotate", control, "--raters", "alice")
+    assert (code, "only controls" in err) == (2, True)
+    shutil.rmtree(other)
     code, out, err = command("audit", "vision", run, "--control", "blank-image", "--no-run")
     assert (code, "no control of it has verdicts of 'exact'" in err) == (2, True)
     code, _, err = command("audit", "vision", run, "--control", "blank")

@@ -94,7 +94,10 @@ def rate(
     from harness.cli import ui
     from judges.human import drawing
 
-    found, names = run_folders(folders), _raters(raters)
+    given, names = run_folders(folders), _raters(raters)
+    found = [f for f in given if not f.card().data.control]
+    if not found:
+        raise UserError("only controls: their answers are about pictures that nobody is shown", hint="give the run itself")
     shared, again = _share(overlap), _share(repeats)
     what = [sorted(drawing.run_name(f) for f in found), names, rows, shared, again, sampling, seed]
     folder = _place(found, what)
